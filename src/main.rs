@@ -1,0 +1,2 @@
+//! Arguments to a verb, and a verb's outcome to an exit code. Must never decide anything else.
+fn main() {}
