@@ -1,0 +1,146 @@
+//! The task that writes to Redis: registration, phones, adopted sessions, outcomes, heartbeat, in that order, one
+//! batch at a time. Owns its connection. Must never decide what to write: the node loop hands it a batch, and gets
+//! back what could not be written.
+
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use crate::config::NodeSettings;
+use crate::ids::{Generation, SessionId};
+use crate::node::roster::PhoneChanges;
+use crate::node::session::{Login, Outcome};
+use crate::node::{BookedState, Live, NodeState};
+use crate::registry::{Adopted, Registry, RegistryError};
+
+/// How the node is, for a heartbeat.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pulse {
+    pub(super) state: NodeState,
+    pub(super) channels: usize,
+    pub(super) registrations: usize,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) phones: Option<PhoneChanges>,
+    pub(super) adopt: Vec<(Login, Live)>,
+    pub(super) outcomes: Vec<(SessionId, Outcome)>,
+    pub(super) pulse: Option<Pulse>,
+    /// The last one: leave the rotation afterwards.
+    pub(super) leave: bool,
+}
+
+/// What came of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// The node was registered (again): Redis knows nothing of it but its name.
+    pub(super) registered: bool,
+    /// What Redis believes of this node, after a heartbeat.
+    pub(super) books: Option<Vec<(SessionId, BookedState)>>,
+    /// Sessions whose agent has moved on.
+    pub(super) stale: Vec<SessionId>,
+    /// What was not written.
+    pub(super) rest: Batch,
+    /// Why not.
+    pub(super) error: Option<RegistryError>,
+    /// Who holds the node's name, if it is somebody else.
+    pub(super) held: Option<String>,
+}
+
+/// The writer.
+#[derive(Debug)]
+pub(super) struct Books {
+    registry: Registry,
+    node: NodeSettings,
+    generation: Generation,
+    host: String,
+    registered: bool,
+}
+
+impl Books {
+    pub(super) fn new(registry: Registry, node: NodeSettings, generation: Generation, host: String) -> Self {
+        Self { registry, node, generation, host, registered: false }
+    }
+
+    /// Writes batches until nobody hands out any more.
+    pub(super) async fn run(mut self, mut batches: mpsc::Receiver<Batch>, done: mpsc::Sender<Done>) {
+        while let Some(batch) = batches.recv().await {
+            let result = self.write(batch).await;
+            if done.send(result).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn write(&mut self, mut batch: Batch) -> Done {
+        let mut done = Done::default();
+        if let Err(error) = self.try_write(&mut batch, &mut done).await {
+            if matches!(error, RegistryError::Forgotten) {
+                self.registered = false;
+            }
+            done.error = Some(error);
+        }
+        done.rest = batch;
+        done
+    }
+
+    /// Takes out of the batch what has been written.
+    async fn try_write(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), RegistryError> {
+        if !self.registered {
+            match self.registry.register(&self.node, self.generation, &self.host).await? {
+                Ok(previous) => {
+                    let previous = previous.map(|generation| generation.to_string()).unwrap_or_default();
+                    info!(node = %self.node.name, generation = %self.generation, previous, "registered");
+                    self.registered = true;
+                    done.registered = true;
+                }
+                Err((host, left)) => {
+                    done.held = Some(format!("{host} holds it for {left:?} more"));
+                    return Ok(());
+                }
+            }
+        }
+        let (name, generation) = (&self.node.name, self.generation);
+        if let Some(changes) = &batch.phones {
+            self.registry.phones(name, generation, changes).await?;
+            debug!(node = %name, changed = changes.phones.len(), replace = changes.replace, "phones reported");
+            batch.phones = None;
+        }
+        if !batch.adopt.is_empty() {
+            let results = self.registry.adopt(name, generation, &batch.adopt).await?;
+            for ((login, live), result) in batch.adopt.drain(..).zip(results) {
+                info!(node = %name, session = %login.session, alias = %login.alias, agent = %login.agent, live = ?live,
+                    result = ?result, "session found in Asterisk");
+                if result == Adopted::Stale {
+                    done.stale.push(login.session);
+                }
+            }
+        }
+        if !batch.outcomes.is_empty() {
+            let results = self.registry.report(name, generation, &batch.outcomes).await?;
+            for ((session, outcome), result) in batch.outcomes.drain(..).zip(results) {
+                match result.as_str() {
+                    "done" => {}
+                    "gone" => debug!(node = %name, %session, ?outcome, "Redis has no such open session here"),
+                    _ => info!(node = %name, %session, result, "placed again"),
+                }
+            }
+        }
+        if let Some(pulse) = batch.pulse {
+            let Pulse { state, channels, registrations } = pulse;
+            let beat = self.registry.heartbeat(name, generation, state, channels, registrations).await?;
+            batch.pulse = None;
+            for (session, lost, reason) in &beat.reaped {
+                warn!(node = %name, session, lost, reason, "ended for a node that is gone");
+            }
+            done.books = Some(beat.books);
+        }
+        if batch.leave {
+            let moved = self.registry.leave(name, generation).await?;
+            info!(node = %name, moved, "left the rotation");
+            batch.leave = false;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! The one place that reads a clock. Owns the process's monotonic time. Must never know what time is used for.
+
+use std::time::Duration;
+
+use crate::ids::Now;
+
+/// A monotonic clock that starts at zero.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: tokio::time::Instant,
+}
+
+impl Clock {
+    /// Starts now.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub(crate) fn start() -> Self {
+        Self { start: tokio::time::Instant::now() }
+    }
+
+    /// The present moment.
+    pub(crate) fn now(&self) -> Now {
+        Now(self.start.elapsed())
+    }
+
+    /// Waits until `at`; for ever if there is no such moment.
+    pub(crate) async fn sleep_until(&self, at: Option<Now>) {
+        match at {
+            Some(at) => tokio::time::sleep_until(self.start + at.0).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ticks every `period`; ticks that were missed are left out.
+    pub(crate) fn every(&self, period: Duration) -> tokio::time::Interval {
+        let mut interval = tokio::time::interval(period);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        interval
+    }
+}
+
+/// Lets the same complaint through once a minute, with a count of what was held back.
+#[derive(Debug, Default)]
+pub(crate) struct Repeats {
+    last: Option<(String, Now)>,
+    held: u32,
+}
+
+/// How long the same complaint is held back.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+impl Repeats {
+    /// `Some(how many were held back since)` if this complaint is to be logged now.
+    pub(crate) fn allow(&mut self, complaint: &str, now: Now) -> Option<u32> {
+        if let Some((text, at)) = &self.last
+            && text == complaint
+            && now.since(*at) < AGAIN_AFTER
+        {
+            self.held += 1;
+            return None;
+        }
+        self.last = Some((complaint.to_owned(), now));
+        Some(std::mem::take(&mut self.held))
+    }
+
+    /// All is well: the next complaint is a new one.
+    pub(crate) fn clear(&mut self) {
+        self.last = None;
+        self.held = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_complaint_is_logged_once_a_minute_with_a_count() {
+        let at = |s| Now(Duration::from_secs(s));
+        let mut repeats = Repeats::default();
+        assert_eq!(repeats.allow("down", at(0)), Some(0));
+        assert_eq!(repeats.allow("down", at(1)), None);
+        assert_eq!(repeats.allow("down", at(59)), None);
+        assert_eq!(repeats.allow("down", at(60)), Some(2));
+        assert_eq!(repeats.allow("refused", at(61)), Some(0));
+        repeats.clear();
+        assert_eq!(repeats.allow("refused", at(62)), Some(0));
+    }
+}

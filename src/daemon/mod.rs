@@ -1,0 +1,159 @@
+//! The tasks: who is started, who talks to whom, and who ends what. Owns start and stop. Must never hold state of
+//! its own: the node loop does.
+//!
+//! ```text
+//!            FromAmi            Order
+//!  ami ───────────────► node ◄──────────── orders ◄── Redis (wake-up, take)
+//!   ▲       ToAmi        │ ▲
+//!   └────────────────────┘ │ Done
+//!                  Batch   │
+//!                 ───────► books ──► Redis (register, phones, adopt, report, heartbeat)
+//! ```
+
+mod ami;
+mod books;
+mod clock;
+pub mod codec;
+mod contacts;
+mod node_loop;
+mod notify;
+mod orders;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::ami::action::EventMask;
+use crate::ami::link::{Boot, LinkSettings};
+use crate::config::{AmiLogin, ConfigError, Settings};
+use crate::ids::{Generation, SessionId};
+use crate::node::Node;
+use crate::registry::{Registry, RegistryError};
+pub use node_loop::LoopError;
+
+/// Messages from AMI that may wait for the node loop. When they are full, AMI is not read.
+const AMI_WAITING: usize = 1024;
+/// Actions that may wait for the AMI task.
+const ACTIONS_WAITING: usize = 1024;
+/// Orders that may wait for the node loop.
+const ORDERS_WAITING: usize = 256;
+
+/// Why the daemon ended, other than on request.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The settings do not do for a daemon.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The settings for Redis do not do.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The node loop ended.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+    /// The system refused signals.
+    #[error("signals cannot be listened to: {0}")]
+    Signals(std::io::Error),
+}
+
+/// 64 random bits from the system. Should the system have none, the standard library's own seed has to do.
+pub fn random_bits() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    getrandom::u64().unwrap_or_else(|_| RandomState::new().build_hasher().finish())
+}
+
+/// A new session id.
+pub fn new_session() -> SessionId {
+    SessionId::from_bits(random_bits())
+}
+
+/// Runs one node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Settings that do not do, or a node name that another daemon holds. A Redis or Asterisk that is away is no error:
+/// the daemon waits for it.
+pub async fn run(settings: Settings) -> Result<(), DaemonError> {
+    let login = settings.require_ami()?;
+    let contacts_login = settings.contacts_login()?;
+    let generation = Generation::from_bits(random_bits());
+    let name = settings.node.name.clone();
+    info!(node = %name, %generation, version = env!("CARGO_PKG_VERSION"), ami = %settings.ami.address,
+        redis = %settings.redis.url, "starting");
+
+    let clock = clock::Clock::start();
+    let mut tasks = JoinSet::new();
+    let (to_ami, ami_orders) = mpsc::channel(ACTIONS_WAITING);
+    let (ami_told, from_ami) = mpsc::channel(AMI_WAITING);
+    let (batches, batch_ears) = mpsc::channel(1);
+    let (done_told, done) = mpsc::channel(1);
+    let (orders_told, orders) = mpsc::channel(ORDERS_WAITING);
+    let (open, open_ears) = watch::channel(false);
+
+    let link = link_settings(&settings, login, EventMask::DAEMON, generation);
+    let ami = ami::Ami { node: name.clone(), settings: settings.ami.clone(), link, clock, user: "main" };
+    tasks.spawn(ami.run(ami_orders, ami_told));
+
+    let books = books::Books::new(Registry::new(&settings)?, settings.node.clone(), generation, host());
+    tasks.spawn(books.run(batch_ears, done_told));
+
+    let fetcher = orders::Orders {
+        registry: Registry::new(&settings)?,
+        node: name.clone(),
+        generation,
+        poll: settings.placement.poll,
+        clock,
+    };
+    tasks.spawn(fetcher.run(orders_told, open_ears));
+
+    if let Some(login) = contacts_login {
+        let link = link_settings(&settings, login, EventMask::SYSTEM, generation);
+        let contacts = contacts::Contacts::new(&settings, Registry::new(&settings)?, link, generation, clock);
+        tasks.spawn(contacts.run());
+    }
+
+    let (stop_told, stop) = mpsc::channel(1);
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    tasks.spawn(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        // The loop may be gone already.
+        let _ = stop_told.send(name).await;
+        std::future::pending::<()>().await;
+    });
+
+    let node = Node::new(name.clone(), generation, settings.ring.clone(), clock.now());
+    let mouths = node_loop::Mouths { ami: to_ami, batches, open };
+    let ears = node_loop::Ears { ami: from_ami, orders, done, stop };
+    let result = node_loop::NodeLoop::new(name.clone(), node, clock, mouths).run(ears, settings.placement.heartbeat).await;
+    tasks.shutdown().await;
+    match &result {
+        Ok(()) => info!(node = %name, "stopped"),
+        Err(error) => warn!(node = %name, reason = %error, "ended"),
+    }
+    Ok(result?)
+}
+
+fn link_settings(settings: &Settings, login: AmiLogin, events: EventMask, generation: Generation) -> LinkSettings {
+    LinkSettings {
+        username: login.username,
+        secret: login.secret,
+        events,
+        ping_interval: settings.ami.ping_interval,
+        ping_timeout: settings.ami.ping_timeout,
+        login_timeout: settings.ami.login_timeout,
+        action_timeout: settings.ami.action_timeout,
+        boot: Boot::Awaited,
+        generation,
+        connection: 0,
+    }
+}
+
+/// Who holds a node's name: this machine. A daemon that is started again here takes over at once; one on another
+/// machine has to wait for the lease.
+fn host() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    format!("{}/{}", gethostname::gethostname().to_string_lossy(), boot.trim())
+}

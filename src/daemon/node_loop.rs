@@ -1,0 +1,392 @@
+//! The one loop that owns the node: hands it what happens, carries its effects out, and logs both. Owns the order of
+//! priorities and what waits for Redis. Must never decide anything about sessions or phones: `node` does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, error, info, warn};
+
+use super::ami::{FromAmi, ToAmi};
+use super::books::{Batch, Done, Pulse};
+use super::clock::{Clock, Repeats};
+use super::notify;
+use crate::ami::event::Event;
+use crate::ami::outcome::{Answer, NotSent};
+use crate::ids::{NodeName, Now, SessionId};
+use crate::node::roster::PhoneChanges;
+use crate::node::session::{Login, Outcome};
+use crate::node::{Effect, Input, Live, Node, NodeState, Note};
+use crate::registry::{Order, RegistryError};
+
+/// Wait before Redis is written again after an error.
+const RETRY: Duration = Duration::from_millis(250);
+/// How long a stopping daemon waits for Redis to take its last words.
+const LAST_WORDS: Duration = Duration::from_millis(1_200);
+
+/// Why the loop ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LoopError {
+    /// Another daemon speaks for this node.
+    #[error(
+        "another daemon has taken the name of node {node}; this one ends. Give every node its own [node] name, and run \
+         one evenring per node"
+    )]
+    Fenced {
+        /// The name.
+        node: NodeName,
+    },
+    /// The name is held.
+    #[error("the name of node {node} is taken: {holder}. Stop that daemon, or give this node another [node] name")]
+    Held {
+        /// The name.
+        node: NodeName,
+        /// By whom.
+        holder: String,
+    },
+    /// A task ended that must not.
+    #[error("the {0} task ended unexpectedly; this is a bug")]
+    TaskEnded(&'static str),
+}
+
+/// What the loop listens to.
+#[derive(Debug)]
+pub(super) struct Ears {
+    pub(super) ami: mpsc::Receiver<FromAmi>,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) done: mpsc::Receiver<Done>,
+    pub(super) stop: mpsc::Receiver<&'static str>,
+}
+
+/// What the loop speaks to.
+#[derive(Debug)]
+pub(super) struct Mouths {
+    pub(super) ami: mpsc::Sender<ToAmi>,
+    pub(super) batches: mpsc::Sender<Batch>,
+    /// Whether orders may be fetched.
+    pub(super) open: watch::Sender<bool>,
+}
+
+/// What waits for Redis. Bounded by the number of sessions and phones, for a newer word replaces an older one.
+#[derive(Debug, Default)]
+struct Pending {
+    phones: Option<PhoneChanges>,
+    adopt: BTreeMap<SessionId, (Login, Live)>,
+    outcomes: BTreeMap<SessionId, Outcome>,
+    beat: bool,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.phones.is_none() && self.adopt.is_empty() && self.outcomes.is_empty() && !self.beat
+    }
+
+    /// Puts back what could not be written, unless something newer is known.
+    fn put_back(&mut self, rest: Batch) {
+        for (session, outcome) in rest.outcomes {
+            self.outcomes.entry(session).or_insert(outcome);
+        }
+        for (login, live) in rest.adopt {
+            self.adopt.entry(login.session).or_insert((login, live));
+        }
+    }
+}
+
+/// The loop.
+#[derive(Debug)]
+pub(super) struct NodeLoop {
+    name: NodeName,
+    node: Node,
+    clock: Clock,
+    mouths: Mouths,
+    pending: Pending,
+    /// A batch is with the writer.
+    writing: bool,
+    retry_at: Option<Now>,
+    registered: bool,
+    redis_down: bool,
+    repeats: Repeats,
+    ready_told: bool,
+}
+
+impl NodeLoop {
+    pub(super) fn new(name: NodeName, node: Node, clock: Clock, mouths: Mouths) -> Self {
+        Self {
+            name,
+            node,
+            clock,
+            mouths,
+            pending: Pending { beat: true, ..Pending::default() },
+            writing: false,
+            retry_at: None,
+            registered: false,
+            redis_down: false,
+            repeats: Repeats::default(),
+            ready_told: false,
+        }
+    }
+
+    /// Runs until told to stop, or until the node's name is lost.
+    pub(super) async fn run(mut self, mut ears: Ears, heartbeat: Duration) -> Result<(), LoopError> {
+        let mut beat = self.clock.every(heartbeat);
+        loop {
+            self.carry_out();
+            self.hand_to_writer();
+            let now = self.clock.now();
+            let deadline = [self.node.next_deadline(now), self.retry_at].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                signal = ears.stop.recv() => {
+                    info!(node = %self.name, signal = signal.unwrap_or("none"), "stopping");
+                    return self.stop(ears).await;
+                }
+                done = ears.done.recv() => self.written(done.ok_or(LoopError::TaskEnded("registry"))?)?,
+                message = ears.ami.recv() => self.heard(message.ok_or(LoopError::TaskEnded("AMI"))?),
+                order = ears.orders.recv() => self.ordered(order.ok_or(LoopError::TaskEnded("orders"))?),
+                _ = beat.tick() => {
+                    self.pending.beat = true;
+                    notify::alive();
+                }
+                () = self.clock.sleep_until(deadline) => {
+                    let now = self.clock.now();
+                    self.retry_at = self.retry_at.filter(|at| *at > now);
+                    self.node.handle(Input::Timer, now);
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, message: FromAmi) {
+        let now = self.clock.now();
+        match message {
+            FromAmi::Event(message) => match Event::parse(&message) {
+                Ok(event) => {
+                    debug!(node = %self.name, ?event, "event");
+                    self.node.handle(Input::Event(event), now);
+                }
+                Err(error) => warn!(node = %self.name, reason = %error, "an event that cannot be read"),
+            },
+            FromAmi::Answer(tag, answer) => {
+                debug!(node = %self.name, ?tag, ?answer, "answer");
+                self.node.handle(Input::Answer(tag, answer), now);
+            }
+            FromAmi::Closed { gone } => self.node.handle(Input::Closed { gone }, now),
+        }
+    }
+
+    fn ordered(&mut self, order: Order) {
+        let now = self.clock.now();
+        match order {
+            Order::Ring(login) => self.node.handle(Input::Ring(login), now),
+            Order::HangUp(session) => self.node.handle(Input::HangUp(session), now),
+            // Done by the script already; logged where it was fetched.
+            Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_) => {}
+        }
+    }
+
+    fn written(&mut self, done: Done) -> Result<(), LoopError> {
+        let now = self.clock.now();
+        self.writing = false;
+        if let Some(holder) = done.held {
+            return Err(LoopError::Held { node: self.name.clone(), holder });
+        }
+        if done.registered {
+            self.registered = true;
+            self.node.handle(Input::Registered, now);
+        }
+        if !done.stale.is_empty() {
+            self.node.handle(Input::Stale(done.stale), now);
+        }
+        if let Some(books) = done.books {
+            self.node.handle(Input::Books(books), now);
+        }
+        // Phones that were not written: all of them are told again, whatever has changed since.
+        if done.rest.phones.is_some() {
+            self.node.roster.tell_all();
+        }
+        self.pending.put_back(done.rest);
+        match done.error {
+            None => self.redis_answers(),
+            Some(RegistryError::Fenced) => return Err(LoopError::Fenced { node: self.name.clone() }),
+            Some(RegistryError::Forgotten) => {
+                warn!(node = %self.name, "Redis does not know this node any more: registering again");
+                self.pending.beat = true;
+            }
+            Some(error) => {
+                self.redis_down = true;
+                self.retry_at = Some(now.after(RETRY));
+                let reason = error.to_string();
+                if let Some(held) = self.repeats.allow(&reason, now) {
+                    error!(node = %self.name, reason, held, "Redis is out of use: no logins here, calls go on");
+                }
+                self.tell_systemd();
+            }
+        }
+        Ok(())
+    }
+
+    fn redis_answers(&mut self) {
+        if std::mem::take(&mut self.redis_down) {
+            info!(node = %self.name, "Redis is back");
+            self.repeats.clear();
+        }
+        self.tell_systemd();
+    }
+
+    fn tell_systemd(&mut self) {
+        let active = self.node.state() == NodeState::Active && !self.redis_down;
+        if active && !self.ready_told {
+            self.ready_told = true;
+            notify::ready();
+        }
+        let status = match (self.redis_down, self.node.state()) {
+            (true, _) => "Redis is out of use: no logins".to_owned(),
+            (false, NodeState::Active) => {
+                format!("active: {} phones, {} channels", self.node.roster.registered(), self.node.channels())
+            }
+            (false, NodeState::Starting) => "waiting for Asterisk".to_owned(),
+            (false, NodeState::Down) => "Asterisk is away: not in the rotation".to_owned(),
+        };
+        notify::status(&status);
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(effect) = self.node.next_effect() {
+            match effect {
+                Effect::Ami { tag, action_id, action } => self.to_ami(tag, action_id, action),
+                Effect::Report(session, login, outcome) => {
+                    self.log_outcome(session, login.as_ref(), &outcome);
+                    self.pending.adopt.remove(&session);
+                    self.pending.outcomes.insert(session, outcome);
+                }
+                Effect::Adopt(login, live) => {
+                    self.pending.adopt.insert(login.session, (login, live));
+                }
+                Effect::Beat => {
+                    info!(node = %self.name, state = self.node.state().as_str(), "node state");
+                    self.pending.beat = true;
+                }
+                Effect::Note(note) => self.log_note(&note),
+            }
+        }
+        if let Some(changes) = self.node.roster.take_changes() {
+            self.pending.phones = Some(match self.pending.phones.take() {
+                Some(mut before) if !changes.replace => {
+                    // The later of two words about one phone wins in the script.
+                    before.phones.extend(changes.phones);
+                    before
+                }
+                Some(_) | None => changes,
+            });
+        }
+        self.mouths.open.send_if_modified(|open| std::mem::replace(open, self.registered) != self.registered);
+    }
+
+    fn to_ami(&mut self, tag: crate::ami::outcome::Tag, action_id: Option<String>, action: crate::ami::action::Action) {
+        let now = self.clock.now();
+        debug!(node = %self.name, action = action.name(), action_id, "action");
+        if let Err(refused) = self.mouths.ami.try_send(ToAmi::Send(tag, action_id, action)) {
+            warn!(node = %self.name, reason = %refused, "action not sent");
+            self.node.handle(Input::Answer(tag, Answer::NotSent(NotSent::Closed)), now);
+        }
+    }
+
+    /// Hands what waits to the writer, one batch at a time.
+    fn hand_to_writer(&mut self) {
+        if self.writing || self.retry_at.is_some() || self.pending.is_empty() {
+            return;
+        }
+        let batch = self.batch(false);
+        self.writing = self.mouths.batches.try_send(batch).is_ok();
+    }
+
+    fn batch(&mut self, leave: bool) -> Batch {
+        let pending = std::mem::take(&mut self.pending);
+        let pulse = Pulse {
+            state: self.node.state(),
+            channels: self.node.channels(),
+            registrations: self.node.roster.registered(),
+        };
+        Batch {
+            phones: pending.phones,
+            adopt: pending.adopt.into_values().collect(),
+            outcomes: pending.outcomes.into_iter().collect(),
+            pulse: (pending.beat && !leave).then_some(pulse),
+            leave,
+        }
+    }
+
+    /// Leaves the rotation, says the last words to Redis and goodbye to Asterisk. Calls are not touched.
+    async fn stop(mut self, mut ears: Ears) -> Result<(), LoopError> {
+        notify::stopping();
+        self.mouths.open.send_replace(false);
+        let give_up = self.clock.now().after(LAST_WORDS);
+        // Orders that were fetched but not handled yet are handled as given back.
+        self.node.handle(Input::Stopping, self.clock.now());
+        while let Ok(order) = ears.orders.try_recv() {
+            self.ordered(order);
+        }
+        self.node.handle(Input::Stopping, self.clock.now());
+        self.carry_out();
+        let mut last = false;
+        while !(last && !self.writing) {
+            if !self.writing {
+                let batch = self.batch(true);
+                self.writing = self.mouths.batches.try_send(batch).is_ok();
+                last = true;
+            }
+            tokio::select! {
+                done = ears.done.recv() => match done {
+                    Some(done) => self.written(done)?,
+                    None => break,
+                },
+                () = self.clock.sleep_until(Some(give_up)) => {
+                    warn!(node = %self.name, "Redis did not take the last words in time; the lease will end by itself");
+                    break;
+                }
+            }
+        }
+        if self.mouths.ami.try_send(ToAmi::Logoff).is_ok() {
+            // Ends when the goodbye is said; the task drops its side.
+            let goodbye = async { while ears.ami.recv().await.is_some() {} };
+            tokio::select! {
+                () = goodbye => {}
+                () = self.clock.sleep_until(Some(self.clock.now().after(Duration::from_millis(300)))) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn log_outcome(&self, session: SessionId, login: Option<&Login>, outcome: &Outcome) {
+        let node = &self.name;
+        let alias = login.map_or("", |login| login.alias.as_str());
+        let agent = login.map_or("", |login| login.agent.as_str());
+        match outcome {
+            Outcome::Live => info!(%node, %session, alias, agent, "live"),
+            Outcome::Ended(reason) => info!(%node, %session, alias, agent, %reason, "ended"),
+            Outcome::Failed(reason) => warn!(%node, %session, alias, agent, %reason, "failed"),
+            Outcome::Cannot(reason) => warn!(%node, %session, alias, agent, %reason, "cannot ring here"),
+        }
+    }
+
+    fn log_note(&self, note: &Note) {
+        let node = &self.name;
+        match note {
+            Note::Ringing(session, action_id) => info!(%node, %session, action_id, "ringing"),
+            Note::Synced { registered, channels, sessions } => {
+                info!(%node, registered, channels, sessions, "in sync with Asterisk");
+            }
+            Note::SnapshotFailed { action, message } => {
+                error!(%node, action, reason = message, "Asterisk refuses a part of the snapshot: not in the rotation; \
+                    check the manager user's write classes (call, reporting)");
+            }
+            Note::Unreadable(session) => warn!(%node, %session, "a channel of ours without its variables: left alone"),
+            Note::GivenUp { sessions } => warn!(%node, sessions, reason = "node-lost", "Asterisk is gone: giving up its sessions"),
+            Note::Drift(session, what) => warn!(%node, %session, what, "drift mended"),
+            Note::HangUpFailed(session, reason) => warn!(%node, %session, reason, "hang-up failed"),
+            Note::Unbuildable(session, reason) => {
+                error!(%node, %session, reason, "the Originate cannot be built: check [ring] in the configuration");
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The task that fetches: this node's orders, and logins from the shared inbox. Owns the subscription that wakes it
+//! and the safety poll for wake-ups that were lost. Must never ring anybody: orders go to the node loop.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use super::clock::{Clock, Repeats};
+use crate::ids::{Generation, NodeName};
+use crate::registry::{Order, Registry, RegistryError, session_of_message, view::Verdict};
+
+/// Orders fetched in one step.
+const TAKE_MOST: usize = 64;
+/// Wait before Redis is asked again after an error.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// The fetcher.
+#[derive(Debug)]
+pub(super) struct Orders {
+    pub(super) registry: Registry,
+    pub(super) node: NodeName,
+    pub(super) generation: Generation,
+    pub(super) poll: Duration,
+    pub(super) clock: Clock,
+}
+
+/// Which queue called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    /// A message on the subscription.
+    Called,
+    /// The safety poll.
+    Poll,
+    /// The subscription is over.
+    Broken,
+}
+
+impl Orders {
+    /// Fetches until the node loop is gone. `open` says whether this node has been registered.
+    pub(super) async fn run(mut self, orders: mpsc::Sender<Order>, mut open: watch::Receiver<bool>) {
+        let mut repeats = Repeats::default();
+        loop {
+            if open.wait_for(|open| *open).await.is_err() {
+                return;
+            }
+            match self.listen(&orders, &mut repeats).await {
+                Ok(()) => return,
+                Err(RegistryError::Forgotten | RegistryError::Fenced) => {
+                    debug!(node = %self.node, "not registered: no orders are taken");
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    if let Some(held) = repeats.allow(&reason, self.clock.now()) {
+                        warn!(node = %self.node, reason, held, "cannot fetch orders");
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn listen(&mut self, orders: &mpsc::Sender<Order>, repeats: &mut Repeats) -> Result<(), RegistryError> {
+        let mut subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
+        debug!(node = %self.node, "listening for orders");
+        let mut poll = self.clock.every(self.poll);
+        loop {
+            let wake = tokio::select! {
+                message = subscription.next() => if message.is_some() { Wake::Called } else { Wake::Broken },
+                _ = poll.tick() => Wake::Poll,
+                () = orders.closed() => return Ok(()),
+            };
+            let fetched = self.fetch(orders).await? + self.inbox().await?;
+            repeats.clear();
+            match wake {
+                Wake::Called => {}
+                Wake::Broken => return Err(RegistryError::Forgotten),
+                // A wake-up was lost: a subscription that is deaf is made anew.
+                Wake::Poll if fetched > 0 && futures_util::poll!(subscription.next()).is_pending() => {
+                    debug!(node = %self.node, fetched, "the safety poll found what no wake-up announced");
+                    subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
+                }
+                Wake::Poll => {}
+            }
+        }
+    }
+
+    async fn fetch(&mut self, orders: &mpsc::Sender<Order>) -> Result<usize, RegistryError> {
+        let mut fetched = 0;
+        loop {
+            let taken = self.registry.take(&self.node, self.generation, TAKE_MOST).await?;
+            let count = taken.len();
+            fetched += count;
+            for order in taken {
+                self.log(&order);
+                if orders.send(order).await.is_err() {
+                    return Ok(fetched);
+                }
+            }
+            if count < TAKE_MOST {
+                return Ok(fetched);
+            }
+        }
+    }
+
+    fn log(&self, order: &Order) {
+        let node = &self.node;
+        match order {
+            Order::Ring(login) => {
+                info!(%node, session = %login.session, alias = %login.alias, agent = %login.agent,
+                    attempt = login.attempt, "order taken");
+            }
+            Order::HangUp(session) => info!(%node, %session, "order to hang up"),
+            Order::Moved(session, result) => info!(%node, %session, result, "order not for now: placed again"),
+            Order::Expired(session) => warn!(%node, %session, reason = "order-expired", "order was too old: rings nobody"),
+            Order::Stale(session) => debug!(%node, session, "order was done already"),
+        }
+    }
+
+    async fn inbox(&mut self) -> Result<usize, RegistryError> {
+        let mut received = 0;
+        while let Some(message) = self.registry.receive_login().await? {
+            received += 1;
+            let node = &self.node;
+            match &message.login {
+                Ok(login) => {
+                    let request = login.request();
+                    let placement = self.registry.place(&request, session_of_message(&message.id)).await?;
+                    let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
+                    match placement.verdict {
+                        Verdict::Refused => warn!(%node, alias = %request.alias, reason = placement.reason, "login refused"),
+                        Verdict::Placed | Verdict::Existing | Verdict::WouldPlace => {
+                            info!(%node, session, alias = %request.alias, chosen = placement.node, "login from the inbox");
+                        }
+                    }
+                    self.registry.answer_login(&message, Ok(&placement)).await?;
+                }
+                Err(reason) => {
+                    warn!(%node, reason, "a message in the inbox is no login: dropped");
+                    self.registry.answer_login(&message, Err(reason)).await?;
+                }
+            }
+        }
+        Ok(received)
+    }
+}

@@ -1,0 +1,368 @@
+//! One login on this node, from order to end. Owns what the evidence of Asterisk means: Originate's answer,
+//! OriginateResponse, the channel's events and its hang-up cause. Must never know of Redis, sockets or other sessions.
+//!
+//! Why it takes several events to know one thing (measured, Asterisk 16 and 22): a busy, a declining and an
+//! unregistered phone all give `OriginateResponse: Failure, Reason: 0`. The cause is in the Hangup event of the same
+//! channel, which comes before or after; and a phone that could not be dialled at all never gets a channel.
+
+use std::time::Duration;
+
+use crate::ids::{Agent, Alias, Campaign, Extension, Now, SessionId};
+
+/// Whether an agent's phone is beside this cluster or elsewhere. Only local agents are load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Counts towards the load of its node.
+    Local,
+    /// Is placed, never counted.
+    Remote,
+}
+
+/// Who is to be rung: what an order says, and what the variables of an adopted channel say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The session.
+    pub session: SessionId,
+    /// Which try of the session this is, from 1.
+    pub attempt: u32,
+    /// The alias the agent typed.
+    pub alias: Alias,
+    /// The phone on this node.
+    pub extension: Extension,
+    /// The person.
+    pub agent: Agent,
+    /// The campaign, if one was named.
+    pub campaign: Option<Campaign>,
+    /// Local or remote.
+    pub class: Class,
+}
+
+/// How a session leaves this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The phone answered.
+    Live,
+    /// It was live and is over, or was called off.
+    Ended(Reason),
+    /// The agent's own answer, or nobody can know.
+    Failed(Reason),
+    /// This node could not ring the phone: another one may.
+    Cannot(Reason),
+}
+
+/// Why. The words are stable: they stand in Redis, in JSON and in logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// The call was hung up.
+    HungUp,
+    /// `evenring logout`.
+    LoggedOut,
+    /// The phone is in another call (486).
+    Busy,
+    /// The agent pressed reject (603).
+    Declined,
+    /// It rang until the timeout.
+    NoAnswer,
+    /// The phone itself said that it is not to be had now (480).
+    PhoneUnavailable,
+    /// No channel was made: not registered, unreachable or no such endpoint.
+    NotReachable,
+    /// The INVITE was never answered with anything.
+    Silent,
+    /// The phone does not know the address that was dialled (404).
+    NotFound,
+    /// Congestion or an error of the phone or its network (503 and its like); the Q.850 cause.
+    Congestion(u16),
+    /// Asterisk did not take the Originate; its own words.
+    Refused(String),
+    /// Asterisk or its host went away.
+    NodeLost,
+    /// The daemon of the node stops.
+    Stopping,
+    /// AMI went away in the middle and the channel is not to be found: it may have rung.
+    OutcomeUnknown,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = match self {
+            Self::HungUp => "hung-up",
+            Self::LoggedOut => "logged-out",
+            Self::Busy => "busy",
+            Self::Declined => "declined",
+            Self::NoAnswer => "no-answer",
+            Self::PhoneUnavailable => "phone-unavailable",
+            Self::NotReachable => "not-reachable",
+            Self::Silent => "silent",
+            Self::NotFound => "not-found",
+            Self::Congestion(cause) => return write!(f, "congestion-{cause}"),
+            Self::Refused(message) => return write!(f, "refused: {message}"),
+            Self::NodeLost => "node-lost",
+            Self::Stopping => "stopping",
+            Self::OutcomeUnknown => "outcome-unknown",
+        };
+        f.write_str(word)
+    }
+}
+
+/// How long to wait for the other half of the evidence (OriginateResponse and Hangup come in either order).
+const OTHER_HALF: Duration = Duration::from_millis(500);
+/// A hang-up without cause is somebody's command, or Asterisk stopping, which says so 1.1 s later.
+const STOPPING: Duration = Duration::from_millis(2_000);
+/// After this much more than the ring timeout without any word, Asterisk is asked what became of the channel.
+const GRACE: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Paced: not written to Asterisk yet.
+    Waiting,
+    /// Originate was written.
+    Ringing,
+    /// Answered.
+    Live,
+    /// Asterisk has been asked whether the channel is there.
+    Asking,
+}
+
+/// What to do next, as the session sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing changed for others.
+    Nothing,
+    /// Hang up the channel.
+    HangUp,
+    /// Ask Asterisk whether the channel is there.
+    Ask,
+    /// Tell Redis. All but [`Outcome::Live`] end the session here.
+    Report(Outcome),
+}
+
+/// One session on this node.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Who is to be rung.
+    pub login: Login,
+    stage: Stage,
+    /// Asterisk made a channel for it.
+    channel: bool,
+    /// The phone said that it is ringing.
+    alerted: bool,
+    /// A hang-up was asked for.
+    unwanted: bool,
+    /// `Reason` of a failed OriginateResponse.
+    refused: Option<u8>,
+    /// Cause of the Hangup event.
+    cause: Option<u16>,
+    deadline: Option<Now>,
+}
+
+impl Session {
+    /// A session whose order has just been taken.
+    pub fn new(login: Login) -> Self {
+        Self {
+            login,
+            stage: Stage::Waiting,
+            channel: false,
+            alerted: false,
+            unwanted: false,
+            refused: None,
+            cause: None,
+            deadline: None,
+        }
+    }
+
+    /// A session that was found as a channel in Asterisk.
+    pub fn adopted(login: Login, live: bool, ring_timeout: Duration, now: Now) -> Self {
+        let mut session = Self::new(login);
+        session.found(live, ring_timeout, now);
+        session
+    }
+
+    /// Whether Originate is still to be written.
+    pub fn is_waiting(&self) -> bool {
+        self.stage == Stage::Waiting
+    }
+
+    /// Whether the phone has answered.
+    pub fn is_live(&self) -> bool {
+        self.stage == Stage::Live
+    }
+
+    /// Whether a hang-up was asked for.
+    pub fn is_unwanted(&self) -> bool {
+        self.unwanted
+    }
+
+    /// Originate is on its way to Asterisk.
+    pub fn originated(&mut self, ring_timeout: Duration, now: Now) {
+        self.stage = Stage::Ringing;
+        self.deadline = Some(now.after(ring_timeout).after(GRACE));
+    }
+
+    /// Originate could not be written after all: it waits for its turn again.
+    pub fn not_sent(&mut self) {
+        self.stage = Stage::Waiting;
+        self.deadline = None;
+    }
+
+    /// Whether Originate was written may never be known: only the channel itself can tell.
+    pub fn ask(&mut self, now: Now) -> Step {
+        self.stage = Stage::Asking;
+        self.deadline = Some(now.after(GRACE));
+        Step::Ask
+    }
+
+    /// The channel was seen in a list of channels.
+    pub fn found(&mut self, live: bool, ring_timeout: Duration, now: Now) -> Step {
+        self.channel = true;
+        if live {
+            return self.answered();
+        }
+        if self.stage != Stage::Ringing {
+            self.alerted = true;
+            self.originated(ring_timeout, now);
+        }
+        if self.unwanted { Step::HangUp } else { Step::Nothing }
+    }
+
+    /// The channel is in no list of channels. `restarted`: Asterisk is not the one that was asked to ring.
+    pub fn missing(&mut self, restarted: bool) -> Step {
+        let outcome = match self.stage {
+            Stage::Waiting => return Step::Nothing,
+            Stage::Live if restarted => Outcome::Ended(Reason::NodeLost),
+            Stage::Live if self.unwanted => Outcome::Ended(Reason::LoggedOut),
+            Stage::Live => Outcome::Ended(Reason::HungUp),
+            Stage::Ringing | Stage::Asking if self.unwanted => Outcome::Ended(Reason::LoggedOut),
+            Stage::Ringing | Stage::Asking if restarted => Outcome::Cannot(Reason::NodeLost),
+            Stage::Ringing | Stage::Asking => Outcome::Failed(Reason::OutcomeUnknown),
+        };
+        Step::Report(outcome)
+    }
+
+    /// Asterisk itself is gone, or the daemon stops before it could ring.
+    pub fn lost(&mut self, why: Reason) -> Step {
+        Step::Report(match self.stage {
+            Stage::Live => Outcome::Ended(Reason::NodeLost),
+            Stage::Waiting | Stage::Ringing | Stage::Asking if self.unwanted => Outcome::Ended(Reason::LoggedOut),
+            Stage::Waiting | Stage::Ringing | Stage::Asking => Outcome::Cannot(why),
+        })
+    }
+
+    /// Asterisk did not take the Originate.
+    pub fn refused(&mut self, message: &str) -> Step {
+        let words = message.chars().filter(|c| !c.is_control()).take(80).collect();
+        Step::Report(Outcome::Cannot(Reason::Refused(words)))
+    }
+
+    /// Event Newchannel.
+    pub fn channel_made(&mut self) -> Step {
+        self.channel = true;
+        if self.unwanted { Step::HangUp } else { Step::Nothing }
+    }
+
+    /// Event Newstate: Ringing.
+    pub fn alerting(&mut self) -> Step {
+        self.alerted = true;
+        Step::Nothing
+    }
+
+    /// Event Newstate: Up, or OriginateResponse: Success.
+    pub fn answered(&mut self) -> Step {
+        if self.stage == Stage::Live {
+            return Step::Nothing;
+        }
+        self.stage = Stage::Live;
+        self.channel = true;
+        self.deadline = None;
+        Step::Report(Outcome::Live)
+    }
+
+    /// Event OriginateResponse: Failure with this `Reason`.
+    pub fn originate_failed(&mut self, reason: u8, now: Now) -> Step {
+        if self.stage == Stage::Live || self.stage == Stage::Waiting {
+            return Step::Nothing;
+        }
+        if !self.channel {
+            let step = Outcome::Cannot(Reason::NotReachable);
+            return Step::Report(if self.unwanted { Outcome::Ended(Reason::LoggedOut) } else { step });
+        }
+        self.refused = Some(reason);
+        self.judge(now)
+    }
+
+    /// Event Hangup of this channel. `alerted`: the channel had been ringing by then.
+    pub fn hung_up(&mut self, cause: u16, alerted: bool, now: Now) -> Step {
+        self.cause = Some(cause);
+        self.alerted |= alerted;
+        if self.unwanted {
+            return Step::Report(Outcome::Ended(Reason::LoggedOut));
+        }
+        self.judge(now)
+    }
+
+    /// A hang-up is asked for. The channel can be hung up only once it is there.
+    pub fn call_off(&mut self) -> Step {
+        self.unwanted = true;
+        match self.stage {
+            Stage::Waiting => Step::Report(Outcome::Ended(Reason::LoggedOut)),
+            Stage::Ringing | Stage::Live | Stage::Asking if self.channel => Step::HangUp,
+            Stage::Ringing | Stage::Live | Stage::Asking => Step::Nothing,
+        }
+    }
+
+    /// When [`Self::timer`] wants to be called.
+    pub fn deadline(&self) -> Option<Now> {
+        self.deadline
+    }
+
+    /// The deadline has passed.
+    pub fn timer(&mut self, now: Now) -> Step {
+        self.deadline = None;
+        match (self.stage, self.cause, self.refused) {
+            (Stage::Waiting, _, _) => Step::Nothing,
+            // Nobody said that Asterisk stopped: it was somebody's command.
+            (Stage::Live, _, _) => Step::Report(Outcome::Ended(Reason::HungUp)),
+            (Stage::Ringing, Some(0), Some(_)) => Step::Report(Outcome::Failed(Reason::HungUp)),
+            // The other half never came: judge by what there is.
+            (Stage::Ringing, Some(cause), _) => Step::Report(verdict(0, cause, self.alerted)),
+            (Stage::Ringing, None, Some(reason)) => Step::Report(verdict(reason, 0, self.alerted)),
+            (Stage::Ringing, None, None) => self.ask(now),
+            (Stage::Asking, _, _) => Step::Report(Outcome::Failed(Reason::OutcomeUnknown)),
+        }
+    }
+
+    fn judge(&mut self, now: Now) -> Step {
+        match (self.stage, self.refused, self.cause) {
+            // A live call that ended without a cause: an operator's command, or Asterisk is stopping.
+            (Stage::Live, _, Some(0)) => self.wait(STOPPING, now),
+            (Stage::Live, _, Some(_)) => Step::Report(Outcome::Ended(Reason::HungUp)),
+            (_, Some(reason), Some(0)) if reason != TIMEOUT => self.wait(STOPPING, now),
+            (_, Some(reason), Some(cause)) => Step::Report(verdict(reason, cause, self.alerted)),
+            (_, _, _) => self.wait(OTHER_HALF, now),
+        }
+    }
+
+    fn wait(&mut self, how_long: Duration, now: Now) -> Step {
+        self.deadline = Some(now.after(how_long));
+        Step::Nothing
+    }
+}
+
+/// OriginateResponse `Reason: 3`: the timeout passed.
+const TIMEOUT: u8 = 3;
+
+/// What the two halves of the evidence mean. Causes are Q.850; where two systems differ, both are listed:
+/// a timeout is cause 19 on Asterisk 22, 0 on Asterisk 16 and 16 with chan_sip; busy is Reason 5 with chan_sip.
+fn verdict(reason: u8, cause: u16, alerted: bool) -> Outcome {
+    match (reason, cause) {
+        (_, 17) => Outcome::Failed(Reason::Busy),
+        (_, 21) => Outcome::Failed(Reason::Declined),
+        (TIMEOUT, _) if alerted => Outcome::Failed(Reason::NoAnswer),
+        (TIMEOUT, _) => Outcome::Cannot(Reason::Silent),
+        (_, 1) => Outcome::Cannot(Reason::NotFound),
+        (_, 18 | 19) => Outcome::Failed(Reason::PhoneUnavailable),
+        (5, 0) => Outcome::Failed(Reason::Busy),
+        (_, 0 | 16) => Outcome::Failed(Reason::HungUp),
+        (_, cause) => Outcome::Cannot(Reason::Congestion(cause)),
+    }
+}

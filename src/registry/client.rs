@@ -1,0 +1,212 @@
+//! The connection to Redis. Owns connecting, time limits and what an error means. Must never know what is said.
+//!
+//! One rule (measured): any error but a refusal by Redis itself means drop the connection and make a new one at the
+//! next call. A client that keeps a timed-out connection stays on a frozen or demoted primary for ever.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script,
+    ScriptInvocation, ServerErrorKind, TlsCertificates,
+};
+use secrecy::ExposeSecret;
+
+use crate::config::RedisSettings;
+
+/// What went wrong between us and Redis, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The settings cannot be used.
+    #[error("redis.url or redis.ca_file cannot be used: {0}")]
+    Settings(String),
+    /// No answer at all. Safe to try again; what was asked may have happened.
+    #[error("Redis at {url} is not reachable: {why}; check that it runs, and redis.url in the configuration")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Redis does not let us in, or not do this.
+    #[error("Redis at {url} refuses us: {why}; check redis.username, the password and the ACL (README, Redis ACL)")]
+    Denied {
+        /// Where.
+        url: String,
+        /// What Redis said.
+        why: String,
+    },
+    /// Redis is there and cannot be written now.
+    #[error("Redis at {url} cannot be written: {why}; {advice}")]
+    NotWritable {
+        /// Where.
+        url: String,
+        /// What Redis said.
+        why: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A newer generation has this node's name, or Redis never heard of it.
+    #[error("another daemon has taken this node's name: what this one says is refused")]
+    Fenced,
+    /// Redis does not know this node (any more): register again.
+    #[error("Redis does not know this node")]
+    Forgotten,
+    /// A bug in a script, or a key that is not ours to use.
+    #[error("a script failed in Redis at {url}: {why}")]
+    Script {
+        /// Where.
+        url: String,
+        /// What Redis said.
+        why: String,
+    },
+}
+
+impl RegistryError {
+    /// Whether Redis is out of use: nothing can be said about logins until it is back.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Denied { .. } | Self::NotWritable { .. } => true,
+            Self::Settings(_) | Self::Fenced | Self::Forgotten | Self::Script { .. } => false,
+        }
+    }
+}
+
+/// A connection that makes itself anew.
+#[derive(Debug)]
+pub(super) struct Connector {
+    client: Client,
+    url: String,
+    config: AsyncConnectionConfig,
+    connect_timeout: Duration,
+    connection: Option<MultiplexedConnection>,
+}
+
+impl Connector {
+    /// Prepares, and connects to nothing yet.
+    pub(super) fn new(settings: &RedisSettings) -> Result<Self, RegistryError> {
+        let bad = |error: RedisError| RegistryError::Settings(error.to_string());
+        let info = settings.url.as_str().into_connection_info().map_err(bad)?;
+        let mut login = info.redis_settings().clone();
+        if let Some(username) = &settings.username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = &settings.password {
+            login = login.set_password(password.expose_secret());
+        }
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(Duration::from_secs(2));
+        let info = info.set_redis_settings(login).set_tcp_settings(tcp);
+        let client = match &settings.ca_file {
+            None => Client::open(info).map_err(bad)?,
+            Some(path) => {
+                let root = std::fs::read(path)
+                    .map_err(|error| RegistryError::Settings(format!("{} cannot be read: {error}", path.display())))?;
+                let none: Option<ClientTlsConfig> = None;
+                Client::build_with_tls(info, TlsCertificates { client_tls: none, root_cert: Some(root) }).map_err(bad)?
+            }
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(settings.connect_timeout))
+            .set_response_timeout(Some(settings.response_timeout));
+        Ok(Self {
+            client,
+            url: settings.url.clone(),
+            config,
+            connect_timeout: settings.connect_timeout,
+            connection: None,
+        })
+    }
+
+    /// Runs a script. The connection is dropped after any error that is not Redis's own word.
+    pub(super) async fn run<T: FromRedisValue>(
+        &mut self,
+        script: &Script,
+        build: impl Fn(&mut ScriptInvocation<'_>),
+    ) -> Result<T, RegistryError> {
+        let connection = self.connection().await?;
+        let mut invocation = script.prepare_invoke();
+        build(&mut invocation);
+        let result = invocation.invoke_async(connection).await;
+        self.judge(result)
+    }
+
+    /// Runs one plain command.
+    pub(super) async fn command<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, RegistryError> {
+        let connection = self.connection().await?;
+        let result = command.query_async(connection).await;
+        self.judge(result)
+    }
+
+    /// A connection of its own for a subscription.
+    pub(super) async fn subscribe(&self, channels: &[String]) -> Result<redis::aio::PubSub, RegistryError> {
+        let open = async {
+            let mut subscription = self.client.get_async_pubsub().await?;
+            for channel in channels {
+                subscription.subscribe(channel).await?;
+            }
+            Ok(subscription)
+        };
+        match tokio::time::timeout(self.connect_timeout * 2, open).await {
+            Ok(result) => result.map_err(|error| self.explain(&error)),
+            Err(_) => Err(self.unreachable("no answer to SUBSCRIBE in time".to_owned())),
+        }
+    }
+
+    async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RegistryError> {
+        if self.connection.is_none() {
+            // The limit of the configuration does not cover everything that connecting does.
+            let connect = self.client.get_multiplexed_async_connection_with_config(&self.config);
+            let connection = match tokio::time::timeout(self.connect_timeout * 2, connect).await {
+                Ok(result) => result.map_err(|error| self.explain(&error))?,
+                Err(_) => return Err(self.unreachable(format!("no connection within {:?}", self.connect_timeout * 2))),
+            };
+            self.connection = Some(connection);
+        }
+        match &mut self.connection {
+            Some(connection) => Ok(connection),
+            None => Err(self.unreachable("no connection".to_owned())),
+        }
+    }
+
+    fn judge<T>(&mut self, result: Result<T, RedisError>) -> Result<T, RegistryError> {
+        result.map_err(|error| {
+            let error = self.explain(&error);
+            if error.is_outage() {
+                self.connection = None;
+            }
+            error
+        })
+    }
+
+    fn unreachable(&self, why: String) -> RegistryError {
+        RegistryError::Unreachable { url: self.url.clone(), why }
+    }
+
+    fn explain(&self, error: &RedisError) -> RegistryError {
+        let (url, why) = (self.url.clone(), error.to_string());
+        let code = error.code().unwrap_or_default();
+        let unwritable = |advice| RegistryError::NotWritable { url: url.clone(), why: why.clone(), advice };
+        match code {
+            "READONLY" => return unwritable("it is a replica: point redis.url at the primary"),
+            "MISCONF" => return unwritable("its disk is full or cannot be written: see Redis's own log"),
+            "OOM" => return unwritable("it is out of memory: raise maxmemory, with maxmemory-policy noeviction"),
+            "NOREPLICAS" => return unwritable("too few replicas are connected for min-replicas-to-write"),
+            "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "BUSY" => return unwritable("wait until it is ready"),
+            "NOAUTH" | "WRONGPASS" | "NOPERM" => return RegistryError::Denied { url, why },
+            _ => {}
+        }
+        match error.kind() {
+            ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
+                RegistryError::Denied { url, why }
+            }
+            ErrorKind::Server(_) | ErrorKind::UnexpectedReturnType | ErrorKind::Extension => {
+                // Redis names the cause inside a script's error.
+                let inside = ["READONLY", "MISCONF", "OOM ", "NOREPLICAS"].into_iter().any(|word| why.contains(word));
+                if inside { unwritable("see Redis's own log") } else { RegistryError::Script { url, why } }
+            }
+            _ if error.is_timeout() => self.unreachable("no answer in time".to_owned()),
+            _ => RegistryError::Unreachable { url, why },
+        }
+    }
+}

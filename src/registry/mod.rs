@@ -1,0 +1,482 @@
+//! The shared truth in Redis: one typed call per script. Owns the shape of every request and reply, and the names of
+//! queues and channels. Must never decide where a phone rings (the scripts do) or what an event means (`node` does).
+
+mod client;
+mod inbox;
+mod script;
+pub mod view;
+
+use std::time::Duration;
+
+use redis::{FromRedisValue, ScriptInvocation, Value, from_redis_value_ref};
+
+pub use client::RegistryError;
+pub use inbox::{InboxLogin, InboxMessage, session_of_message};
+
+use crate::config::{NodeSettings, PlacementSettings, Settings};
+use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, SessionId};
+use crate::node::roster::PhoneChanges;
+use crate::node::session::{Class, Login, Outcome};
+use crate::node::{BookedState, Live, NodeState};
+use client::Connector;
+use script::Scripts;
+use view::{NodeRow, Placement, SessionRow};
+
+/// The most sessions that one heartbeat ends for others, so that a script never blocks Redis for long.
+const REAP_MOST: usize = 200;
+/// How long the sessions of a daemon that stopped in good order wait for the next one: an upgrade or a reboot of
+/// the daemon, not of Asterisk.
+pub const LEAVE_GRACE: Duration = Duration::from_secs(60);
+
+/// A login that somebody asks for.
+#[derive(Debug, Clone)]
+pub struct LoginRequest {
+    /// What the agent typed: an alias or a bare extension.
+    pub alias: Alias,
+    /// The person; by default named after the phone.
+    pub agent: Option<Agent>,
+    /// The campaign.
+    pub campaign: Option<Campaign>,
+    /// Local or remote.
+    pub class: Class,
+}
+
+/// An order that a node took from its queue, or what became of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Ring this phone.
+    Ring(Login),
+    /// Hang up this session.
+    HangUp(SessionId),
+    /// This node may not ring it now: it was placed again, or failed.
+    Moved(SessionId, String),
+    /// Too old: it rings nobody.
+    Expired(SessionId),
+    /// Delivered again, called off, or not readable.
+    Stale(String),
+}
+
+/// What a heartbeat brings back.
+#[derive(Debug, Default)]
+pub struct Beat {
+    /// The sessions that Redis has for this node.
+    pub books: Vec<(SessionId, BookedState)>,
+    /// Sessions of others that this beat ended: session, node, reason.
+    pub reaped: Vec<(String, String, String)>,
+}
+
+/// What `logout` did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoggedOut {
+    /// Nobody is logged in so.
+    Nobody,
+    /// It had not been rung: it is over.
+    Ended(SessionId, String),
+    /// Its node has the order to hang up.
+    Asked(SessionId, String),
+}
+
+/// What Redis made of an adopted channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adopted {
+    /// Redis knew it.
+    Kept,
+    /// Redis had lost it and has it again.
+    Restored,
+    /// Its agent has moved on: the channel is to be hung up.
+    Stale,
+}
+
+/// The calls. Each is one round trip, and each may be repeated.
+#[derive(Debug)]
+pub struct Registry {
+    connector: Connector,
+    scripts: Scripts,
+    namespace: String,
+    placement: PlacementSettings,
+    ring_timeout: Duration,
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A flag as the scripts write it.
+fn flag(class: Class) -> &'static str {
+    match class {
+        Class::Local => "0",
+        Class::Remote => "1",
+    }
+}
+
+/// Reads the tag of a reply that may say that this generation is not, or no longer, the node's.
+fn fence(tag: &str) -> Result<(), RegistryError> {
+    match tag {
+        "fenced" => Err(RegistryError::Fenced),
+        "unknown" => Err(RegistryError::Forgotten),
+        _ => Ok(()),
+    }
+}
+
+impl Registry {
+    /// Prepares, and connects at the first call.
+    ///
+    /// # Errors
+    /// [`RegistryError::Settings`].
+    pub fn new(settings: &Settings) -> Result<Self, RegistryError> {
+        Ok(Self {
+            connector: Connector::new(&settings.redis)?,
+            scripts: Scripts::new(),
+            namespace: settings.redis.namespace.to_string(),
+            placement: settings.placement.clone(),
+            ring_timeout: settings.ring.timeout,
+        })
+    }
+
+    /// Places a login, or finds the session that exists (promises P1, P2, P3).
+    ///
+    /// # Errors
+    /// Redis out of use. A refusal is no error: it is in the reply.
+    pub async fn place(&mut self, request: &LoginRequest, session: SessionId) -> Result<Placement, RegistryError> {
+        self.placement("place", request, session).await
+    }
+
+    /// What [`Self::place`] would do, and why; writes nothing.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn explain(&mut self, request: &LoginRequest, session: SessionId) -> Result<Placement, RegistryError> {
+        self.placement("explain", request, session).await
+    }
+
+    async fn placement(
+        &mut self,
+        mode: &str,
+        request: &LoginRequest,
+        session: SessionId,
+    ) -> Result<Placement, RegistryError> {
+        let p = &self.placement;
+        // P4: live, or failed with a reason, within ring timeout × tries + lease.
+        let give_up = self.ring_timeout * p.tries + p.lease;
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(mode).arg(session.to_string()).arg(request.alias.as_str());
+            call.arg(request.agent.as_ref().map_or("", Agent::as_str));
+            call.arg(request.campaign.as_ref().map_or("", Campaign::as_str));
+            call.arg(flag(request.class)).arg(&p.alias_suffix).arg(ms(p.order_expiry)).arg(p.tries);
+            call.arg(ms(give_up)).arg(ms(p.session_keep));
+        };
+        let raw = self.connector.run(&self.scripts.place, build).await?;
+        Ok(Placement::from_reply(raw, &request.alias))
+    }
+
+    /// Takes a node's name.
+    ///
+    /// # Errors
+    /// Redis out of use. `Ok(Err((host, left)))`: another host holds the name for `left` more.
+    pub async fn register(
+        &mut self,
+        node: &NodeSettings,
+        generation: Generation,
+        host: &str,
+    ) -> Result<Result<Option<Generation>, (String, Duration)>, RegistryError> {
+        let campaigns = node.campaigns.iter().map(Campaign::as_str).collect::<Vec<_>>().join(" ");
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.name.as_str()).arg(generation.to_string()).arg(host);
+            call.arg(ms(self.placement.lease)).arg(node.weight);
+            call.arg(node.max_agents.map(|most| most.to_string()).unwrap_or_default());
+            call.arg(&campaigns).arg(env!("CARGO_PKG_VERSION"));
+        };
+        let reply: Vec<Value> = self.connector.run(&self.scripts.register, build).await?;
+        let text = |at: usize| reply.get(at).and_then(|v| String::from_redis_value_ref(v).ok()).unwrap_or_default();
+        if text(0) == "held" {
+            let left = Duration::from_millis(text(2).parse().unwrap_or(0));
+            return Ok(Err((text(1), left)));
+        }
+        Ok(Ok(text(1).parse().ok()))
+    }
+
+    /// Renews the lease, says how the node is, and does the housekeeping.
+    ///
+    /// # Errors
+    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn heartbeat(
+        &mut self,
+        node: &NodeName,
+        generation: Generation,
+        state: NodeState,
+        channels: usize,
+        registrations: usize,
+    ) -> Result<Beat, RegistryError> {
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
+            call.arg(ms(self.placement.lease)).arg(state.as_str()).arg(channels).arg(registrations);
+            call.arg(ms(self.placement.session_keep)).arg(REAP_MOST);
+        };
+        let (tag, books, reaped): (String, Option<Vec<(String, String)>>, Option<Vec<(String, String, String)>>) =
+            self.tagged(build, |scripts| &scripts.heartbeat).await?;
+        fence(&tag)?;
+        let books = books.unwrap_or_default().into_iter();
+        let books = books.filter_map(|(id, state)| Some((id.parse().ok()?, booked(&state)))).collect();
+        Ok(Beat { books, reaped: reaped.unwrap_or_default() })
+    }
+
+    /// Fetches up to `most` orders of this node; each session of them is ringing from here on.
+    ///
+    /// # Errors
+    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn take(
+        &mut self,
+        node: &NodeName,
+        generation: Generation,
+        most: usize,
+    ) -> Result<Vec<Order>, RegistryError> {
+        // RSMQ's visibility time is in whole seconds, and always given: a queue's own default may be anything.
+        let visibility = crate::node::ring::visibility(self.ring_timeout).as_secs();
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(visibility).arg(most);
+            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
+        };
+        let reply: (String, Option<Vec<Vec<String>>>) = self.tagged2(build, |scripts| &scripts.take).await?;
+        fence(&reply.0)?;
+        Ok(reply.1.unwrap_or_default().iter().map(|row| order(row)).collect())
+    }
+
+    /// Says what became of sessions. One result each: `done`, `placed NODE`, `failed`, `gone`.
+    ///
+    /// # Errors
+    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn report(
+        &mut self,
+        node: &NodeName,
+        generation: Generation,
+        outcomes: &[(SessionId, Outcome)],
+    ) -> Result<Vec<String>, RegistryError> {
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
+            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
+            for (session, outcome) in outcomes {
+                let (what, reason) = match outcome {
+                    Outcome::Live => ("live", String::new()),
+                    Outcome::Ended(reason) => ("ended", reason.to_string()),
+                    Outcome::Failed(reason) => ("failed", reason.to_string()),
+                    Outcome::Cannot(reason) => ("cannot", reason.to_string()),
+                };
+                call.arg(session.to_string()).arg(what).arg(reason);
+            }
+        };
+        let reply: (String, Option<Vec<String>>) = self.tagged2(build, |scripts| &scripts.report).await?;
+        fence(&reply.0)?;
+        Ok(reply.1.unwrap_or_default())
+    }
+
+    /// Says which sessions were found as channels.
+    ///
+    /// # Errors
+    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn adopt(
+        &mut self,
+        node: &NodeName,
+        generation: Generation,
+        found: &[(Login, Live)],
+    ) -> Result<Vec<Adopted>, RegistryError> {
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
+            call.arg(self.placement.tries).arg(&self.placement.alias_suffix);
+            for (login, live) in found {
+                let state = match live {
+                    Live::Yes => "live",
+                    Live::NotYet => "ringing",
+                };
+                call.arg(login.session.to_string()).arg(state).arg(login.alias.as_str());
+                call.arg(login.extension.as_str()).arg(login.agent.as_str());
+                call.arg(login.campaign.as_ref().map_or("", Campaign::as_str));
+                call.arg(flag(login.class)).arg(login.attempt);
+            }
+        };
+        let reply: (String, Option<Vec<String>>) = self.tagged2(build, |scripts| &scripts.adopt).await?;
+        fence(&reply.0)?;
+        let result = |word: String| match word.as_str() {
+            "kept" => Adopted::Kept,
+            "restored" => Adopted::Restored,
+            _ => Adopted::Stale,
+        };
+        Ok(reply.1.unwrap_or_default().into_iter().map(result).collect())
+    }
+
+    /// Writes which phones can ring.
+    ///
+    /// # Errors
+    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn phones(
+        &mut self,
+        node: &NodeName,
+        generation: Generation,
+        changes: &PhoneChanges,
+    ) -> Result<(), RegistryError> {
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
+            call.arg(if changes.replace { "replace" } else { "change" });
+            for (extension, state) in &changes.phones {
+                call.arg(extension.as_str()).arg(state.as_str());
+            }
+        };
+        let (tag,): (String,) = self.connector.run(&self.scripts.phones, build).await?;
+        fence(&tag)
+    }
+
+    /// Replaces the contact details: extension and a JSON object each.
+    ///
+    /// # Errors
+    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn contacts(
+        &mut self,
+        node: &NodeName,
+        generation: Generation,
+        contacts: &[(String, String)],
+    ) -> Result<(), RegistryError> {
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
+            for (extension, details) in contacts {
+                call.arg(extension).arg(details);
+            }
+        };
+        let (tag,): (String,) = self.connector.run(&self.scripts.contacts, build).await?;
+        fence(&tag)
+    }
+
+    /// Leaves the rotation. Orders that were not taken are placed elsewhere; how many.
+    ///
+    /// # Errors
+    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn leave(&mut self, node: &NodeName, generation: Generation) -> Result<usize, RegistryError> {
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(ms(LEAVE_GRACE));
+            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
+        };
+        let reply: (String, Option<Vec<Vec<String>>>) = self.tagged2(build, |scripts| &scripts.leave).await?;
+        fence(&reply.0)?;
+        Ok(reply.1.unwrap_or_default().len())
+    }
+
+    /// Ends the session of an alias, an extension, an agent or a session id.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn logout(&mut self, who: &Alias) -> Result<LoggedOut, RegistryError> {
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(who.as_str()).arg(ms(self.placement.session_keep));
+            call.arg(&self.placement.alias_suffix);
+        };
+        let reply: Vec<String> = self.connector.run(&self.scripts.logout, build).await?;
+        let found = reply.get(1).and_then(|id| id.parse().ok()).zip(reply.get(2).cloned());
+        Ok(match (reply.first().map(String::as_str), found) {
+            (Some("ended"), Some((id, node))) => LoggedOut::Ended(id, node),
+            (Some("asked"), Some((id, node))) => LoggedOut::Asked(id, node),
+            (_, _) => LoggedOut::Nobody,
+        })
+    }
+
+    /// Every node, by name.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn nodes(&mut self) -> Result<Vec<NodeRow>, RegistryError> {
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace);
+        };
+        let rows: Vec<Vec<String>> = self.connector.run(&self.scripts.status, build).await?;
+        Ok(rows.iter().map(|row| NodeRow::from_reply(row)).collect())
+    }
+
+    /// The open sessions, oldest change first; with `ended` also those that ended a short time ago.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn sessions(&mut self, which: view::Which) -> Result<Vec<SessionRow>, RegistryError> {
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace);
+            match which {
+                view::Which::Open => call.arg("open").arg(view::SESSIONS_MOST).arg(""),
+                view::Which::All => call.arg("all").arg(view::SESSIONS_MOST).arg(""),
+                view::Which::One(id) => call.arg("one").arg(1).arg(id.to_string()),
+            };
+        };
+        let rows: Vec<Vec<Option<String>>> = self.connector.run(&self.scripts.sessions, build).await?;
+        Ok(rows.into_iter().filter_map(SessionRow::from_reply).collect())
+    }
+
+    /// Listens for the wake-ups of this node's queue and of the shared inbox.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn subscribe_orders(&self, node: &NodeName) -> Result<redis::aio::PubSub, RegistryError> {
+        let ns = &self.namespace;
+        self.connector.subscribe(&[format!("{ns}:rt:ring-{node}"), format!("{ns}:rt:{}", inbox::QUEUE)]).await
+    }
+
+    /// Listens for the changes of one session.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn subscribe_session(&self, session: SessionId) -> Result<redis::aio::PubSub, RegistryError> {
+        self.connector.subscribe(&[format!("{}:news:{session}", self.namespace)]).await
+    }
+
+    async fn tagged2<A: FromRedisValue>(
+        &mut self,
+        build: impl Fn(&mut ScriptInvocation<'_>),
+        script: impl Fn(&Scripts) -> &redis::Script,
+    ) -> Result<(String, Option<A>), RegistryError> {
+        let (tag, a, ()): (String, Option<A>, ()) = self.tagged(build, script).await.map(|(t, a, _): (_, _, Option<Value>)| (t, a, ()))?;
+        Ok((tag, a))
+    }
+
+    /// A reply of a tag and up to two more parts, which a refusal leaves out.
+    async fn tagged<A: FromRedisValue, B: FromRedisValue>(
+        &mut self,
+        build: impl Fn(&mut ScriptInvocation<'_>),
+        script: impl Fn(&Scripts) -> &redis::Script,
+    ) -> Result<(String, Option<A>, Option<B>), RegistryError> {
+        let reply: Vec<Value> = self.connector.run(script(&self.scripts), build).await?;
+        let shape = |error: redis::ParsingError| RegistryError::Script { url: String::new(), why: error.to_string() };
+        let tag = reply.first().map_or(Ok(String::new()), from_redis_value_ref).map_err(shape)?;
+        let a = reply.get(1).map(from_redis_value_ref).transpose().map_err(shape)?;
+        let b = reply.get(2).map(from_redis_value_ref).transpose().map_err(shape)?;
+        Ok((tag, a, b))
+    }
+}
+
+fn booked(state: &str) -> BookedState {
+    match state {
+        "placed" => BookedState::Placed,
+        "ringing" => BookedState::Ringing,
+        "live" => BookedState::Live,
+        _ => BookedState::Gone,
+    }
+}
+
+fn order(row: &[String]) -> Order {
+    let text = |at: usize| row.get(at).map(String::as_str).unwrap_or_default();
+    let stale = || Order::Stale(text(1).to_owned());
+    let Ok(session) = text(1).parse::<SessionId>() else { return stale() };
+    match text(0) {
+        "ring" => login(session, row).map_or_else(stale, Order::Ring),
+        "hangup" => Order::HangUp(session),
+        "moved" => Order::Moved(session, text(2).to_owned()),
+        "expired" => Order::Expired(session),
+        _ => stale(),
+    }
+}
+
+fn login(session: SessionId, row: &[String]) -> Option<Login> {
+    let campaign = row.get(6)?;
+    Some(Login {
+        session,
+        attempt: row.get(2)?.parse().ok()?,
+        alias: row.get(3)?.parse().ok()?,
+        extension: row.get(4)?.parse().ok()?,
+        agent: row.get(5)?.parse().ok()?,
+        campaign: if campaign.is_empty() { None } else { Some(campaign.parse().ok()?) },
+        class: if row.get(7)? == "1" { Class::Remote } else { Class::Local },
+    })
+}

@@ -1,0 +1,73 @@
+//! The scripts, as source. Owns which there are and how the shared part is put before each. Must never know what
+//! their replies mean: the typed calls of this room do.
+
+use redis::Script;
+
+const LIBRARY: &str = include_str!("scripts/lib.lua");
+
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident: $file:literal),* $(,)?) => {
+        /// Every script, hashed once.
+        #[derive(Debug)]
+        pub(super) struct Scripts {
+            $($(#[$doc])* pub(super) $name: Script,)*
+        }
+
+        impl Scripts {
+            /// Joins the library with each script.
+            pub(super) fn new() -> Self {
+                Self { $($name: Script::new(&format!("{LIBRARY}\n{}", include_str!(concat!("scripts/", $file, ".lua")))),)* }
+            }
+        }
+
+        #[cfg(test)]
+        const FILES: &[(&str, &str)] = &[$(($file, include_str!(concat!("scripts/", $file, ".lua"))),)*];
+    };
+}
+
+scripts! {
+    /// One login: choose and reserve.
+    place: "place",
+    /// A node fetches its orders.
+    take: "take",
+    /// A node says what became of sessions.
+    report: "report",
+    /// A node says which sessions it found in Asterisk.
+    adopt: "adopt",
+    /// A daemon takes a node's name.
+    register: "register",
+    /// Lease, state, housekeeping.
+    heartbeat: "heartbeat",
+    /// A daemon stops.
+    leave: "leave",
+    /// Which phones a node knows.
+    phones: "phones",
+    /// Contact details of a node's phones.
+    contacts: "contacts",
+    /// Ends a session.
+    logout: "logout",
+    /// Every node.
+    status: "status",
+    /// Sessions.
+    sessions: "sessions",
+    /// The shared inbox: next message.
+    receive: "receive",
+    /// The shared inbox: done, and the answer.
+    answer: "answer",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_says_what_it_takes_and_gives() {
+        for (name, text) in FILES {
+            let header: String = text.lines().take_while(|line| line.starts_with("--")).collect();
+            assert!(header.starts_with(&format!("-- {name}.lua: ")), "{name} does not start with its own name");
+            assert!(header.contains("reply "), "{name} does not say what it replies");
+            let uses_arguments = text.contains("ARGV[");
+            assert_eq!(uses_arguments, header.contains("ARGV "), "{name}: arguments and header disagree");
+        }
+    }
+}

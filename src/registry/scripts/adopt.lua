@@ -1,0 +1,47 @@
+-- adopt.lua: a node found channels of ours in its Asterisk and says so: after a restart of the daemon, or because
+-- Redis lost the session (P12). A session whose agent has moved on is stale: the node hangs that leg up.
+-- ARGV  1 node  2 generation  3 tries  4 alias suffix, then eight for each: session, state (ringing|live), alias,
+--       extension, agent, campaign, remote (0|1), try
+-- reply { 'ok', results } | { 'fenced' } | { 'unknown' }     a result each: kept | restored | stale
+local node, generation = ARGV[1], ARGV[2]
+local bad = fenced(node, generation)
+if bad then return { bad } end
+local now = clock()
+
+local function adopt(i)
+  local id, state = ARGV[i], ARGV[i + 1]
+  local s = record(session_key(id))
+  if is_open(s) then
+    if s.node ~= node then return 'stale' end
+    if s.state ~= state and not (s.state == 'live') then
+      redis.call('HSET', session_key(id), 'state', state, 'since', now)
+      redis.call('ZREM', ns .. ':index:due', id)
+      tell(id, state, node)
+    end
+    redis.call('HSET', session_key(id), 'generation', generation)
+    return s.wanted == '1' and 'stale' or 'kept'
+  end
+  if s and s.reason ~= 'node-lost' then return 'stale' end
+  local fresh = { alias = ARGV[i + 2], extension = ARGV[i + 3], agent = ARGV[i + 4], campaign = ARGV[i + 5],
+    remote = ARGV[i + 6], node = node }
+  for _, field in ipairs({ 'agent:' .. fresh.agent, 'alias:' .. fresh.alias, 'phone:' .. fresh.extension }) do
+    local holder = redis.call('HGET', ns .. ':holders', field)
+    if holder and holder ~= id and is_open(record(session_key(holder))) then return 'stale' end
+  end
+  redis.call('HSET', ns .. ':holders', 'agent:' .. fresh.agent, id, 'alias:' .. fresh.alias, id,
+    'phone:' .. fresh.extension, id)
+  redis.call('SADD', load_set(fresh), id)
+  redis.call('ZADD', ns .. ':index:open', now, id)
+  redis.call('ZREM', ns .. ':index:ended', id)
+  redis.call('PERSIST', session_key(id))
+  redis.call('HSET', session_key(id), 'alias', fresh.alias, 'extension', fresh.extension, 'agent', fresh.agent,
+    'campaign', fresh.campaign, 'remote', fresh.remote, 'node', node, 'state', state, 'reason', '', 'since', now,
+    'created', s and s.created or now, 'try', ARGV[i + 7], 'tried', s and s.tried or '', 'tries', ARGV[3],
+    'suffix', ARGV[4], 'give_up', now, 'order', '', 'generation', generation)
+  tell(id, state, node)
+  return 'restored'
+end
+
+local results = {}
+for i = 5, #ARGV, 8 do results[#results + 1] = adopt(i) end
+return { 'ok', results }

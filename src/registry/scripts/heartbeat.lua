@@ -1,0 +1,53 @@
+-- heartbeat.lua: renews the lease and says how the node is; then does the housekeeping that any living node may do,
+-- and that one script makes happen once: it ends the sessions of nodes that are gone, fails orders that nobody took
+-- in time, and forgets what ended long ago.
+-- ARGV  1 node  2 generation  3 lease ms  4 state (starting|active|down)  5 channels  6 registrations
+--       7 keep ended ms  8 most sessions to clean in one beat
+-- reply { 'ok', sessions, reaped } | { 'fenced' } | { 'unknown' }
+--       sessions of { session, state }: what Redis has for this node; reaped of { session, node, reason }
+local node, generation, lease_ms, state = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local keep_ms, most = ARGV[7], tonumber(ARGV[8])
+local bad = fenced(node, generation)
+if bad then return { bad } end
+local now = clock()
+redis.call('HSET', ns .. ':node:' .. node, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
+  'lease_until', now + lease_ms, 'reap_at', now + lease_ms)
+
+local reaped = {}
+local function reap(name)
+  for _, set in ipairs({ ':local:', ':remote:' }) do
+    for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. name)) do
+      if #reaped >= most then return end
+      local s = record(session_key(id))
+      if is_open(s) and s.node == name then
+        finish(id, s, s.state == 'live' and 'ended' or 'failed', 'node-lost', now, keep_ms)
+        reaped[#reaped + 1] = { id, name, 'node-lost' }
+      else
+        redis.call('SREM', ns .. set .. name, id)
+      end
+    end
+  end
+end
+for _, name in ipairs(redis.call('SMEMBERS', ns .. ':index:nodes')) do
+  if name ~= node then
+    local reap_at = redis.call('HGET', ns .. ':node:' .. name, 'reap_at')
+    if not reap_at or tonumber(reap_at) < now then reap(name) end
+  end
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':index:due', '-inf', now, 'LIMIT', 0, most)) do
+  local s = record(session_key(id))
+  if is_open(s) and s.state == 'placed' then
+    finish(id, s, 'failed', 'order-expired', now, keep_ms)
+    reaped[#reaped + 1] = { id, s.node, 'order-expired' }
+  end
+  redis.call('ZREM', ns .. ':index:due', id)
+end
+redis.call('ZREMRANGEBYSCORE', ns .. ':index:ended', '-inf', now - keep_ms)
+
+local sessions = {}
+for _, set in ipairs({ ':local:', ':remote:' }) do
+  for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
+    sessions[#sessions + 1] = { id, redis.call('HGET', session_key(id), 'state') or 'gone' }
+  end
+end
+return { 'ok', sessions, reaped }

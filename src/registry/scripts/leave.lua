@@ -1,0 +1,19 @@
+-- leave.lua: a daemon stops. Its node leaves the rotation at once; orders that it has not taken are placed elsewhere;
+-- its ringing and live sessions stay for grace ms, because they live in Asterisk and the next daemon adopts them.
+-- ARGV  1 node  2 generation  3 grace ms  4 order expiry ms  5 keep ended ms
+-- reply { 'ok', moved } | { 'fenced' } | { 'unknown' }     moved of { session, where }
+local node, generation, grace_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local bad = fenced(node, generation)
+if bad then return { bad } end
+local now = clock()
+redis.call('HSET', ns .. ':node:' .. node, 'state', 'stopped', 'lease_until', now - 1, 'reap_at', now + grace_ms)
+local moved = {}
+for _, set in ipairs({ ':local:', ':remote:' }) do
+  for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
+    local s = record(session_key(id))
+    if is_open(s) and s.state == 'placed' then
+      moved[#moved + 1] = { id, place_again(id, s, 'stopped', now, tonumber(ARGV[4]), ARGV[5]) }
+    end
+  end
+end
+return { 'ok', moved }

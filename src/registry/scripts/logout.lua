@@ -1,0 +1,24 @@
+-- logout.lua: ends the session of an alias, extension, agent or session id. One that has not been rung is ended here;
+-- for any other its node gets an order to hang up.
+-- ARGV  1 who  2 keep ended ms  3 alias suffix
+-- reply { 'none' } | { 'ended', session, node } | { 'asked', session, node }
+local who, keep_ms, suffix = ARGV[1], ARGV[2], ARGV[3]
+local now = clock()
+local id, s = held('alias:' .. who, now, keep_ms)
+if not id then id, s = held('phone:' .. who, now, keep_ms) end
+if not id and #who > #suffix and suffix ~= '' and who:sub(-#suffix) == suffix then
+  id, s = held('phone:' .. who:sub(1, -#suffix - 1), now, keep_ms)
+end
+if not id then id, s = held('agent:' .. who, now, keep_ms) end
+if not id then
+  s = record(session_key(who))
+  if is_open(s) then id = who end
+end
+if not id then return { 'none' } end
+if s.state == 'placed' then
+  finish(id, s, 'ended', 'logged-out', now, keep_ms)
+  return { 'ended', id, s.node }
+end
+redis.call('HSET', session_key(id), 'wanted', 1)
+enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }), 'hangup:' .. id .. ':' .. now)
+return { 'asked', id, s.node }

@@ -1,0 +1,48 @@
+-- place.lua: one login, chosen and reserved in one atomic step (P1, P2, P3). With mode explain: the same choice, and
+-- nothing is written.
+-- ARGV  1 mode (place|explain)  2 session  3 alias  4 agent ('' = the phone's own name)  5 campaign ('' = none)
+--       6 remote (0|1)  7 alias suffix  8 order expiry ms  9 tries  10 give up after ms  11 keep ended ms
+-- reply { outcome, session, node, state, reason, extension, agent, rows }
+--       outcome placed (in mode explain: would-place) | existing | refused;
+--       rows of { node, extension, why ('' = eligible), load }
+local mode, id, alias, agent, campaign, remote = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local suffix, expiry_ms, tries, give_up_ms, keep_ms = ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10]), ARGV[11]
+local now = clock()
+local named = agent ~= ''
+
+local targets, known, explicit = resolve(alias, suffix)
+local first = targets[1] and targets[1][2] or alias
+if not named then agent = explicit and alias or first end
+
+local function reply(outcome, s, session, reason, rows)
+  local list = {}
+  for i, row in ipairs(rows) do list[i] = { row.name, row.extension, row.why, string.format('%.6g', row.load) } end
+  return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, list }
+end
+
+-- P1: who is logged in already gets the session that exists. Somebody else's phone is refused.
+local fields = { 'agent:' .. agent, 'alias:' .. alias }
+if not explicit then fields[3] = 'phone:' .. first end
+for _, field in ipairs(fields) do
+  local existing, s = held(field, now, keep_ms, mode == 'explain')
+  if existing then
+    local _, rows = survey(targets, explicit, campaign, remote, '', id, now)
+    if named and s.agent ~= agent then return reply('refused', s, existing, 'in-use', rows) end
+    return reply('existing', s, existing, s.reason, rows)
+  end
+end
+
+local best, rows = survey(targets, explicit, campaign, remote, '', id, now)
+if not best then
+  local reason = 'no-eligible-node'
+  if #rows == 0 then reason = explicit and 'empty-alias' or 'no-node' elseif not known then reason = 'unknown-alias' end
+  return reply('refused', {}, '', reason, rows)
+end
+if mode == 'explain' then
+  return reply('would-place', { node = best.name, extension = best.extension }, '', '', rows)
+end
+
+local s = { alias = alias, agent = agent, campaign = campaign, remote = remote, suffix = suffix, tries = tries,
+  tried = '', created = now, give_up = now + give_up_ms }
+assign(id, s, best, now, expiry_ms)
+return reply('placed', s, id, '', rows)

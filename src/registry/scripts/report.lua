@@ -1,0 +1,35 @@
+-- report.lua: a node says what became of its sessions. Fenced by generation; idempotent.
+-- ARGV  1 node  2 generation  3 order expiry ms  4 keep ended ms, then for each session three:
+--       session, what (live|ended|failed|cannot), reason
+--       cannot = this node could not ring the phone: the next node is tried (P4)
+-- reply { 'ok', results } | { 'fenced' } | { 'unknown' }
+--       a result each: done | placed NODE | failed | gone (no such open session on this node)
+local node, generation, expiry_ms, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local bad = fenced(node, generation)
+if bad then return { bad } end
+local now = clock()
+local results = {}
+for i = 5, #ARGV, 3 do
+  local id, what, reason = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local s = record(session_key(id))
+  local result = 'done'
+  if not is_open(s) or s.node ~= node or s.state == 'placed' then
+    result = 'gone'
+  elseif what == 'live' then
+    if s.state == 'ringing' then
+      drop_order(s)
+      redis.call('ZADD', ns .. ':index:open', now, id)
+      redis.call('HSET', session_key(id), 'state', 'live', 'reason', '', 'since', now, 'order', '',
+        'generation', generation)
+      tell(id, 'live', node)
+    end
+  elseif what == 'cannot' and s.state == 'ringing' then
+    result = place_again(id, s, reason, now, expiry_ms, keep_ms)
+  elseif what == 'ended' then
+    finish(id, s, 'ended', reason, now, keep_ms)
+  else
+    finish(id, s, 'failed', reason, now, keep_ms)
+  end
+  results[#results + 1] = result
+end
+return { 'ok', results }

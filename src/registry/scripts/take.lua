@@ -1,0 +1,57 @@
+-- take.lua: a node fetches its orders. RSMQ's receiveMessage for up to max visible orders, and in the same step the
+-- session goes placed -> ringing, so that an order that is delivered again finds nothing left to do (P1).
+-- ARGV  1 node  2 generation  3 visibility time in s  4 max orders  5 order expiry ms  6 keep ended ms
+-- reply { 'ok', rows } | { 'fenced' } | { 'unknown' }
+--       rows of { 'ring', session, try, alias, extension, agent, campaign, remote } | { 'hangup', session }
+--             | { 'moved', session, where } | { 'expired', session } | { 'stale', session }
+local node, generation, vt, max = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local expiry_ms, keep_ms = tonumber(ARGV[5]), ARGV[6]
+local bad = fenced(node, generation)
+if bad then return { bad } end
+local now = clock()
+local queue = 'ring-' .. node
+local key = ns .. ':' .. queue
+local attributes = key .. ':Q'
+local mine = redis.call('HMGET', ns .. ':node:' .. node, 'state', 'drain')
+
+local function ring(message, order)
+  local id = tostring(order.session)
+  local s = record(session_key(id))
+  if not s or s.state ~= 'placed' or s.node ~= node or tostring(order.try) ~= s.try then
+    dequeue(queue, message)
+    return { 'stale', id }
+  end
+  if now > (tonumber(order.expires) or 0) then
+    finish(id, s, 'failed', 'order-expired', now, keep_ms)
+    return { 'expired', id }
+  end
+  if mine[1] ~= 'active' or mine[2] == '1' then
+    local why = mine[2] == '1' and 'draining' or mine[1]
+    return { 'moved', id, place_again(id, s, why, now, expiry_ms, keep_ms) }
+  end
+  redis.call('ZREM', ns .. ':index:due', id)
+  redis.call('ZADD', ns .. ':index:open', now, id)
+  redis.call('HSET', session_key(id), 'state', 'ringing', 'since', now, 'generation', generation)
+  tell(id, 'ringing', node)
+  return { 'ring', id, s.try, s.alias, s.extension, s.agent, s.campaign, s.remote }
+end
+
+local rows = {}
+for _, message in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, max)) do
+  redis.call('ZADD', key, now + vt * 1000, message)
+  redis.call('HINCRBY', attributes, 'totalrecv', 1)
+  if redis.call('HINCRBY', attributes, message .. ':rc', 1) == 1 then
+    redis.call('HSET', attributes, message .. ':fr', now)
+  end
+  local readable, order = pcall(cjson.decode, redis.call('HGET', attributes, message) or '')
+  if not readable or type(order) ~= 'table' then
+    dequeue(queue, message)
+    rows[#rows + 1] = { 'stale', '' }
+  elseif order.kind == 'hangup' then
+    dequeue(queue, message)
+    rows[#rows + 1] = { 'hangup', tostring(order.session) }
+  else
+    rows[#rows + 1] = ring(message, order)
+  end
+end
+return { 'ok', rows }

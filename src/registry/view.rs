@@ -1,0 +1,227 @@
+//! What Redis says, in the shape that people and programs read: the JSON keys here are stable. Owns those shapes.
+//! Must never know how they are printed.
+
+use redis::{FromRedisValue, Value, from_redis_value_ref};
+use serde::Serialize;
+
+use crate::ids::{Alias, SessionId};
+
+/// The most sessions that one list holds.
+pub const SESSIONS_MOST: usize = 100_000;
+
+/// Which sessions to list.
+#[derive(Debug, Clone, Copy)]
+pub enum Which {
+    /// Placed, ringing or live.
+    Open,
+    /// Those, and what ended within `placement.session_keep`.
+    All,
+    /// This one, if it is still readable.
+    One(SessionId),
+}
+
+/// One node in a placement: may it ring the phone, and why not.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Candidate {
+    /// The node.
+    pub name: String,
+    /// Whether it was a candidate.
+    pub eligible: bool,
+    /// Why not; empty if eligible.
+    pub why: String,
+    /// Its load at the choice: open local sessions divided by weight.
+    pub load: f64,
+}
+
+/// What became of a request to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// A node was chosen and has the order.
+    Placed,
+    /// The agent or the phone has this session already.
+    Existing,
+    /// No session was made.
+    Refused,
+    /// Explain: a node would be chosen.
+    WouldPlace,
+}
+
+/// A placement: the choice and what led to it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Placement {
+    /// What became of it.
+    #[serde(skip)]
+    pub verdict: Verdict,
+    /// The session; for a refusal the one that is in the way, if there is one.
+    pub session: Option<SessionId>,
+    /// The node; empty if none.
+    pub node: String,
+    /// The session's state; `refused` if there is none.
+    pub state: String,
+    /// Why it was refused.
+    pub reason: String,
+    /// The alias that was asked for.
+    #[serde(skip)]
+    pub alias: String,
+    /// The phone that rings.
+    #[serde(skip)]
+    pub extension: String,
+    /// The agent of the session.
+    #[serde(skip)]
+    pub agent: String,
+    /// Every node that was looked at.
+    pub nodes: Vec<Candidate>,
+}
+
+/// `place.lua`'s reply, as it comes.
+#[derive(Debug)]
+pub(super) struct PlaceReply {
+    texts: Vec<String>,
+    rows: Vec<(String, String, String, f64)>,
+}
+
+impl FromRedisValue for PlaceReply {
+    fn from_redis_value_ref(value: &Value) -> Result<Self, redis::ParsingError> {
+        let parts: Vec<Value> = from_redis_value_ref(value)?;
+        let (texts, rows) = parts.split_at(parts.len().saturating_sub(1));
+        let texts = texts.iter().map(from_redis_value_ref).collect::<Result<_, _>>()?;
+        let rows = rows.first().map(from_redis_value_ref).transpose()?.unwrap_or_default();
+        Ok(Self { texts, rows })
+    }
+
+    fn from_redis_value(value: Value) -> Result<Self, redis::ParsingError> {
+        Self::from_redis_value_ref(&value)
+    }
+}
+
+impl Placement {
+    pub(super) fn from_reply(reply: PlaceReply, alias: &Alias) -> Self {
+        let mut texts = reply.texts.into_iter();
+        let mut next = || texts.next().unwrap_or_default();
+        let verdict = match next().as_str() {
+            "placed" => Verdict::Placed,
+            "existing" => Verdict::Existing,
+            "would-place" => Verdict::WouldPlace,
+            _ => Verdict::Refused,
+        };
+        let session = next().parse().ok();
+        let (node, state, reason, extension, agent) = (next(), next(), next(), next(), next());
+        let state = match verdict {
+            Verdict::Placed | Verdict::Existing => state,
+            Verdict::Refused => "refused".to_owned(),
+            Verdict::WouldPlace => "would-place".to_owned(),
+        };
+        let candidate = |(name, _extension, why, load): (String, String, String, f64)| Candidate {
+            eligible: why.is_empty(),
+            name,
+            why,
+            load,
+        };
+        let nodes = reply.rows.into_iter().map(candidate).collect();
+        Self { verdict, session, node, state, reason, alias: alias.to_string(), extension, agent, nodes }
+    }
+}
+
+/// One node of the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: String,
+    /// active, starting, down, draining, stopped, or lost (its lease has ended).
+    pub state: String,
+    /// Open sessions of local agents.
+    pub agents: u64,
+    /// Open sessions of remote agents.
+    pub remote: u64,
+    /// `agents` divided by `weight`.
+    pub load: f64,
+    /// Its share.
+    pub weight: u64,
+    /// Its cap of local agents.
+    pub max_agents: Option<u64>,
+    /// Phones that can ring there.
+    pub registrations: u64,
+    /// Channels in its Asterisk.
+    pub channels: u64,
+    /// What is left of its lease, in ms; 0 if it has ended.
+    pub lease_ms: u64,
+    /// The life of its daemon.
+    pub generation: String,
+}
+
+impl NodeRow {
+    pub(super) fn from_reply(row: &[String]) -> Self {
+        let text = |at: usize| row.get(at).cloned().unwrap_or_default();
+        let number = |at: usize| row.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let (agents, weight) = (number(2), number(4).max(1));
+        Self {
+            name: text(0),
+            state: text(1),
+            agents,
+            remote: number(3),
+            load: ratio(agents, weight),
+            weight,
+            max_agents: text(5).parse().ok(),
+            registrations: number(6),
+            channels: number(7),
+            // A lease that has ended is a negative number, which is no u64.
+            lease_ms: number(8),
+            generation: text(9),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of people are far below 2^52")]
+fn ratio(agents: u64, weight: u64) -> f64 {
+    agents as f64 / weight as f64
+}
+
+/// One session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SessionRow {
+    /// The session.
+    pub id: String,
+    /// What the agent logged in with.
+    pub alias: String,
+    /// The phone.
+    pub extension: String,
+    /// The person.
+    pub agent: String,
+    /// The campaign; empty if none.
+    pub campaign: String,
+    /// Where.
+    pub node: String,
+    /// placed, ringing, live, ended or failed.
+    pub state: String,
+    /// Whether the agent is remote.
+    pub remote: bool,
+    /// Why it ended; empty while it is open.
+    pub reason: String,
+    /// When its state last changed: ms since 1970, on Redis's clock.
+    pub since: u64,
+}
+
+impl SessionRow {
+    pub(super) fn from_reply(row: Vec<Option<String>>) -> Option<Self> {
+        let mut cells = row.into_iter();
+        let mut next = || cells.next().flatten();
+        Some(Self {
+            id: next()?,
+            alias: next()?,
+            extension: next()?,
+            agent: next()?,
+            campaign: next().unwrap_or_default(),
+            node: next()?,
+            state: next()?,
+            remote: next().is_some_and(|flag| flag == "1"),
+            reason: next().unwrap_or_default(),
+            since: next().and_then(|text| text.parse().ok()).unwrap_or(0),
+        })
+    }
+
+    /// Whether it is over.
+    pub fn is_over(&self) -> bool {
+        self.state == "ended" || self.state == "failed"
+    }
+}
