@@ -1,0 +1,3 @@
+//! The tasks: sockets, timers and what runs beside them.
+
+pub mod codec;
