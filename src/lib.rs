@@ -16,4 +16,6 @@
 //! The way of a login, top to bottom: `cli/login.rs`, `registry/scripts/place.lua`, `daemon/orders.rs`,
 //! `node/session.rs`, `daemon/ami.rs`, `registry/scripts/report.lua`.
 
+pub mod ami;
+pub mod daemon;
 pub mod ids;

@@ -1,0 +1,395 @@
+//! Bytes to messages: where a message ends.
+//!
+//! Owns boundaries, limits and the greeting. Must never know what a header means, and never guesses: a stream that breaks
+//! a limit gives an error and no further message.
+//!
+//! The rules, all of which real servers need: a line ends at LF, and one CR before it belongs to the line end; a message ends at an
+//! empty line, and empty lines before a message are skipped (some events have one too many); values are bytes, not text, and may hold a bare CR.
+
+use bytes::{Buf, BytesMut};
+use memchr::{memchr, memchr_iter, memmem};
+use nom::bytes::complete::{tag, take_while1};
+use nom::combinator::all_consuming;
+use nom::sequence::preceded;
+use nom::{IResult, Parser};
+
+use super::message::without_cr;
+pub use super::message::{Headers, Message};
+
+/// How much a peer may send before it is taken for broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest first line, in bytes with its line end. Asterisk's has about 30.
+    pub banner_bytes: usize,
+    /// The longest message, in bytes with its line ends but without the empty line.
+    pub message_bytes: usize,
+    /// The most header lines of a message.
+    pub headers: usize,
+}
+
+impl Limits {
+    /// What is used unless the caller says otherwise. The longest real answers are those to `Command`: 5,000 lines and
+    /// more, each up to a kilobyte.
+    pub const DEFAULT: Self = Self { banner_bytes: 256, message_bytes: 8 * 1024 * 1024, headers: 32_768 };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Bytes of a first line that are shown when it is not a banner.
+const SHOWN_BYTES: usize = 48;
+
+/// Why a stream cannot be read on. All of them end the connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The first line is no AMI banner: another service listens there.
+    #[error(
+        "the peer is not an Asterisk manager: its first line should be `Asterisk Call Manager/x.y.z` but begins `{shown}`"
+    )]
+    NotAmi {
+        /// The first bytes, escaped and cut short.
+        shown: String,
+    },
+    /// A message without an end in sight.
+    #[error("a message is longer than {limit_bytes} bytes")]
+    MessageTooLong {
+        /// [`Limits::message_bytes`].
+        limit_bytes: usize,
+    },
+    /// A message with too many lines.
+    #[error("a message has {count} header lines; at most {limit} are read")]
+    TooManyHeaders {
+        /// Lines of the message.
+        count: usize,
+        /// [`Limits::headers`].
+        limit: usize,
+    },
+}
+
+/// What a stream consists of: one banner, then messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// The first line.
+    Banner(Banner),
+    /// All that follows.
+    Message(Message),
+}
+
+/// The line with which Asterisk greets, e.g. `Asterisk Call Manager/11.0.0`. It is the version of the interface:
+/// Asterisk 16 says 5.0.4, Asterisk 22 says 11.0.0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Banner {
+    /// What stands behind the slash: digits and dots.
+    pub version: String,
+}
+
+/// Cuts a stream into items. One for each connection. It remembers how far it looked, so no byte is searched twice
+/// however small the pieces are in which it arrives.
+#[derive(Debug)]
+pub struct Splitter {
+    limits: Limits,
+    greeted: bool,
+    failed: Option<FrameError>,
+    crlf: Seek,
+    lf: Seek,
+    wanted: Option<fn(&[u8]) -> bool>,
+    skipped: u64,
+}
+
+impl Splitter {
+    /// A splitter for a stream that begins with its banner.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            greeted: false,
+            failed: None,
+            crlf: Seek::new(b"\n\r\n"),
+            lf: Seek::new(b"\n\n"),
+            wanted: None,
+            skipped: 0,
+        }
+    }
+
+    /// Leaves out events whose name `wanted` refuses, without making a message of them. Only messages that begin with
+    /// `Event:` are asked about, so answers always pass; names of list items must be accepted by `wanted`.
+    #[must_use]
+    pub fn only(mut self, wanted: fn(&[u8]) -> bool) -> Self {
+        self.wanted = Some(wanted);
+        self
+    }
+
+    /// How many events [`Splitter::only`] has left out so far.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Takes the next item from the front of `buf`; `None` when more bytes are needed. Between calls the caller may only append
+    /// to `buf`. After an error, every call gives that error.
+    pub fn next(&mut self, buf: &mut BytesMut) -> Result<Option<Item>, FrameError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let item = if self.greeted { self.message(buf) } else { self.banner(buf) };
+        if let Err(error) = &item {
+            self.failed = Some(error.clone());
+        }
+        item
+    }
+
+    fn banner(&mut self, buf: &mut BytesMut) -> Result<Option<Item>, FrameError> {
+        let seen = buf.get(..self.limits.banner_bytes).unwrap_or(buf);
+        let Some(end) = memchr(b'\n', seen) else {
+            return if seen.len() < self.limits.banner_bytes { Ok(None) } else { Err(not_ami(seen)) };
+        };
+        let line = without_cr(&seen[..end]);
+        let Ok((_, version)) = banner_line(line) else { return Err(not_ami(line)) };
+        let version = String::from_utf8_lossy(version).into_owned();
+        buf.advance(end + 1);
+        self.greeted = true;
+        Ok(Some(Item::Banner(Banner { version })))
+    }
+
+    fn message(&mut self, buf: &mut BytesMut) -> Result<Option<Item>, FrameError> {
+        loop {
+            self.skip_empty_lines(buf);
+            let (last, gap) = match (self.crlf.find(buf), self.lf.find(buf)) {
+                (Some(crlf), Some(lf)) if lf < crlf => (lf, 2),
+                (Some(crlf), Some(_) | None) => (crlf, 3),
+                (None, Some(lf)) => (lf, 2),
+                (None, None) => return self.unfinished(buf),
+            };
+            let length = last + 1;
+            self.check(&buf[..length])?;
+            if self.is_unwanted(&buf[..length]) {
+                self.skipped += 1;
+                self.take(buf, last + gap);
+                continue;
+            }
+            let bytes = buf.split_to(length).freeze();
+            buf.advance(gap - 1);
+            self.taken(last + gap);
+            return Ok(Some(Item::Message(Message::new(bytes))));
+        }
+    }
+
+    /// Nothing but empty lines may be dropped here: `\r` alone may still become a line with something in it.
+    fn skip_empty_lines(&mut self, buf: &mut BytesMut) {
+        loop {
+            let count = match buf.first() {
+                Some(b'\n') => 1,
+                Some(b'\r') if buf.get(1) == Some(&b'\n') => 2,
+                Some(_) | None => return,
+            };
+            self.take(buf, count);
+        }
+    }
+
+    /// A message of which the end has not come: fine as long as it could still keep within the limit. Its last bytes
+    /// may be the beginning of the end (`\n\r`), so one byte less than what is there is sure to belong to it.
+    fn unfinished(&self, buf: &BytesMut) -> Result<Option<Item>, FrameError> {
+        let limit_bytes = self.limits.message_bytes;
+        if buf.len() > limit_bytes.saturating_add(1) {
+            return Err(FrameError::MessageTooLong { limit_bytes });
+        }
+        Ok(None)
+    }
+
+    fn check(&self, message: &[u8]) -> Result<(), FrameError> {
+        let limit_bytes = self.limits.message_bytes;
+        if message.len() > limit_bytes {
+            return Err(FrameError::MessageTooLong { limit_bytes });
+        }
+        // A line has two bytes or more, so that a message of ordinary length need not be counted.
+        if message.len() / 2 > self.limits.headers {
+            let count = memchr_iter(b'\n', message).count();
+            if count > self.limits.headers {
+                return Err(FrameError::TooManyHeaders { count, limit: self.limits.headers });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_unwanted(&self, message: &[u8]) -> bool {
+        let (Some(wanted), Some(name)) = (self.wanted, message.strip_prefix(b"Event: ")) else { return false };
+        let end = memchr(b'\n', name).unwrap_or(name.len());
+        !wanted(without_cr(&name[..end]))
+    }
+
+    fn take(&mut self, buf: &mut BytesMut, count: usize) {
+        buf.advance(count);
+        self.taken(count);
+    }
+
+    fn taken(&mut self, count: usize) {
+        self.crlf.taken(count);
+        self.lf.taken(count);
+    }
+}
+
+/// One needle, and how far it was looked for in a buffer that grows at its end and shrinks at its front.
+#[derive(Debug)]
+struct Seek {
+    finder: memmem::Finder<'static>,
+    /// Where the needle is, or before which it is not.
+    at: usize,
+    hit: bool,
+}
+
+impl Seek {
+    fn new(needle: &'static [u8]) -> Self {
+        Self { finder: memmem::Finder::new(needle), at: 0, hit: false }
+    }
+
+    fn find(&mut self, buf: &[u8]) -> Option<usize> {
+        if !self.hit {
+            match self.finder.find(buf.get(self.at..).unwrap_or_default()) {
+                Some(offset) => {
+                    self.at += offset;
+                    self.hit = true;
+                }
+                None => self.at = self.at.max((buf.len() + 1).saturating_sub(self.finder.needle().len())),
+            }
+        }
+        self.hit.then_some(self.at)
+    }
+
+    fn taken(&mut self, count: usize) {
+        self.hit &= self.at >= count;
+        self.at = self.at.saturating_sub(count);
+    }
+}
+
+/// `"Asterisk Call Manager/" version`, and nothing after it.
+fn banner_line(line: &[u8]) -> IResult<&[u8], &[u8]> {
+    let version = take_while1(|byte: u8| byte.is_ascii_digit() || byte == b'.');
+    all_consuming(preceded(tag("Asterisk Call Manager/"), version)).parse(line)
+}
+
+fn not_ami(line: &[u8]) -> FrameError {
+    let mut shown = line.iter().take(SHOWN_BYTES).copied().collect::<Vec<u8>>().escape_ascii().to_string();
+    if line.len() > SHOWN_BYTES {
+        shown.push('…');
+    }
+    FrameError::NotAmi { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BANNER: &str = "Asterisk Call Manager/11.0.0\r\n";
+
+    type Pairs = Vec<(String, String)>;
+
+    fn pairs(message: &Message) -> Pairs {
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        message.headers().map(|(name, value)| (text(name), text(value))).collect()
+    }
+
+    /// Whole and byte by byte; both must agree.
+    fn split(limits: Limits, stream: &[u8]) -> Result<Vec<Pairs>, FrameError> {
+        let run = |step: usize| {
+            let mut splitter = Splitter::new(limits);
+            let (mut buf, mut found) = (BytesMut::new(), Vec::new());
+            for piece in stream.chunks(step) {
+                buf.extend_from_slice(piece);
+                while let Some(item) = splitter.next(&mut buf)? {
+                    match item {
+                        Item::Banner(banner) => assert_eq!(banner.version, "11.0.0"),
+                        Item::Message(message) => found.push(pairs(&message)),
+                    }
+                }
+            }
+            Ok(found)
+        };
+        let whole = run(stream.len());
+        assert_eq!(whole, run(1), "{:?}", stream.escape_ascii().to_string());
+        whole
+    }
+
+    #[track_caller]
+    fn check(stream: &[u8], expected: &[&[(&str, &str)]]) {
+        let stream = [BANNER.as_bytes(), stream].concat();
+        let expected: Vec<Pairs> = expected
+            .iter()
+            .map(|message| message.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
+            .collect();
+        assert_eq!(split(Limits::DEFAULT, &stream), Ok(expected));
+    }
+
+    #[test]
+    fn line_ends_of_every_kind_keep_messages_apart() {
+        let two: &[&[(&str, &str)]] = &[&[("A", "1"), ("B", "2")], &[("C", "3")]];
+        check(b"A: 1\r\nB: 2\r\n\r\nC: 3\r\n\r\n", two);
+        check(b"A: 1\r\nB: 2\r\n\nC: 3\r\n\r\n", two);
+        check(b"A: 1\nB: 2\n\nC: 3\n\n", two);
+        check(b"A: 1\nB: 2\n\r\nC: 3\n\n", two);
+        check(b"\r\n\n\r\nA: 1\r\nB: 2\r\n\r\n\r\n\n\r\nC: 3\r\n\r\n\r\n", two);
+    }
+
+    #[test]
+    fn values_are_kept_as_they_are() {
+        check(b"K:x\r\nK:\r\nK: \r\nK:  x \r\n\r\n", &[&[("K", "x"), ("K", ""), ("K", ""), ("K", " x ")]]);
+        check(b"K: a: b\r\nno colon\r\n: v\r\n\r\n", &[&[("K", "a: b"), ("", "no colon"), ("", "v")]]);
+        check(b"K: a\rb\r\r\n\xff\xe9: \x01\t\x00\r\n\r\n", &[&[("K", "a\\rb\\r"), ("\\xff\\xe9", "\\x01\\t\\x00")]]);
+        check(b"\rA: 1\r\n\r\r\nB: 2\r\n\r\n", &[&[("\\rA", "1"), ("", "\\r"), ("B", "2")]]);
+    }
+
+    #[test]
+    fn what_is_not_finished_is_not_shown() {
+        check(b"A: 1\r\n\r\nB: 2\r\n", &[&[("A", "1")]]);
+        check(b"A: 1\r\n\r", &[]);
+    }
+
+    #[test]
+    fn another_service_is_named_and_stays_refused() {
+        let mut splitter = Splitter::new(Limits::DEFAULT);
+        let mut buf = BytesMut::from("SSH-2.0-OpenSSH_9.6\x1b[2J\r\nAsterisk Call Manager/11.0.0\r\n");
+        let error = splitter.next(&mut buf).expect_err("not AMI");
+        assert_eq!(error, FrameError::NotAmi { shown: "SSH-2.0-OpenSSH_9.6\\x1b[2J".into() });
+        assert_eq!(splitter.next(&mut buf), Err(error));
+        for line in ["", "Asterisk Call Manager/\r\n", "Asterisk Call Manager/1.x\r\n", "HTTP/1.1 400 Bad Request\r\n"]
+        {
+            let line = if line.is_empty() { "x".repeat(256) } else { line.to_owned() };
+            assert!(matches!(split(Limits::DEFAULT, line.as_bytes()), Err(FrameError::NotAmi { .. })), "{line}");
+        }
+    }
+
+    #[test]
+    fn limits_end_the_stream_wherever_it_is_cut() {
+        let limits = Limits { message_bytes: 20, headers: 4, ..Limits::DEFAULT };
+        let of = |message: &str| split(limits, format!("{BANNER}{message}").as_bytes());
+        assert_eq!(of("K: 6789012345678\r\nX\n\r\n").map(|found| found.len()), Ok(1));
+        assert_eq!(of("K: 67890123456789\r\nX\n\r\n"), Err(FrameError::MessageTooLong { limit_bytes: 20 }));
+        assert_eq!(of(&"x".repeat(22)), Err(FrameError::MessageTooLong { limit_bytes: 20 }));
+        assert_eq!(of("a\nb\nc\nd\n\n").map(|found| found.len()), Ok(1));
+        assert_eq!(of("a\nb\nc\nd\ne\n\n"), Err(FrameError::TooManyHeaders { count: 5, limit: 4 }));
+    }
+
+    #[test]
+    fn five_thousand_output_lines_are_one_message() {
+        let body: String = (0..5000).map(|n| format!("Output: line {n}\r\n")).collect();
+        let stream = format!("{BANNER}Response: Success\r\n{body}\r\n");
+        let found = split(Limits::DEFAULT, stream.as_bytes()).expect("one message");
+        assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [5001]);
+    }
+
+    #[test]
+    fn unwanted_events_are_left_out_and_counted() {
+        let mut splitter = Splitter::new(Limits::DEFAULT).only(|name| name == b"Hangup");
+        let text =
+            "Event: RTCPSent\r\nX: 1\r\n\r\n\r\nEvent: Hangup\r\n\r\nEvent: HangupRequest\r\n\nResponse: Success\n\n";
+        let mut buf = BytesMut::from(format!("{BANNER}{text}").as_str());
+        let mut found = Vec::new();
+        while let Some(item) = splitter.next(&mut buf).expect("fine") {
+            if let Item::Message(message) = item {
+                found.push(format!("{message:?}"));
+            }
+        }
+        assert_eq!(found, ["Message(Event: Hangup, 15 bytes)", "Message(Response: Success, 18 bytes)"]);
+        assert_eq!((splitter.skipped(), buf.len()), (2, 0));
+    }
+}

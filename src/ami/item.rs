@@ -1,0 +1,109 @@
+//! The items of lists: what `Status`, `CoreShowChannels` and `PJSIPShowContacts` tell.
+//!
+//! Owns their spelling. Must never know why the list was asked for. Items of `DeviceStateList` are read by
+//! [`super::event::Event::parse`]: they are events of the same shape.
+
+use std::time::Duration;
+
+use crate::ids::Phone;
+
+use super::event::{Channel, ContactState, EventError, Reader, number, pjsip};
+use super::frame::Message;
+
+/// An item of `Status` or `CoreShowChannels`: a channel that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelItem<'a> {
+    /// The channel.
+    pub channel: Channel<'a>,
+    message: &'a Message,
+}
+
+impl<'a> ChannelItem<'a> {
+    /// Reads an item; `None` if it is an item of some other list.
+    pub fn parse(message: &'a Message) -> Result<Option<Self>, EventError> {
+        let event = match message.event_name() {
+            Some(b"Status") => "Status",
+            Some(b"CoreShowChannel") => "CoreShowChannel",
+            Some(_) | None => return Ok(None),
+        };
+        Ok(Some(Self { channel: Reader { event, message }.channel()?, message }))
+    }
+
+    /// The value of a channel variable that `Status` was asked to show (`Variable: NAME=value`). Asterisk cuts
+    /// values at 511 bytes.
+    pub fn variable(&self, name: &str) -> Option<&'a [u8]> {
+        let mut all = self.message.all("Variable");
+        all.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    }
+}
+
+/// An item of `PJSIPShowContacts`: one address at which a phone is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact<'a> {
+    /// The endpoint; `None` if its name is none that could be dialled safely.
+    pub phone: Option<Phone>,
+    /// The address.
+    pub uri: &'a [u8],
+    /// What the phone calls itself: any bytes.
+    pub user_agent: &'a [u8],
+    /// When the registration ends, in seconds since 1970 on Asterisk's host. `None` for one that never ends.
+    pub expires_at_s: Option<u64>,
+    /// What is known about it.
+    pub status: ContactState,
+    /// The time its last answer took; `None` if it was not asked (`N/A`).
+    pub roundtrip: Option<Duration>,
+}
+
+impl<'a> Contact<'a> {
+    /// Reads an item; `None` if it is an item of some other list.
+    pub fn parse(message: &'a Message) -> Result<Option<Self>, EventError> {
+        if message.event_name() != Some(b"ContactList") {
+            return Ok(None);
+        }
+        let from = Reader { event: "ContactList", message };
+        Ok(Some(Self {
+            phone: pjsip(from.get("Endpoint")?),
+            uri: from.get("Uri")?,
+            user_agent: message.get("UserAgent").unwrap_or_default(),
+            expires_at_s: from.map("ExpirationTime", |value| Some(number(value).filter(|at| *at > 0)))?,
+            status: from.map("Status", ContactState::parse)?,
+            roundtrip: message.get("RoundtripUsec").and_then(number).map(Duration::from_micros),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ami::event::ChannelState;
+
+    #[test]
+    fn a_channel_shows_the_variables_that_were_asked_for() {
+        let message = Message::new(
+            "Event: Status\r\nChannel: PJSIP/cc105-00000000\r\nChannelState: 6\r\nUniqueid: evenring-1\r\n\
+             Variable: EVENRING=a=b\r\nVariable: EVENRING_AGENT=\r\nActionID: a4\r\n",
+        );
+        let item = ChannelItem::parse(&message).unwrap().unwrap();
+        assert_eq!((item.channel.state, item.channel.unique), (ChannelState::Up, &b"evenring-1"[..]));
+        assert_eq!(item.variable("EVENRING"), Some(&b"a=b"[..]));
+        assert_eq!(item.variable("EVENRING_AGENT"), Some(&b""[..]));
+        assert_eq!(item.variable("EVEN"), None);
+        assert_eq!(ChannelItem::parse(&Message::new("Event: StatusComplete\r\n")), Ok(None));
+    }
+
+    #[test]
+    fn a_contact_that_was_not_asked_has_no_roundtrip() {
+        let text = |rest: &str| {
+            Message::new(format!(
+                "Event: ContactList\r\nEndpoint: cc100\r\nUri: sip:cc100@h\r\nExpirationTime: 9\r\n{rest}"
+            ))
+        };
+        let message = text("Status: NonQualified\r\nRoundtripUsec: N/A\r\n");
+        let contact = Contact::parse(&message).unwrap().unwrap();
+        assert_eq!((contact.status, contact.roundtrip), (ContactState::NonQualified, None));
+        assert_eq!((contact.expires_at_s, contact.user_agent), (Some(9), &b""[..]));
+        let message = text("Status: Odd\r\n");
+        let error = Contact::parse(&message).unwrap_err().to_string();
+        assert_eq!(error, "the event ContactList says Status: Odd, which is not understood");
+    }
+}

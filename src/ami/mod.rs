@@ -1,0 +1,29 @@
+//! The language of the Asterisk Manager Interface (AMI), pure: bytes, messages, events, actions and one session.
+//!
+//! Owns what may stand on the wire and what an answer means. Must never know sockets, files, clocks, random sources,
+//! logs or what a node wants from Asterisk: everything takes (input, now) and gives effects. What is said here about
+//! Asterisk was measured on 16.28.0 and 22.10.1 unless marked otherwise.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`frame`] | bytes to messages: boundaries and limits |
+//! | `message` | one message ([`frame::Message`]) and its header lines |
+//! | [`event`] | a message to one of the few events that matter, or `Other` |
+//! | [`item`] | the items of lists: channels and contacts |
+//! | [`action`] | what we say: checked when built, so that nothing can be injected |
+//! | [`id`] | ActionIDs: which answer belongs to which action |
+//! | [`link`] | one session: greeting, login, boot, pings, answers, deadlines |
+//! | [`outcome`] | what a session tells its owner: effects, answers, reasons |
+//! | `pending` | the actions whose answer has not come |
+//! | [`backoff`] | how long to wait before the next connection |
+
+pub mod action;
+pub mod backoff;
+pub mod event;
+pub mod frame;
+pub mod id;
+pub mod item;
+pub mod link;
+mod message;
+pub mod outcome;
+mod pending;
