@@ -17,3 +17,4 @@
 //! `node/session.rs`, `daemon/ami.rs`, `registry/scripts/report.lua`.
 
 pub mod ids;
+pub mod config;
