@@ -16,5 +16,6 @@
 //! The way of a login, top to bottom: `cli/login.rs`, `registry/scripts/place.lua`, `daemon/orders.rs`,
 //! `node/session.rs`, `daemon/ami.rs`, `registry/scripts/report.lua`.
 
-pub mod ids;
+pub mod cli;
 pub mod config;
+pub mod ids;

@@ -96,6 +96,13 @@ pub struct AmiSettings {
     contacts_user: AmiUser,
 }
 
+impl AmiSettings {
+    /// Whether a manager user was named, so that [`Settings::require_ami`] is meant to work.
+    pub fn has_username(&self) -> bool {
+        self.user.username.is_some()
+    }
+}
+
 /// A name and a secret that are known to be there and fit into AMI headers.
 #[derive(Debug, Clone)]
 pub struct AmiLogin {
@@ -256,9 +263,8 @@ impl Settings {
         let world_readable = std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0);
         if let (Some(key), true) = (reader.inline_secrets.first(), world_readable) {
             let shown = file.display();
-            reader.warnings.push(format!(
-                "{key} stands in {shown}, which everybody can read: chmod 0640 {shown}, or use {key}_file"
-            ));
+            let advice = format!("use {key}_file, or chmod 0640 {shown} with a group that the daemon is in");
+            reader.warnings.push(format!("{key} stands in {shown}, which everybody can read: {advice}"));
         }
         match settings {
             Some(mut settings) if reader.problems.is_empty() => {

@@ -357,7 +357,7 @@ fn variables(reader: &mut Reader) -> Option<BTreeMap<String, Template>> {
             && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
             && name.len() <= 80;
         if !valid {
-            reader.fail(&key, format!("a variable's name is 1 to 80 letters, digits and '_'; functions cannot be set"));
+            reader.fail(&key, "a variable's name is 1 to 80 letters, digits and '_'; functions cannot be set");
         }
         let Some(text) = reader.convert::<String>(&key, entry) else { continue };
         let comma = Some((',', "it would start another variable"));
