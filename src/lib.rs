@@ -17,5 +17,9 @@
 //! `node/session.rs`, `daemon/ami.rs`, `registry/scripts/report.lua`.
 
 pub mod ami;
+pub mod cli;
+pub mod config;
 pub mod daemon;
 pub mod ids;
+pub mod node;
+pub mod registry;

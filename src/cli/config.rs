@@ -1,0 +1,115 @@
+//! `evenring config check` and `evenring config dump`.
+//!
+//! Owns how settings and what is wrong with them are shown. Must never show a secret, nor connect to anything.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::config::{Settings, process_env};
+
+/// All is well.
+pub const EXIT_OK: u8 = 0;
+/// The settings are wrong, or could not be printed.
+pub const EXIT_BAD_SETTINGS: u8 = 2;
+
+/// Checks the settings at `path` (or the default place) with this process's environment. Prints `ok` and warnings on
+/// stdout, errors on stderr. The exit code is 0, or 2 after an error.
+///
+/// A machine that only asks Redis needs no login for Asterisk, so a missing one is only noted. A login that was begun
+/// (a name without a secret, a secret file that cannot be read) is an error.
+pub fn check(path: Option<&Path>) -> u8 {
+    check_to(path, process_env(), &mut io::stdout().lock(), &mut io::stderr().lock()).unwrap_or(EXIT_BAD_SETTINGS)
+}
+
+/// Prints all settings in force on stdout, as a settings file with masked secrets. The exit code is 0, or 2 after an
+/// error, which stands on stderr.
+pub fn dump(path: Option<&Path>) -> u8 {
+    dump_to(path, process_env(), &mut io::stdout().lock(), &mut io::stderr().lock()).unwrap_or(EXIT_BAD_SETTINGS)
+}
+
+fn check_to(
+    path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<u8> {
+    let settings = match Settings::load(path, env) {
+        Ok(settings) => settings,
+        Err(error) => return refuse(err, &error),
+    };
+    let contacts = settings.contacts_login();
+    if let Err(error) = &contacts {
+        return refuse(err, error);
+    }
+    match settings.require_ami() {
+        Ok(_) => {}
+        Err(error) if settings.ami.has_username() => return refuse(err, &error),
+        Err(error) => writeln!(out, "note: `evenring run` will not start with these settings: {error}")?,
+    }
+    for warning in settings.warnings() {
+        writeln!(out, "warning: {warning}")?;
+    }
+    writeln!(out, "ok")?;
+    Ok(EXIT_OK)
+}
+
+fn dump_to(
+    path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<u8> {
+    match Settings::load(path, env) {
+        Ok(settings) => {
+            out.write_all(settings.dump().as_bytes())?;
+            Ok(EXIT_OK)
+        }
+        Err(error) => refuse(err, &error),
+    }
+}
+
+fn refuse(err: &mut impl Write, error: &crate::config::ConfigError) -> io::Result<u8> {
+    for problem in &error.problems {
+        writeln!(err, "error: {problem}")?;
+    }
+    Ok(EXIT_BAD_SETTINGS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The exit code and the first line of stdout and stderr.
+    fn check(toml: &str, code: u8, first_out: &str, first_err: &str) {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), format!("node.name = \"n\"\n{toml}")).expect("written");
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let got = check_to(Some(file.path()), std::iter::empty(), &mut out, &mut err).expect("a Vec takes all");
+        let (out, err) = (String::from_utf8_lossy(&out), String::from_utf8_lossy(&err));
+        assert_eq!(got, code, "{toml}: {out}{err}");
+        assert!(out.starts_with(first_out) && err.starts_with(first_err), "{toml}: {out}{err}");
+        assert_eq!(out.ends_with("ok\n"), code == EXIT_OK, "{out}");
+        assert!(!format!("{out}{err}").contains("hunter2"), "{out}{err}");
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        check("ami.username = \"u\"\nami.secret = \"hunter2\"", EXIT_OK, "ok\n", "");
+        check("", EXIT_OK, "note: `evenring run` will not start with these settings: ami.username is not set", "");
+        check("ami.username = \"u\"", EXIT_BAD_SETTINGS, "", "error: ami.username is set, but no secret");
+        check("ami.contacts.username = \"u\"", EXIT_BAD_SETTINGS, "", "error: ami.contacts.username is set, but no");
+        check("ring.dial = \"PJSIP/1\"\nami.username = \"u\"\nami.secret = \"x\"", EXIT_OK, "warning: ring.dial", "");
+        check("node.weigth = 1", EXIT_BAD_SETTINGS, "", "error: unknown key node.weigth in ");
+    }
+
+    #[test]
+    fn settings_are_dumped_without_secrets() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let env = [("EVENRING__AMI__SECRET".to_owned(), "hunter2".to_owned())];
+        let code = dump_to(Some(file.path()), env.into_iter(), &mut out, &mut err).expect("a Vec takes all");
+        let out = String::from_utf8_lossy(&out);
+        assert_eq!((code, err.len()), (EXIT_OK, 0));
+        assert!(out.contains("[ami]\n") && out.contains("secret = \"***\"") && !out.contains("hunter2"), "{out}");
+    }
+}

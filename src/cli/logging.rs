@@ -1,0 +1,198 @@
+//! Where log lines go, and in which form.
+//!
+//! Owns the one subscriber of the process; lines go to stderr or to the journal's socket. Must never know what is
+//! logged. What each level means: `error` somebody must act, `warn` something is degraded and repairs itself,
+//! `info` one line per decision and state change, `debug` and `trace` for finding faults.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use tracing::Subscriber;
+use tracing::subscriber::set_global_default;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use crate::config::{LogFormat, LogSettings, check_filter};
+
+/// The environment variable whose filter replaces `log.filter`.
+pub const FILTER_VARIABLE: &str = "EVENRING_LOG";
+
+/// The log could not be set up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoggingError {
+    /// The filter of the environment is none.
+    #[error("the environment variable {FILTER_VARIABLE}: {0}")]
+    Filter(String),
+    /// Somebody else has set up logging in this process.
+    #[error("logging was already set up")]
+    Twice,
+}
+
+/// What `auto` was resolved to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Output {
+    ColouredText,
+    PlainText,
+    Json,
+    Journal,
+}
+
+/// What stderr is, as far as the form of a line depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stderr {
+    Terminal,
+    PlainTerminal,
+    Journal,
+    Other,
+}
+
+/// Sets up logging for this process, once. `EVENRING_LOG` replaces the filter of the settings.
+///
+/// Without the journal's socket, lines meant for it become JSON on stderr, and the first of them says so.
+///
+/// # Errors
+/// If the filter in `EVENRING_LOG` is none, or logging was set up before.
+pub fn init(log: &LogSettings) -> Result<(), LoggingError> {
+    let own = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
+    let filter = filter(own.as_deref(), &log.filter)?;
+    let output = output(log.format, stderr());
+    let journal = match output {
+        Output::Journal => Some(tracing_journald::layer()),
+        Output::ColouredText | Output::PlainText | Output::Json => None,
+    };
+    let mut fallback = None;
+    let set = match journal {
+        Some(Ok(layer)) => {
+            let layer =
+                layer.with_field_prefix(Some("EVENRING".to_owned())).with_syslog_identifier("evenring".to_owned());
+            set_global_default(Registry::default().with(layer.with_filter(filter)))
+        }
+        Some(Err(error)) => {
+            fallback = Some(error);
+            set_global_default(lines(Output::Json, filter, std::io::stderr))
+        }
+        None => set_global_default(lines(output, filter, std::io::stderr)),
+    };
+    set.map_err(|_| LoggingError::Twice)?;
+    if let Some(error) = fallback {
+        tracing::warn!(%error, "the journal's socket cannot be used: logging JSON to stderr instead");
+    }
+    Ok(())
+}
+
+fn filter(own: Option<&str>, settings: &str) -> Result<EnvFilter, LoggingError> {
+    let text = own.unwrap_or(settings);
+    check_filter(text).map_err(LoggingError::Filter)?;
+    EnvFilter::builder().parse(text).map_err(|error| LoggingError::Filter(error.to_string()))
+}
+
+fn output(format: LogFormat, stderr: Stderr) -> Output {
+    match format {
+        LogFormat::Auto => match stderr {
+            Stderr::Terminal => Output::ColouredText,
+            Stderr::PlainTerminal => Output::PlainText,
+            Stderr::Journal => Output::Journal,
+            Stderr::Other => Output::Json,
+        },
+        LogFormat::Text => match stderr {
+            Stderr::Terminal => Output::ColouredText,
+            Stderr::PlainTerminal | Stderr::Journal | Stderr::Other => Output::PlainText,
+        },
+        LogFormat::Json => Output::Json,
+        LogFormat::Journald => Output::Journal,
+    }
+}
+
+fn stderr() -> Stderr {
+    let stderr = std::io::stderr();
+    if stderr.is_terminal() {
+        let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        return if colourless { Stderr::PlainTerminal } else { Stderr::Terminal };
+    }
+    let file = stderr.as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    match (stream, file) {
+        (Some(stream), Ok(file)) if is_journal(&stream, file.dev(), file.ino()) => Stderr::Journal,
+        (Some(_) | None, Ok(_) | Err(_)) => Stderr::Other,
+    }
+}
+
+/// Whether a stream is the one that systemd connected with the journal: `JOURNAL_STREAM` is `device:inode`. A child
+/// process inherits the variable even where its stderr was sent elsewhere.
+fn is_journal(stream: &str, device: u64, inode: u64) -> bool {
+    stream == format!("{device}:{inode}")
+}
+
+fn lines<W>(output: Output, filter: EnvFilter, writer: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    match output {
+        Output::ColouredText => Box::new(Registry::default().with(layer.with_ansi(true).with_filter(filter))),
+        Output::PlainText => Box::new(Registry::default().with(layer.with_ansi(false).with_filter(filter))),
+        Output::Json | Output::Journal => {
+            Box::new(Registry::default().with(layer.json().flatten_event(true).with_filter(filter)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn the_form_follows_stderr() {
+        for (format, stderr, expected) in [
+            (LogFormat::Auto, Stderr::Terminal, Output::ColouredText),
+            (LogFormat::Auto, Stderr::PlainTerminal, Output::PlainText),
+            (LogFormat::Auto, Stderr::Journal, Output::Journal),
+            (LogFormat::Auto, Stderr::Other, Output::Json),
+            (LogFormat::Text, Stderr::Other, Output::PlainText),
+            (LogFormat::Json, Stderr::Terminal, Output::Json),
+            (LogFormat::Journald, Stderr::Other, Output::Journal),
+        ] {
+            assert_eq!(output(format, stderr), expected, "{format:?} {stderr:?}");
+        }
+        assert!(is_journal("9:42", 9, 42) && !is_journal("9:42", 9, 43) && !is_journal("", 9, 42));
+    }
+
+    #[test]
+    fn the_environment_replaces_the_filter() {
+        assert_eq!(filter(None, "info").expect("a filter").to_string(), "info");
+        assert_eq!(filter(Some("debug"), "info").expect("a filter").to_string(), "debug");
+        let error = filter(Some("inof"), "info").expect_err("no level").to_string();
+        assert!(error.starts_with("the environment variable EVENRING_LOG: \"inof\" is no level"), "{error}");
+    }
+
+    #[test]
+    fn json_lines_carry_their_fields() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let sink = written.clone();
+        let subscriber = lines(Output::Json, EnvFilter::new("info"), move || Sink(sink.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(node = "tel-1", "placed");
+            tracing::debug!("not this one");
+        });
+        let text = String::from_utf8(written.lock().expect("a lock").clone()).expect("UTF-8");
+        let line: serde_json::Value = serde_json::from_str(&text).expect("one JSON line");
+        assert_eq!((line["node"].as_str(), line["message"].as_str()), (Some("tel-1"), Some("placed")), "{text}");
+    }
+
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("a lock").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+}

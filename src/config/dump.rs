@@ -1,0 +1,145 @@
+//! All settings in force, as text that is a settings file again.
+//!
+//! Owns the form of `evenring config dump`. Must never see more of a secret than whether there is one (P13).
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::source::span_text;
+use super::{AmiUser, RingTarget, Settings};
+
+/// A TOML file in the making.
+struct Page(String);
+
+impl Page {
+    fn section(&mut self, name: &str) {
+        let gap = if self.0.is_empty() { "" } else { "\n" };
+        self.0.push_str(&format!("{gap}[{name}]\n"));
+    }
+
+    fn plain(&mut self, key: &str, value: impl Display) {
+        self.0.push_str(&format!("{key} = {value}\n"));
+    }
+
+    fn text(&mut self, key: &str, value: impl Display) {
+        self.plain(key, quoted(&value.to_string()));
+    }
+
+    fn span(&mut self, key: &str, value: Duration) {
+        self.text(key, span_text(value));
+    }
+
+    fn optional<T: Display>(&mut self, key: &str, value: Option<T>) {
+        match value {
+            Some(value) => self.text(key, value),
+            None => self.absent(key),
+        }
+    }
+
+    fn secret<T>(&mut self, key: &str, value: Option<T>) {
+        self.optional(key, value.map(|_| "***"));
+    }
+
+    fn user(&mut self, user: &AmiUser) {
+        self.optional("username", user.username.as_ref());
+        self.secret("secret", user.secret.as_ref().ok().and_then(|secret| secret.as_ref()));
+    }
+
+    fn absent(&mut self, key: &str) {
+        self.0.push_str(&format!("# {key} is not set\n"));
+    }
+}
+
+pub(super) fn dump(settings: &Settings) -> String {
+    let mut page = Page(String::new());
+    let node = &settings.node;
+    page.section("node");
+    page.text("name", &node.name);
+    page.plain("weight", node.weight);
+    match node.max_agents {
+        Some(most) => page.plain("max_agents", most),
+        None => page.absent("max_agents"),
+    }
+    let campaigns: Vec<_> = node.campaigns.iter().map(|campaign| quoted(campaign.as_str())).collect();
+    page.plain("campaigns", format!("[{}]", campaigns.join(", ")));
+    ami(&mut page, settings);
+    let redis = &settings.redis;
+    page.section("redis");
+    page.text("url", &redis.url);
+    page.optional("username", redis.username.as_ref());
+    page.secret("password", redis.password.as_ref());
+    page.optional("ca_file", redis.ca_file.as_ref().map(|path| path.display()));
+    page.text("namespace", &redis.namespace);
+    page.span("connect_timeout", redis.connect_timeout);
+    page.span("response_timeout", redis.response_timeout);
+    let placement = &settings.placement;
+    page.section("placement");
+    page.text("alias_suffix", &placement.alias_suffix);
+    page.span("lease", placement.lease);
+    page.span("heartbeat", placement.heartbeat);
+    page.plain("tries", placement.tries);
+    page.span("order_expiry", placement.order_expiry);
+    page.span("session_keep", placement.session_keep);
+    page.span("poll", placement.poll);
+    ring(&mut page, settings);
+    page.section("log");
+    page.text("filter", &settings.log.filter);
+    page.text("format", settings.log.format.as_str());
+    page.0
+}
+
+fn ami(page: &mut Page, settings: &Settings) {
+    let ami = &settings.ami;
+    page.section("ami");
+    page.text("address", &ami.address);
+    page.user(&ami.user);
+    page.optional("ca_file", ami.ca_file.as_ref().map(|path| path.display()));
+    page.optional("server_name", ami.server_name.as_ref());
+    page.span("connect_timeout", ami.connect_timeout);
+    page.span("login_timeout", ami.login_timeout);
+    page.span("action_timeout", ami.action_timeout);
+    page.span("ping_interval", ami.ping_interval);
+    page.span("ping_timeout", ami.ping_timeout);
+    page.section("ami.contacts");
+    page.user(&ami.contacts_user);
+    page.span("interval", ami.contacts_interval);
+}
+
+fn ring(page: &mut Page, settings: &Settings) {
+    let ring = &settings.ring;
+    page.section("ring");
+    page.text("dial", &ring.dial);
+    match &ring.target {
+        RingTarget::Application { name, data } => {
+            page.text("application", name);
+            page.text("data", data.as_ref().map(|data| data.as_str()).unwrap_or_default());
+        }
+        RingTarget::Dialplan { context, exten, priority } => {
+            page.text("context", context);
+            page.text("exten", exten);
+            page.plain("priority", priority);
+        }
+    }
+    page.text("caller_id", &ring.caller_id);
+    page.span("timeout", ring.timeout);
+    page.plain("rate", ring.rate);
+    page.plain("burst", ring.burst);
+    page.section("ring.variables");
+    for (name, value) in &ring.variables {
+        page.text(name, value);
+    }
+}
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,331 @@
+//! Checked settings: what an operator can choose, its defaults and its limits.
+//!
+//! Owns the settings file, the environment and secret files, all read at load time and never again. Must never know
+//! a room above (it uses `crate::ids` only), and never shows a secret (P13).
+//!
+//! Layers, highest first: `EVENRING__SECTION__KEY` in the environment, the TOML file, the defaults.
+
+mod dump;
+mod net;
+mod secret;
+mod sections;
+mod source;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+pub use self::net::{AmiAddress, Namespace, Transport};
+pub use self::secret::SECRET_BYTES_MAX;
+pub use self::sections::check_filter;
+pub use self::template::{Placeholder, TEMPLATE_BYTES_MAX, Template, TemplateError};
+use crate::ids::{Campaign, NodeName};
+
+/// The file that is read if no other is named. It may be missing.
+pub const DEFAULT_PATH: &str = "/etc/evenring/config.toml";
+
+/// Everything that is wrong, one problem a line: what, where, what to do. Never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", problems.join("\n"))]
+pub struct ConfigError {
+    /// At least one.
+    pub problems: Vec<String>,
+}
+
+/// All settings, checked. `Debug` shows no secret.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[node]`: this node.
+    pub node: NodeSettings,
+    /// `[ami]`: the way to Asterisk.
+    pub ami: AmiSettings,
+    /// `[redis]`: the way to the shared Redis.
+    pub redis: RedisSettings,
+    /// `[placement]`: leases, tries and waits.
+    pub placement: PlacementSettings,
+    /// `[ring]`: how a phone is rung.
+    pub ring: RingSettings,
+    /// `[log]`: what is logged, and how.
+    pub log: LogSettings,
+    warnings: Vec<String>,
+}
+
+/// This node.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    /// Its name; by default the first label of the host name.
+    pub name: NodeName,
+    /// Its share of the logins, 1 to 1000.
+    pub weight: u32,
+    /// Local agents it takes at most; `None` is no cap.
+    pub max_agents: Option<u32>,
+    /// Campaigns it takes agents of; empty is all.
+    pub campaigns: Vec<Campaign>,
+}
+
+/// The way to Asterisk. The login is had from [`Settings::require_ami`].
+#[derive(Debug, Clone)]
+pub struct AmiSettings {
+    /// Where the manager interface listens.
+    pub address: AmiAddress,
+    /// Certificates to trust instead of the built-in ones, PEM. Only with TLS.
+    pub ca_file: Option<PathBuf>,
+    /// The name in the certificate, if it is not the address's host. Only with TLS.
+    pub server_name: Option<String>,
+    /// For the TCP and TLS connection.
+    pub connect_timeout: Duration,
+    /// From the connection to the accepted login.
+    pub login_timeout: Duration,
+    /// From an action to its answer.
+    pub action_timeout: Duration,
+    /// A ping is sent when nothing came for so long.
+    pub ping_interval: Duration,
+    /// From a ping to its answer; then the connection is given up.
+    pub ping_timeout: Duration,
+    /// How often the second user of [`Settings::contacts_login`] asks for contact details.
+    pub contacts_interval: Duration,
+    user: AmiUser,
+    contacts_user: AmiUser,
+}
+
+impl AmiSettings {
+    /// Whether a manager user was named, so that [`Settings::require_ami`] is meant to work.
+    pub fn has_username(&self) -> bool {
+        self.user.username.is_some()
+    }
+}
+
+/// A name and a secret that are known to be there and fit into AMI headers.
+#[derive(Debug, Clone)]
+pub struct AmiLogin {
+    /// The manager user.
+    pub username: String,
+    /// Its secret.
+    pub secret: SecretString,
+}
+
+/// What was given of a login; half of one is no problem until somebody needs it.
+#[derive(Debug, Clone)]
+struct AmiUser {
+    username: Option<String>,
+    secret: secret::Found,
+}
+
+/// The way to the shared Redis.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// `redis://`, `rediss://` or `unix://`, with the credentials already taken out.
+    pub url: String,
+    /// The ACL user, from `redis.username` or the URL.
+    pub username: Option<String>,
+    /// The password, from `redis.password`, `redis.password_file`, the systemd credential or the URL.
+    pub password: Option<SecretString>,
+    /// Certificates to trust instead of the built-in ones, PEM. Only with TLS.
+    pub ca_file: Option<PathBuf>,
+    /// What all keys start with.
+    pub namespace: Namespace,
+    /// For a new connection.
+    pub connect_timeout: Duration,
+    /// From a command to its answer.
+    pub response_timeout: Duration,
+}
+
+/// Leases, tries and waits.
+#[derive(Debug, Clone)]
+pub struct PlacementSettings {
+    /// What makes an alias of an extension: 1 to 8 characters of the id alphabet.
+    pub alias_suffix: String,
+    /// How long after its last heartbeat a node counts as alive; at least two heartbeats.
+    pub lease: Duration,
+    /// Between two heartbeats.
+    pub heartbeat: Duration,
+    /// Nodes tried for one login, 1 to 10.
+    pub tries: u32,
+    /// An order older than this rings nobody.
+    pub order_expiry: Duration,
+    /// How long a session stays readable after its end.
+    pub session_keep: Duration,
+    /// Between two looks into the queue when no wake-up came.
+    pub poll: Duration,
+}
+
+/// How a phone is rung.
+#[derive(Debug, Clone)]
+pub struct RingSettings {
+    /// The channel to originate.
+    pub dial: Template,
+    /// What the agent meets after answering.
+    pub target: RingTarget,
+    /// What the phone shows.
+    pub caller_id: Template,
+    /// How long the phone rings, 1 to 120 seconds.
+    pub timeout: Duration,
+    /// Channel variables, without commas.
+    pub variables: BTreeMap<String, Template>,
+    /// Originates per second in the long run.
+    pub rate: u32,
+    /// Originates at once after a quiet time.
+    pub burst: u32,
+}
+
+/// What an answered channel is connected with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RingTarget {
+    /// A dialplan application.
+    Application {
+        /// Its name, e.g. `ConfBridge`.
+        name: String,
+        /// Its arguments; `None` if they are set to nothing.
+        data: Option<Template>,
+    },
+    /// A place in the dialplan.
+    Dialplan {
+        /// The context.
+        context: Template,
+        /// The extension in it.
+        exten: Template,
+        /// The priority, from 1.
+        priority: u32,
+    },
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// A `tracing` filter such as `info` or `info,evenring::ami=debug`; checked.
+    pub filter: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, the journal under systemd, else JSON lines.
+    Auto,
+    /// Readable text.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// The systemd journal's own protocol.
+    Journald,
+}
+
+impl LogFormat {
+    /// As it stands in the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Journald => "journald",
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the file at `path`, or at [`DEFAULT_PATH`] if there is one, and `env` above it (see [`process_env`]).
+    ///
+    /// # Errors
+    /// Every problem found: a named file that is missing, what is no TOML, unknown keys, values out of bounds,
+    /// contradictions.
+    pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        Self::load_or_default(path, Path::new(DEFAULT_PATH), env)
+    }
+
+    fn load_or_default(
+        path: Option<&Path>,
+        default: &Path,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let file = path.unwrap_or(default);
+        let text = match read(file) {
+            Ok(text) => text,
+            Err(error) if path.is_none() && error.kind() == ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                let problem = format!("{} cannot be read: {error}: check the path and its permissions", file.display());
+                return Err(ConfigError { problems: vec![problem] });
+            }
+        };
+        let env: BTreeMap<String, String> = env.collect();
+        let credentials = env.get("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let mut reader = source::Reader::new(file, &text, env.into_iter());
+        let settings = sections::settings(&mut reader, credentials.as_deref());
+        let world_readable = std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0);
+        if let (Some(key), true) = (reader.inline_secrets.first(), world_readable) {
+            let shown = file.display();
+            let advice = format!("use {key}_file, or chmod 0640 {shown} with a group that the daemon is in");
+            reader.warnings.push(format!("{key} stands in {shown}, which everybody can read: {advice}"));
+        }
+        match settings {
+            Some(mut settings) if reader.problems.is_empty() => {
+                settings.warnings.append(&mut reader.warnings);
+                Ok(settings)
+            }
+            Some(_) | None => Err(ConfigError { problems: reader.problems }),
+        }
+    }
+
+    /// The login for Asterisk, which only the daemon needs.
+    ///
+    /// # Errors
+    /// If the name or the secret was not given, or the secret's file cannot be read.
+    pub fn require_ami(&self) -> Result<AmiLogin, ConfigError> {
+        let missing = |what: &str| ConfigError { problems: vec![what.to_owned()] };
+        login(&self.ami.user, "ami")?.ok_or_else(|| {
+            missing("ami.username is not set: the daemon needs a manager user of its Asterisk (see manager.conf)")
+        })
+    }
+
+    /// The second manager user, which only asks for contact details; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it has a name but no secret, or the secret's file cannot be read.
+    pub fn contacts_login(&self) -> Result<Option<AmiLogin>, ConfigError> {
+        login(&self.ami.contacts_user, "ami.contacts")
+    }
+
+    /// What is legal but unwise, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
+    /// All settings in force as a TOML file, secrets as `***`. What is absent stands in a comment.
+    pub fn dump(&self) -> String {
+        dump::dump(self)
+    }
+}
+
+/// The environment of this process, for [`Settings::load`]. What is no UTF-8 is marked, and refused there if it is ours.
+pub fn process_env() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+}
+
+/// A name without a secret is an error for whoever needs the login; a secret without a name is no login.
+fn login(user: &AmiUser, section: &str) -> Result<Option<AmiLogin>, ConfigError> {
+    let fail = |problem: String| ConfigError { problems: vec![problem] };
+    let Some(username) = user.username.clone() else { return Ok(None) };
+    let credential = section.replace('.', "-");
+    match user.secret.clone().map_err(fail)? {
+        Some(secret) => Ok(Some(AmiLogin { username, secret })),
+        None => Err(fail(format!(
+            "{section}.username is set, but no secret: set {section}.secret_file or {section}.secret, or the systemd \
+             credential {credential}-secret"
+        ))),
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(1 << 20).read_to_string(&mut text)?;
+    Ok(text)
+}

@@ -1,0 +1,398 @@
+//! The keys, their defaults and their limits, section by section.
+//!
+//! Owns what each key means. Must never know where a value came from. Every function reads all of its keys before
+//! it gives up, so that all problems are found in one go.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
+
+use super::net::{Reach, RedisUrl, is_host};
+use super::source::{Reader, span_text};
+use super::{
+    AmiSettings, AmiUser, LogFormat, LogSettings, NodeSettings, Placeholder, PlacementSettings, RedisSettings,
+    RingSettings, RingTarget, Settings, Template, Transport, secret,
+};
+use crate::ids::{Campaign, NodeName};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+/// Bytes of a manager user's name.
+const USERNAME_BYTES_MAX: usize = 100;
+/// Channel variables of one call.
+const VARIABLES_MAX: usize = 32;
+
+const AMI_SECRET: secret::Place =
+    secret::Place { value_key: "ami.secret", file_key: "ami.secret_file", credential: "ami-secret" };
+const CONTACTS_SECRET: secret::Place = secret::Place {
+    value_key: "ami.contacts.secret",
+    file_key: "ami.contacts.secret_file",
+    credential: "ami-contacts-secret",
+};
+const REDIS_PASSWORD: secret::Place =
+    secret::Place { value_key: "redis.password", file_key: "redis.password_file", credential: "redis-password" };
+
+/// All sections. `None` after a problem; there may be problems even if it is not.
+pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Option<Settings> {
+    let node = node(reader, &gethostname::gethostname().to_string_lossy());
+    let ami = ami(reader, credentials);
+    let redis = redis(reader, credentials);
+    let placement = placement(reader);
+    let ring = ring(reader);
+    let log = log(reader);
+    reader.refuse_the_rest();
+    Some(Settings {
+        node: node?,
+        ami: ami?,
+        redis: redis?,
+        placement: placement?,
+        ring: ring?,
+        log: log?,
+        warnings: Vec::new(),
+    })
+}
+
+fn node(reader: &mut Reader, host: &str) -> Option<NodeSettings> {
+    let given = reader.optional::<NodeName>("node.name");
+    let weight = reader.number("node.weight", 1, 1..=1000);
+    let max_agents = reader.optional("node.max_agents");
+    let campaigns = reader.read::<Vec<Campaign>>("node.campaigns", Vec::<String>::new());
+    let name = match given? {
+        Some(name) => Some(name),
+        None => {
+            let name = name_of_host(host);
+            if name.is_none() {
+                reader.problems.push(format!("node.name is not set, and the host name {host:?} gives none: set it"));
+            }
+            if host.starts_with("localhost") {
+                reader.warnings.push(
+                    "node.name is not set and this host is called localhost: nodes need names of their own".to_owned(),
+                );
+            }
+            name
+        }
+    };
+    Some(NodeSettings { name: name?, weight: weight?, max_agents: max_agents?, campaigns: campaigns? })
+}
+
+/// The first label of a host name, with what a node name cannot hold turned into `-`.
+pub(super) fn name_of_host(host: &str) -> Option<NodeName> {
+    let label = host.split('.').next()?;
+    let valid = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let name: String = label.chars().map(valid).skip_while(|c| *c == '-').take(40).collect();
+    name.trim_end_matches('-').parse().ok()
+}
+
+fn ami(reader: &mut Reader, credentials: Option<&Path>) -> Option<AmiSettings> {
+    let address = reader.read("ami.address", "127.0.0.1:5038");
+    let user = ami_user(reader, "ami.username", &AMI_SECRET, credentials);
+    let contacts_user = ami_user(reader, "ami.contacts.username", &CONTACTS_SECRET, credentials);
+    let ca_file = absolute(reader, "ami.ca_file");
+    let server_name: Option<Option<String>> = reader.optional("ami.server_name");
+    let connect_timeout = reader.span("ami.connect_timeout", "2s", MILLISECOND * 100..=MINUTE);
+    let login_timeout = reader.span("ami.login_timeout", "5s", MILLISECOND * 100..=MINUTE);
+    let action_timeout = reader.span("ami.action_timeout", "5s", MILLISECOND * 100..=MINUTE);
+    let ping_interval = reader.span("ami.ping_interval", "2500ms", MILLISECOND * 100..=MINUTE);
+    let ping_timeout = reader.span("ami.ping_timeout", "2500ms", MILLISECOND * 100..=MINUTE);
+    let contacts_interval = reader.span("ami.contacts.interval", "30s", SECOND..=HOUR);
+    let ami = AmiSettings {
+        address: address?,
+        ca_file: ca_file?,
+        server_name: server_name?,
+        connect_timeout: connect_timeout?,
+        login_timeout: login_timeout?,
+        action_timeout: action_timeout?,
+        ping_interval: ping_interval?,
+        ping_timeout: ping_timeout?,
+        contacts_interval: contacts_interval?,
+        user: user?,
+        contacts_user: contacts_user?,
+    };
+    check_ami(reader, &ami);
+    Some(ami)
+}
+
+fn check_ami(reader: &mut Reader, ami: &AmiSettings) {
+    if let Some(name) =
+        ami.server_name.as_ref().filter(|name| !is_host(name) && name.parse::<std::net::IpAddr>().is_err())
+    {
+        reader.fail("ami.server_name", format!("{name:?} is neither a host name nor an IP address"));
+    }
+    let warnings = &mut reader.warnings;
+    if ami.address.transport == Transport::Plain {
+        if !ami.address.is_loopback() {
+            warnings.push(format!(
+                "ami.address: the calls of {} travel in clear: use tls:// or a manager on this host",
+                ami.address
+            ));
+        }
+        for (key, given) in [("ca_file", ami.ca_file.is_some()), ("server_name", ami.server_name.is_some())] {
+            if given {
+                warnings.push(format!("ami.{key} has no effect without tls:// in ami.address"));
+            }
+        }
+    }
+    if ami.user.username.is_some() && ami.user.username == ami.contacts_user.username {
+        let why = "one manager user with both \"originate\" and \"system\" can run shell commands: use two";
+        warnings.push(format!("ami.contacts.username is the same as ami.username: {why}"));
+    }
+}
+
+fn ami_user(reader: &mut Reader, key: &str, place: &secret::Place, credentials: Option<&Path>) -> Option<AmiUser> {
+    let username: Option<Option<String>> = reader.optional(key);
+    let secret = secret::find(reader, place, credentials);
+    let username = username?;
+    let valid =
+        |name: &String| !name.is_empty() && name.len() <= USERNAME_BYTES_MAX && !name.chars().any(char::is_control);
+    if username.as_ref().is_some_and(|name| !valid(name)) {
+        reader.fail(key, format!("must have 1 to {USERNAME_BYTES_MAX} bytes and no control character"));
+        return None;
+    }
+    Some(AmiUser { username, secret })
+}
+
+fn absolute(reader: &mut Reader, key: &str) -> Option<Option<PathBuf>> {
+    let path: Option<PathBuf> = reader.optional(key)?;
+    let Some(path) = path else { return Some(None) };
+    if !path.is_absolute() {
+        reader.fail(key, format!("{path:?} is not a whole path: start it with /"));
+        return None;
+    }
+    if let Err(error) = std::fs::File::open(&path) {
+        reader.warnings.push(format!("{key}: {} cannot be read: {error}", path.display()));
+    }
+    Some(Some(path))
+}
+
+fn redis(reader: &mut Reader, credentials: Option<&Path>) -> Option<RedisSettings> {
+    let url = redis_url(reader);
+    let username: Option<Option<String>> = reader.optional("redis.username");
+    let password = secret::find(reader, &REDIS_PASSWORD, credentials);
+    let ca_file = absolute(reader, "redis.ca_file");
+    let namespace = reader.read("redis.namespace", "{evenring}");
+    let connect_timeout = reader.span("redis.connect_timeout", "500ms", MILLISECOND * 50..=MINUTE);
+    let response_timeout = reader.span("redis.response_timeout", "500ms", MILLISECOND * 50..=MINUTE);
+    let password = password.map_err(|why| reader.problems.push(why)).ok();
+    let url = url?;
+    let password = password?.or(url.password);
+    warn_redis(reader, url.reach, password.as_ref());
+    Some(RedisSettings {
+        url: url.bare,
+        username: username?.or(url.username),
+        password,
+        ca_file: ca_file?,
+        namespace: namespace?,
+        connect_timeout: connect_timeout?,
+        response_timeout: response_timeout?,
+    })
+}
+
+/// Apart from the other readers, because a URL that is wrong may hold a password and must not be shown.
+fn redis_url(reader: &mut Reader) -> Option<RedisUrl> {
+    let Some(entry) = reader.take("redis.url") else { return "redis://127.0.0.1:6379".parse().ok() };
+    let url = match entry.value.as_str() {
+        Some(text) => text.parse::<RedisUrl>(),
+        None => Err("a URL must be a text in quotes"),
+    };
+    match url {
+        Ok(url) => {
+            if url.password.is_some() && entry.layer == super::source::Layer::File {
+                reader.inline_secrets.push("redis.password");
+            }
+            Some(url)
+        }
+        Err(why) => {
+            reader.fail("redis.url", why);
+            None
+        }
+    }
+}
+
+fn warn_redis(reader: &mut Reader, reach: Reach, password: Option<&SecretString>) {
+    let secured = password.is_some();
+    let mut warn = |text: &str| reader.warnings.push(format!("redis.url: {text}"));
+    match reach {
+        Reach::Local => {}
+        Reach::Plain if secured => warn("the password travels in clear: use rediss://"),
+        Reach::Insecure if secured => warn("#insecure trusts anybody with the password: set redis.ca_file instead"),
+        Reach::Insecure => warn("#insecure trusts anybody: set redis.ca_file instead"),
+        Reach::Plain | Reach::Tls => {}
+    }
+    if reach != Reach::Local && !secured {
+        warn("no password, and Redis is not on this host: anybody who reaches it can ring your agents");
+    }
+}
+
+fn placement(reader: &mut Reader) -> Option<PlacementSettings> {
+    let alias_suffix: Option<String> = reader.read("placement.alias_suffix", "x");
+    let lease = reader.span("placement.lease", "3s", MILLISECOND * 200..=10 * MINUTE);
+    let heartbeat = reader.span("placement.heartbeat", "1s", MILLISECOND * 100..=5 * MINUTE);
+    let tries = reader.number("placement.tries", 3, 1..=10);
+    let order_expiry = reader.span("placement.order_expiry", "10s", SECOND..=10 * MINUTE);
+    let session_keep = reader.span("placement.session_keep", "10m", SECOND..=24 * HOUR);
+    let poll = reader.span("placement.poll", "1s", MILLISECOND * 100..=MINUTE);
+    if let (Some(lease), Some(heartbeat)) = (lease, heartbeat)
+        && lease < heartbeat * 2
+    {
+        let (lease, heartbeat) = (span_text(lease), span_text(heartbeat));
+        let why = "one late heartbeat would take the node out: make the lease at least two heartbeats";
+        reader.problems.push(format!("placement.lease is {lease} with a placement.heartbeat of {heartbeat}: {why}"));
+    }
+    let suffix = alias_suffix?;
+    // A suffix never stands first, so it may start with what an id may not start with.
+    let is_id = (1..=8).contains(&suffix.len()) && format!("a{suffix}").parse::<crate::ids::Alias>().is_ok();
+    if !is_id {
+        reader.fail("placement.alias_suffix", format!("{suffix:?} is not 1 to 8 letters, digits, '_', '.' or '-'"));
+    }
+    Some(PlacementSettings {
+        alias_suffix: suffix,
+        lease: lease?,
+        heartbeat: heartbeat?,
+        tries: tries?,
+        order_expiry: order_expiry?,
+        session_keep: session_keep?,
+        poll: poll?,
+    })
+}
+
+fn ring(reader: &mut Reader) -> Option<RingSettings> {
+    let dial =
+        template(reader, "ring.dial", "{technology}/{extension}", Some(('&', "a login rings one phone at a time")));
+    let target = target(reader);
+    let caller_id = template(reader, "ring.caller_id", "\"evenring\" <{extension}>", None);
+    let timeout = reader.span("ring.timeout", "20s", SECOND..=2 * MINUTE);
+    let variables = variables(reader);
+    let rate = reader.number("ring.rate", 50, 1..=10_000);
+    let burst = reader.number("ring.burst", 100, 1..=10_000);
+    let dial = dial?;
+    if ![Placeholder::Extension, Placeholder::Alias, Placeholder::Agent].into_iter().any(|own| dial.uses(own)) {
+        reader.warnings.push(format!("ring.dial: {:?} rings the same phone for every agent", dial.as_str()));
+    }
+    Some(RingSettings {
+        dial,
+        target: target?,
+        caller_id: caller_id?,
+        timeout: timeout?,
+        variables: variables?,
+        rate: rate?,
+        burst: burst?,
+    })
+}
+
+fn template(reader: &mut Reader, key: &str, default: &str, without: Option<(char, &'static str)>) -> Option<Template> {
+    let text: String = reader.read(key, default)?;
+    parse_template(reader, key, text, without)
+}
+
+fn parse_template(
+    reader: &mut Reader,
+    key: &str,
+    text: String,
+    without: Option<(char, &'static str)>,
+) -> Option<Template> {
+    let parsed = Template::try_from(text).and_then(|template| match without {
+        Some((found, why)) => template.without(found, why),
+        None => Ok(template),
+    });
+    parsed.map_err(|why| reader.fail(key, why)).ok()
+}
+
+fn target(reader: &mut Reader) -> Option<RingTarget> {
+    let name: Option<Option<String>> = reader.optional("ring.application");
+    let data: Option<Option<String>> = reader.optional("ring.data");
+    let context: Option<Option<String>> = reader.optional("ring.context");
+    let exten: Option<Option<String>> = reader.optional("ring.exten");
+    let priority: Option<Option<u32>> = reader.optional("ring.priority");
+    let (name, data, context, exten, priority) = (name?, data?, context?, exten?, priority?);
+    let application_is_set = name.is_some() || data.is_some();
+    match (context, exten) {
+        (Some(_), Some(_)) if application_is_set => {
+            let why = "ring.application (or data) and ring.context with ring.exten are both set: keep one of the two";
+            reader.problems.push(why.to_owned());
+            None
+        }
+        (Some(context), Some(exten)) => {
+            let priority = priority.unwrap_or(1);
+            if priority == 0 {
+                reader.fail("ring.priority", "priorities start at 1");
+            }
+            let context = parse_template(reader, "ring.context", context, None);
+            let exten = parse_template(reader, "ring.exten", exten, None);
+            Some(RingTarget::Dialplan { context: context?, exten: exten?, priority })
+        }
+        (None, None) if priority.is_none() => {
+            let name = name.unwrap_or_else(|| "ConfBridge".to_owned());
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+                reader.fail("ring.application", format!("{name:?} is not the name of a dialplan application"));
+            }
+            let data = match data.as_deref() {
+                Some("") => None,
+                Some(data) => Some(parse_template(reader, "ring.data", data.to_owned(), None)?),
+                None => Some(parse_template(reader, "ring.data", "evenring-{agent}".to_owned(), None)?),
+            };
+            Some(RingTarget::Application { name, data })
+        }
+        (Some(_), None) | (None, Some(_)) | (None, None) => {
+            reader
+                .problems
+                .push("ring.context, ring.exten and ring.priority belong together: set context and exten".to_owned());
+            None
+        }
+    }
+}
+
+fn variables(reader: &mut Reader) -> Option<BTreeMap<String, Template>> {
+    let mut variables = BTreeMap::new();
+    let entries = reader.take_below("ring.variables");
+    let count = entries.len();
+    for (name, entry) in entries {
+        let key = format!("ring.variables.{name}");
+        let mut letters = name.chars();
+        let valid = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && name.len() <= 80;
+        if !valid {
+            reader.fail(&key, "a variable's name is 1 to 80 letters, digits and '_'; functions cannot be set");
+        }
+        let Some(text) = reader.convert::<String>(&key, entry) else { continue };
+        let comma = Some((',', "it would start another variable"));
+        variables.extend(parse_template(reader, &key, text, comma).map(|template| (name, template)));
+    }
+    if count > VARIABLES_MAX {
+        reader.fail("ring.variables", format!("{count} variables; at most {VARIABLES_MAX} are allowed"));
+    }
+    (variables.len() == count).then_some(variables)
+}
+
+fn log(reader: &mut Reader) -> Option<LogSettings> {
+    let filter: Option<String> = reader.read("log.filter", "info");
+    let format: Option<LogFormat> = reader.read("log.format", "auto");
+    let filter = filter?;
+    if let Err(why) = check_filter(&filter) {
+        reader.fail("log.filter", why);
+    }
+    Some(LogSettings { filter, format: format? })
+}
+
+/// Whether a text is a filter that means what it seems to mean: a lone word such as `inof` would be taken for the
+/// name of a module, and silence everything else.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric());
+    let lone = |part: &&str| is_word(part) && !LEVELS.contains(&part.to_lowercase().as_str());
+    if let Some(part) = filter.split(',').map(str::trim).find(lone) {
+        return Err(format!("{part:?} is no level: write {}, or \"{part}=debug\" for a module", LEVELS.join(", ")));
+    }
+    if filter.trim().is_empty() {
+        return Err("the filter is empty: write \"info\"".to_owned());
+    }
+    EnvFilter::builder().parse(filter).map(|_| ()).map_err(|error| format!("{filter:?} is no filter: {error}"))
+}

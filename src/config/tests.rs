@@ -1,0 +1,339 @@
+//! What settings do with files, environments and secrets. Data through one `check`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use tempfile::TempDir;
+
+use super::*;
+
+fn load(dir: &TempDir, toml: &str, env: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+    let path = dir.path().join("config.toml");
+    fs::write(&path, toml).expect("a file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("a mode");
+    Settings::load(Some(&path), env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+}
+
+/// `Ok` lists lines that the dump must have, `Err` parts of problems, all of them in order. `DIR` is the directory.
+fn check(toml: &str, env: &[(&str, &str)], expected: Result<&[&str], &[&str]>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    match (load(&dir, toml, env), expected) {
+        (Ok(settings), Ok(lines)) => {
+            let dump = settings.dump();
+            for line in lines {
+                assert!(dump.lines().any(|dumped| dumped == *line), "{toml:?} {env:?}: no {line} in\n{dump}");
+            }
+            let again = load(&dir, &dump, &[]).expect("a dump is a settings file").dump();
+            assert_eq!(again, dump, "a dump reads back");
+        }
+        (Err(error), Err(parts)) => {
+            let problems: Vec<_> =
+                error.problems.iter().map(|p| p.replace(&dir.path().display().to_string(), "DIR")).collect();
+            assert_eq!(problems.len(), parts.len(), "{toml:?} {env:?}: {problems:#?}");
+            for (problem, part) in problems.iter().zip(parts) {
+                assert!(problem.contains(part), "{problem:?} lacks {part:?}");
+                assert!(!problem.contains("hunter2") && !problem.contains('\n'), "{problem:?}");
+            }
+        }
+        (Ok(settings), Err(parts)) => panic!("{toml:?} {env:?}: accepted, not {parts:?}\n{}", settings.dump()),
+        (Err(error), Ok(_)) => panic!("{toml:?} {env:?}: {error}"),
+    }
+}
+
+#[test]
+fn defaults_need_nothing() {
+    check(
+        "",
+        &[],
+        Ok(&[
+            "weight = 1",
+            "# max_agents is not set",
+            "campaigns = []",
+            "address = \"127.0.0.1:5038\"",
+            "ping_interval = \"2s 500ms\"",
+            "url = \"redis://127.0.0.1:6379\"",
+            "namespace = \"{evenring}\"",
+            "lease = \"3s\"",
+            "dial = \"{technology}/{extension}\"",
+            "application = \"ConfBridge\"",
+            "data = \"evenring-{agent}\"",
+            "caller_id = \"\\\"evenring\\\" <{extension}>\"",
+            "filter = \"info\"",
+        ]),
+    );
+}
+
+#[test]
+fn the_environment_stands_above_the_file() {
+    check("[node]\nname = \"a\"\nweight = 5", &[("EVENRING__NODE__WEIGHT", "7")], Ok(&["name = \"a\"", "weight = 7"]));
+    check(
+        "",
+        &[("EVENRING__NODE__NAME", "7"), ("EVENRING__NODE__CAMPAIGNS", "a, b")],
+        Ok(&["name = \"7\"", "campaigns = [\"a\", \"b\"]"]),
+    );
+    check(
+        "node.weight = 5",
+        &[("EVENRING__NODE__WEIGHT", ""), ("EVENRING_LOG", "x"), ("HOME", "/")],
+        Ok(&["weight = 5"]),
+    );
+    check("", &[("EVENRING__NODE__MAX_AGENTS", "40")], Ok(&["max_agents = 40"]));
+    check("", &[("EVENRING__AMI__CONTACTS__INTERVAL", "1m")], Ok(&["interval = \"1m\""]));
+    check("", &[("EVENRING__RING__VARIABLES____Who", "{agent}")], Ok(&["__Who = \"{agent}\""]));
+    check("", &[("EVENRING__NODE__NAME", "a\u{fffd}")], Err(&["EVENRING__NODE__NAME is not UTF-8"]));
+    check("", &[("EVENRING__node__NAME", "a"), ("EVENRING__NODE__NAME", "b")], Err(&["set the same key"]));
+}
+
+#[test]
+fn unknown_keys_name_the_nearest() {
+    check(
+        "[ami]\nusernme = \"hunter2\"\n[nod]\nweight = 2\n[zz]\nqq = 1\n",
+        &[("EVENRING__AMI__USERNME", "hunter2"), ("EVENRING__AMY__SECRET", "hunter2")],
+        Err(&[
+            "unknown key ami.usernme in DIR/config.toml: did you mean ami.username?",
+            "unknown key nod.weight in DIR/config.toml: did you mean node.weight?",
+            "unknown key zz.qq in DIR/config.toml: `evenring config dump` lists all keys",
+            "in the environment variable EVENRING__AMI__USERNME: did you mean EVENRING__AMI__USERNAME?",
+            "unknown key amy.secret in the environment variable EVENRING__AMY__SECRET: did you mean EVENRING__AMI__SECRET?",
+        ]),
+    );
+    check("\"ami.username\" = \"hunter2\"", &[], Err(&["unknown key \"ami.username\" in"]));
+    check("ami = 5\n", &[], Err(&["ami in DIR/config.toml is a section, not a value: write [ami]"]));
+    check("[ring]\nvariables = \"hunter2\"", &[], Err(&["ring.variables in DIR/config.toml is a section"]));
+    check("[ami]\n[ring.variables]\n[nod]", &[], Err(&["unknown key nod in"]));
+    check("[ami.secret]\nx = \"hunter2\"", &[], Err(&["unknown key ami.secret.x"]));
+}
+
+#[test]
+fn bad_values_are_all_found_in_one_go() {
+    check(
+        "node.weight = 0\nnode.name = \"a b\"\nplacement.tries = 11\nring.timeout = \"3m\"\nlog.format = \"xml\"",
+        &[("EVENRING__REDIS__NAMESPACE", "plain"), ("EVENRING__PLACEMENT__POLL", "5")],
+        Err(&[
+            "node.name in DIR/config.toml: the node name \"a b\" has the character ' '",
+            "node.weight in DIR/config.toml: 0 is not between 1 and 1000",
+            "redis.namespace in the environment variable EVENRING__REDIS__NAMESPACE: \"plain\" is not a namespace",
+            "placement.tries in DIR/config.toml: 11 is not between 1 and 10",
+            "placement.poll in the environment variable EVENRING__PLACEMENT__POLL: ",
+            "ring.timeout in DIR/config.toml: 3m is not between 1s and 2m",
+            "log.format in DIR/config.toml: unknown variant `xml`",
+        ]),
+    );
+    for (toml, problem) in [
+        ("node.weight = 1.5", "node.weight in DIR/config.toml: invalid type: floating point"),
+        ("node.weight = -1", "invalid value: integer `-1`"),
+        ("node.weight = \"5\"", "invalid type: string \"5\""),
+        ("node.name = 5", "invalid type: integer `5`"),
+        ("node.campaigns = [\"a\\nb\"]", "the campaign \"a\\nb\" has the character '\\n'"),
+        ("ami.address = \"pbx\"", "ami.address in DIR/config.toml: \"pbx\" is not an address"),
+        (
+            "ami.username = \"a\\nb\"",
+            "ami.username in DIR/config.toml: must have 1 to 100 bytes and no control character",
+        ),
+        ("ami.server_name = \"a b\"", "\"a b\" is neither a host name nor an IP address"),
+        ("ami.ca_file = \"ca.pem\"", "ami.ca_file in DIR/config.toml: \"ca.pem\" is not a whole path"),
+        ("redis.url = \"redis://u:hunter2#@r1\"", "redis.url in DIR/config.toml: not a Redis URL"),
+        ("redis.url = \"redis://u:12/hunter2@r1\"", "an '@' stands behind the host"),
+        ("placement.lease = \"1900ms\"", "make the lease at least two heartbeats"),
+        ("placement.alias_suffix = \"\"", "placement.alias_suffix in DIR/config.toml: \"\" is not 1 to 8"),
+        ("placement.alias_suffix = \"a b\"", "is not 1 to 8"),
+        (
+            "ring.dial = \"PJSIP/{ext}\"",
+            "ring.dial in DIR/config.toml: unknown placeholder {ext}: did you mean {agent}?",
+        ),
+        ("ring.dial = \"PJSIP/a&PJSIP/{agent}\"", "'&' is not allowed here: a login rings one phone at a time"),
+        ("ring.application = \"A(b)\"", "is not the name of a dialplan application"),
+        ("ring.context = \"a\"", "belong together"),
+        ("ring.priority = 1", "belong together"),
+        ("ring.data = \"x\"\nring.context = \"a\"\nring.exten = \"b\"", "are both set: keep one"),
+        ("ring.context = \"a\"\nring.exten = \"b\"\nring.priority = 0", "priorities start at 1"),
+        (
+            "ring.variables.A = \"1,B=2\"",
+            "ring.variables.A in DIR/config.toml: ',' is not allowed here: it would start another variable",
+        ),
+        ("ring.variables.\"CALLERID(name)\" = \"x\"", "functions cannot be set"),
+        ("ring.variables.A = \"1\\r\\nB\"", "'\\r' is not allowed here"),
+        ("log.filter = \"inof\"", "\"inof\" is no level: write off, error"),
+        ("log.filter = \"a=b=c\"", "log.filter in DIR/config.toml: \"a=b=c\" is no filter"),
+        ("[ami]\nsecret = \"hunter2", "DIR/config.toml is not TOML: TOML parse error at line 2, column"),
+        ("[ami]\nsecret = hunter2", "DIR/config.toml is not TOML"),
+    ] {
+        check(toml, &[], Err(&[problem]));
+    }
+}
+
+#[test]
+fn ring_targets() {
+    check(
+        "ring.context = \"agents\"\nring.exten = \"{agent}\"",
+        &[],
+        Ok(&["context = \"agents\"", "exten = \"{agent}\"", "priority = 1"]),
+    );
+    check("ring.application = \"Answer\"\nring.data = \"\"", &[], Ok(&["application = \"Answer\"", "data = \"\""]));
+}
+
+#[test]
+fn a_missing_file_is_an_error_only_if_it_was_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let missing = dir.path().join("none.toml");
+    let error = Settings::load(Some(&missing), std::iter::empty()).expect_err("a named file").to_string();
+    assert!(error.contains("none.toml cannot be read: No such file"), "{error}");
+    let settings = Settings::load_or_default(None, &missing, std::iter::empty()).expect("defaults");
+    assert_eq!(settings.placement.lease, Duration::from_secs(3));
+    let error = Settings::load_or_default(None, dir.path(), std::iter::empty()).expect_err("a directory").to_string();
+    assert!(error.contains("cannot be read"), "{error}");
+}
+
+/// The AMI secret that `toml` and `env` give, or the message; both with `DIR` as the directory, where there are files.
+fn secret(toml: &str, env: &[(&str, &str)]) -> Result<String, String> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shown = dir.path().display().to_string();
+    for (name, text, mode) in [
+        ("file", "from file\r\n", 0o600),
+        ("open", "from open", 0o644),
+        ("two", "a\nb\n", 0o600),
+        ("ami-secret", "from credential\n", 0o400),
+    ] {
+        fs::write(dir.path().join(name), text).expect("a file");
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(mode)).expect("a mode");
+    }
+    let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.replace("DIR", &shown))).collect();
+    let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let settings = load(&dir, &format!("[ami]\nusername = \"u\"\n{}", toml.replace("DIR", &shown)), &env);
+    let login = settings.and_then(|settings| settings.require_ami());
+    login.map(|login| login.secret.expose_secret().to_owned()).map_err(|error| error.to_string().replace(&shown, "DIR"))
+}
+
+#[test]
+fn secrets_have_an_order() {
+    let credentials = ("CREDENTIALS_DIRECTORY", "DIR");
+    assert_eq!(secret("", &[credentials]).as_deref(), Ok("from credential"));
+    assert_eq!(secret("secret_file = \"DIR/file\"", &[credentials]).as_deref(), Ok("from file"));
+    assert_eq!(secret("secret = \"own\"", &[credentials]).as_deref(), Ok("own"));
+    assert_eq!(
+        secret("secret_file = \"DIR/file\"", &[credentials, ("EVENRING__AMI__SECRET", "007")]).as_deref(),
+        Ok("007")
+    );
+    assert_eq!(secret("secret = \"own\"", &[("EVENRING__AMI__SECRET_FILE", "DIR/file")]).as_deref(), Ok("from file"));
+    for (toml, part) in [
+        (
+            "secret = \"hunter2\"\nsecret_file = \"DIR/file\"",
+            "ami.secret and ami.secret_file are both set in DIR/config.toml",
+        ),
+        ("secret = 12345", "ami.secret in DIR/config.toml: a secret must be a text in quotes"),
+        ("secret = \"\"", "the secret is empty"),
+        ("secret = \"hunter2\\r\\nAction: x\"", "the secret has a control character"),
+        ("secret_file = \"file\"", "give the whole path"),
+        ("secret_file = \"DIR/none\"", "ami.secret_file in DIR/config.toml: DIR/none cannot be read: No such file"),
+        ("secret_file = \"DIR/two\"", "DIR/two: the secret has a control character"),
+        (
+            "",
+            "ami.username is set, but no secret: set ami.secret_file or ami.secret, or the systemd credential ami-secret",
+        ),
+    ] {
+        let error = secret(toml, &[]).expect_err(toml);
+        assert!(
+            error.contains(part) && !error.contains("hunter2") && !error.contains("12345"),
+            "{error:?} lacks {part:?}"
+        );
+    }
+}
+
+#[test]
+fn only_who_needs_asterisk_misses_its_login() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let web = load(&dir, "[ami]\nsecret_file = \"/nonexistent/secret\"", &[]).expect("enough for a web machine");
+    assert!(web.require_ami().expect_err("no name").to_string().contains("ami.username is not set"));
+    assert!(web.contacts_login().expect("none").is_none());
+    let half = load(&dir, "[ami.contacts]\nusername = \"c\"", &[]).expect("enough");
+    let error = half.contacts_login().expect_err("no secret").to_string();
+    assert!(
+        error.contains(
+            "set ami.contacts.secret_file or ami.contacts.secret, or the systemd credential ami-contacts-secret"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let toml = "[ami]\nusername = \"u\"\nsecret = \"hunter2\"\n[ami.contacts]\nusername = \"c\"\nsecret = \"hunter2\"\n\
+                [redis]\nurl = \"redis://who:hunter2@r1:6380/3\"";
+    let settings = load(&dir, toml, &[]).expect("settings");
+    let shown = [
+        settings.dump(),
+        format!("{settings:?}"),
+        format!("{:?}", settings.require_ami()),
+        settings.warnings().join("\n"),
+    ];
+    for text in &shown {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    for line in ["url = \"redis://r1:6380/3\"", "username = \"who\"", "password = \"***\"", "secret = \"***\""] {
+        assert!(shown[0].contains(line), "no {line} in\n{}", shown[0]);
+    }
+    assert_eq!(settings.redis.password.as_ref().map(|p| p.expose_secret()), Some("hunter2"));
+    let settings = load(&dir, toml, &[("EVENRING__REDIS__PASSWORD", "other")]).expect("settings");
+    assert_eq!(settings.redis.password.as_ref().map(|p| p.expose_secret()), Some("other"));
+}
+
+#[test]
+fn the_unwise_is_told() {
+    for (toml, warning) in [
+        ("", None),
+        ("redis.url = \"redis://r1\"", Some("redis.url: no password, and Redis is not on this host")),
+        ("redis.url = \"redis://:x@r1\"", Some("redis.url: the password travels in clear")),
+        ("redis.url = \"rediss://:x@r1\"", None),
+        ("redis.url = \"rediss://:x@r1/#insecure\"", Some("redis.url: #insecure trusts anybody with the password")),
+        ("ami.address = \"pbx:5038\"", Some("ami.address: the calls of pbx:5038 travel in clear")),
+        ("ami.address = \"tls://pbx:5039\"", None),
+        ("ami.server_name = \"pbx\"", Some("ami.server_name has no effect without tls://")),
+        (
+            "ami.username = \"a\"\nami.contacts.username = \"a\"",
+            Some("ami.contacts.username is the same as ami.username"),
+        ),
+        ("ring.dial = \"PJSIP/1\"", Some("ring.dial: \"PJSIP/1\" rings the same phone for every agent")),
+        ("redis.ca_file = \"/nonexistent/ca.pem\"", Some("redis.ca_file: /nonexistent/ca.pem cannot be read")),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let warnings = load(&dir, &format!("node.name = \"n\"\n{toml}"), &[]).expect(toml).warnings();
+        assert_eq!(warnings.len(), usize::from(warning.is_some()), "{toml}: {warnings:?}");
+        assert!(warning.is_none_or(|part| warnings[0].contains(part)), "{warnings:?} lacks {warning:?}");
+    }
+}
+
+#[test]
+fn a_readable_secret_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("open");
+    fs::write(&path, "x").expect("a file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("a mode");
+    let toml = format!("node.name = \"n\"\nami.secret_file = \"{}\"", path.display());
+    let warnings = load(&dir, &toml, &[]).expect("settings").warnings().join("\n");
+    assert!(
+        warnings.contains("ami.secret_file: everybody on this machine can read") && warnings.contains("chmod 0600"),
+        "{warnings}"
+    );
+    fs::write(&path, "node.name = \"n\"\nami.secret = \"hunter2\"").expect("a file");
+    let warnings = Settings::load(Some(&path), std::iter::empty()).expect("settings").warnings().join("\n");
+    assert!(warnings.contains("ami.secret stands in") && !warnings.contains("hunter2"), "{warnings}");
+}
+
+#[test]
+fn a_host_name_becomes_a_node_name() {
+    for (host, name) in [
+        ("tel-1.example.org", Some("tel-1")),
+        ("Tel_1", Some("Tel_1")),
+        ("-téléphone-", Some("t-l-phone")),
+        ("", None),
+        (".x", None),
+        ("--", None),
+    ] {
+        assert_eq!(sections::name_of_host(host).map(String::from).as_deref(), name, "{host:?}");
+    }
+    assert_eq!(sections::name_of_host(&"h".repeat(63)).map(|name| name.as_str().len()), Some(40));
+    assert!(Path::new(DEFAULT_PATH).is_absolute());
+}

@@ -1,0 +1,129 @@
+//! What a package ships: the unit, the system user and the sample settings, judged by the tools that will read them.
+//!
+//! Owns no logic of the daemon. Must never need a running systemd or root.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use evenring::config::Settings;
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name)
+}
+
+fn dump(toml: &str) -> String {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), toml).expect("written");
+    Settings::load(Some(file.path()), std::iter::empty()).unwrap_or_else(|error| panic!("{error}\nin:\n{toml}")).dump()
+}
+
+/// `section.key` of every line that sets a key, of those that `take` lets through.
+fn keys<'a>(toml: &'a str, take: impl Fn(&'a str) -> Option<&'a str>) -> BTreeSet<String> {
+    let mut section = "";
+    let mut keys = BTreeSet::new();
+    for line in toml.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+        } else if let Some(key) = take(line) {
+            keys.insert(format!("{section}.{key}"));
+        }
+    }
+    keys
+}
+
+/// The key of a line `key = value`.
+fn key(line: &str) -> Option<&str> {
+    let (key, _) = line.split_once(" = ")?;
+    key.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_').then_some(key)
+}
+
+#[test]
+fn the_sample_says_what_the_defaults_are() {
+    let sample = fs::read_to_string(shipped("config.toml")).expect("the sample");
+    let defaults = dump("");
+    assert_eq!(dump(&sample), defaults, "the sample as shipped changes nothing");
+
+    let is_default =
+        |line: &str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+    let uncommented: Vec<_> = sample.lines().map(|line| if is_default(line) { &line[1..] } else { line }).collect();
+    let uncommented = uncommented.join("\n");
+    assert_eq!(dump(&uncommented), defaults, "every default that the sample shows is the default");
+
+    // Every key with a default is set there, so none is missing or misspelt in both.
+    let of_dump = keys(&defaults, key);
+    let mut shown = keys(&uncommented, key);
+    shown.insert("node.name".to_owned()); // from the host
+    assert_eq!(shown, of_dump, "the sample shows every key that has a default");
+
+    let named = |line| key(line).or_else(|| line.strip_prefix("# ").and_then(key));
+    let absent = keys(&defaults, |line| line.strip_prefix("# ").and_then(|line| line.strip_suffix(" is not set")));
+    let missing: Vec<_> = absent.iter().filter(|key| !keys(&sample, named).contains(*key)).collect();
+    assert!(missing.is_empty(), "the sample does not show {missing:?}");
+}
+
+#[test]
+fn the_examples_in_the_sample_are_legal() {
+    let sample = fs::read_to_string(shipped("config.toml")).expect("the sample");
+    // Without the secrets: one value and one file each contradict each other, and the files are not here. A place in
+    // the dialplan replaces the application.
+    let leave = ["secret", "secret_file", "password", "password_file", "context", "exten", "priority"];
+    let lines = sample.lines().map(|line| {
+        let rest = line.strip_prefix("# ").unwrap_or(line);
+        if key(rest).is_some_and(|key| !leave.contains(&key)) { rest.to_owned() } else { line.to_owned() }
+    });
+    let all = lines.collect::<Vec<_>>().join("\n");
+    let dump = dump(&all);
+    for line in ["name = \"tel-1\"", "max_agents = 60", "username = \"evenring\"", "EVENRING_AGENT = \"{agent}\""] {
+        assert!(dump.contains(line), "no {line} in\n{dump}");
+    }
+}
+
+fn analyze(arguments: &[&str], unit: &Path) -> Output {
+    let output = Command::new("systemd-analyze").args(arguments).arg(unit).env("SYSTEMD_COLORS", "0").output();
+    output.expect("systemd-analyze must be installed for this test (Debian: apt-get install systemd)")
+}
+
+/// Judges the unit as text, with the program replaced by one that exists.
+fn judge(arguments: &[&str], text: &str) -> (bool, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let unit = directory.path().join("evenring.service");
+    fs::write(&unit, text.replace("ExecStart=/usr/bin/evenring run", "ExecStart=/bin/true")).expect("written");
+    let output = analyze(arguments, &unit);
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn systemd_accepts_the_unit() {
+    let text = fs::read_to_string(shipped("evenring.service")).expect("the unit");
+    assert!(text.contains("\nExecStart=/usr/bin/evenring run\n"), "the line that this test replaces");
+    let verify = ["verify", "--man=no", "--recursive-errors=no"];
+    let (accepted, said) = judge(&verify, &text);
+    assert!(accepted && !said.contains("evenring.service"), "{said}");
+    let (accepted, said) = judge(&verify, &text.replace("ProtectHome=yes", "ProtectHom=yes"));
+    assert!(!accepted, "this test would not see a misspelt key: {said}");
+}
+
+#[test]
+fn the_unit_is_locked_down() {
+    let text = fs::read_to_string(shipped("evenring.service")).expect("the unit");
+    let security = ["security", "--offline=true", "--threshold=12", "--no-pager"];
+    let (accepted, said) = judge(&security, &text);
+    assert!(accepted, "{said}");
+    let (accepted, _) = judge(&security, &text.replace("PrivateUsers=yes", "").replace("CapabilityBoundingSet=", "#"));
+    assert!(!accepted, "this test would not see a weaker unit");
+}
+
+#[test]
+fn the_user_of_the_unit_is_the_one_that_is_made() {
+    let unit = fs::read_to_string(shipped("evenring.service")).expect("the unit");
+    let users = fs::read_to_string(shipped("evenring.sysusers")).expect("the users");
+    let made: Vec<_> =
+        users.lines().filter_map(|line| line.strip_prefix("u ")).filter_map(|line| line.split(' ').next()).collect();
+    let user = unit.lines().find_map(|line| line.strip_prefix("User=")).expect("a user");
+    assert_eq!(made, [user]);
+}
