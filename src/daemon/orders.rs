@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
@@ -77,7 +77,7 @@ impl Orders {
                 Wake::Called => {}
                 Wake::Broken => return Err(RegistryError::Forgotten),
                 // A wake-up was lost: a subscription that is deaf is made anew.
-                Wake::Poll if fetched > 0 && futures_util::poll!(subscription.next()).is_pending() => {
+                Wake::Poll if fetched > 0 && subscription.next().now_or_never().is_none() => {
                     debug!(node = %self.node, fetched, "the safety poll found what no wake-up announced");
                     subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
                 }

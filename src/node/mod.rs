@@ -11,7 +11,10 @@ mod snapshot;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::ami::{Action, Answer, ChannelState, Event, Tag, originate_action_id, session_of_action_id};
+use crate::ami::action::Action;
+use crate::ami::event::{ChannelState, Event};
+use crate::ami::id::{originate_action_id, session_of_action_id};
+use crate::ami::outcome::{Answer, Tag};
 use crate::config::RingSettings;
 use crate::ids::{ChannelId, Generation, NodeName, Now, SessionId};
 use pacing::Bucket;
@@ -335,31 +338,35 @@ impl Node {
 
     fn event(&mut self, event: Event<'_>, now: Now) {
         match event {
-            Event::ContactStatus { phone, status } => self.roster.contact(phone, status),
+            Event::ContactStatus { phone, status, .. } => self.roster.contact(phone, status),
             Event::PeerStatus { phone, status } => self.roster.peer(phone, status),
             Event::DeviceState { phone, state } => self.roster.device(phone, state),
-            Event::Newchannel { unique, .. } => {
-                self.channels.insert(unique.into());
-                self.on_channel(unique, Session::channel_made);
+            Event::Newchannel(channel) => {
+                self.channels.insert(channel.unique.into());
+                self.on_channel(channel.unique, Session::channel_made);
             }
-            Event::Newstate { unique, state } => match state {
-                ChannelState::Ringing => self.on_channel(unique, Session::alerting),
-                ChannelState::Up => self.on_channel(unique, Session::answered),
-                ChannelState::Down | ChannelState::Other(_) => {}
-            },
-            Event::Hangup { unique, state, cause } => {
-                self.channels.remove(unique);
-                let alerted = state == ChannelState::Ringing;
-                self.on_channel(unique, |session| session.hung_up(cause, alerted, now));
+            Event::Newstate(channel) if channel.state == ChannelState::Ringing => {
+                self.on_channel(channel.unique, Session::alerting);
             }
-            Event::OriginateResponse { action_id, ok, reason, .. } => {
+            Event::Newstate(channel) if channel.state == ChannelState::Up => {
+                self.on_channel(channel.unique, Session::answered);
+            }
+            Event::Hangup { channel, cause } => {
+                self.channels.remove(channel.unique);
+                let alerted = channel.state == ChannelState::Ringing;
+                self.on_channel(channel.unique, |session| session.hung_up(cause, alerted, now));
+            }
+            Event::OriginateResponse { action_id: Some(action_id), ok, reason, .. } => {
                 self.originate_response(action_id, ok, reason, now);
             }
             Event::Shutdown { .. } => self.closed(true, now),
             // A reload changes who is known here, without an event for each: look again.
             Event::Reload { .. } if self.asterisk == Asterisk::Ready => self.ask_devices(),
             Event::FullyBooted { uptime } => self.booted(uptime, now),
-            Event::Reload { .. } | Event::Other => {}
+            Event::OriginateResponse { action_id: None, .. }
+            | Event::Newstate(_)
+            | Event::Reload { .. }
+            | Event::Other => {}
         }
     }
 
@@ -418,9 +425,8 @@ impl Node {
                 }
             }
             Answer::Error { message, .. } => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, message))),
-            Answer::NotSent(why) | Answer::Unknown(why) => {
-                self.effects.push_back(Effect::Note(Note::HangUpFailed(id, why.to_string())));
-            }
+            Answer::NotSent(why) => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, why.to_string()))),
+            Answer::Unknown(why) => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, why.to_string()))),
         }
     }
 

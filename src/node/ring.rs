@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::ami::{Action, ActionError, Originate, Target};
-use crate::config::{Placeholder, RingSettings, Template};
-use crate::ids::{ChannelId, NodeName, SessionId, Technology};
+use crate::ami::action::{Action, ActionError, Originate, Target};
+use crate::config::{Placeholder, RingSettings, RingTarget, Template};
+use crate::ids::{Campaign, ChannelId, NodeName, SessionId, Technology};
 use crate::node::session::{Class, Login};
 
 /// Channel variables by which a later daemon knows whose channel it is.
@@ -28,45 +28,40 @@ pub fn originate(
     node: &NodeName,
     settings: &RingSettings,
 ) -> Result<Action, ActionError> {
+    let session = login.session.to_string();
+    let campaign = login.campaign.as_ref().map_or("", Campaign::as_str);
     let fill = |template: &Template| {
         template.render(|placeholder| match placeholder {
-            Placeholder::Extension => login.extension.to_string(),
-            Placeholder::Alias => login.alias.to_string(),
-            Placeholder::Agent => login.agent.to_string(),
-            Placeholder::Campaign => login.campaign.as_ref().map(ToString::to_string).unwrap_or_default(),
-            Placeholder::Session => login.session.to_string(),
-            Placeholder::Node => node.to_string(),
-            Placeholder::Technology => technology.to_string(),
+            Placeholder::Extension => login.extension.as_str(),
+            Placeholder::Alias => login.alias.as_str(),
+            Placeholder::Agent => login.agent.as_str(),
+            Placeholder::Campaign => campaign,
+            Placeholder::Session => &session,
+            Placeholder::Node => node.as_str(),
+            Placeholder::Technology => technology.as_str(),
         })
     };
     let target = match &settings.target {
-        crate::config::RingTarget::Application { name, data } => {
-            Target::Application { name: fill(name), data: fill(data) }
+        RingTarget::Application { name, data } => {
+            Target::Application { name: name.clone(), data: data.as_ref().map(fill).unwrap_or_default() }
         }
-        crate::config::RingTarget::Exten { context, exten, priority } => {
+        RingTarget::Dialplan { context, exten, priority } => {
             Target::Exten { context: fill(context), exten: fill(exten), priority: *priority }
         }
     };
-    let campaign = login.campaign.as_ref().map(ToString::to_string).unwrap_or_default();
     let class = match login.class {
         Class::Local => "local",
         Class::Remote => "remote",
     };
-    let own = [
-        login.alias.to_string(),
-        login.extension.to_string(),
-        login.agent.to_string(),
-        campaign,
-        class.to_string(),
-        login.attempt.to_string(),
-    ];
+    let attempt = login.attempt.to_string();
+    let own = [login.alias.as_str(), login.extension.as_str(), login.agent.as_str(), campaign, class, &attempt];
     let mut variables: Vec<(String, String)> =
-        VARIABLES.iter().map(ToString::to_string).zip(own).collect();
+        VARIABLES.iter().zip(own).map(|(name, value)| ((*name).to_owned(), value.to_owned())).collect();
     variables.extend(settings.variables.iter().map(|(name, value)| (name.clone(), fill(value))));
     Action::originate(&Originate {
         channel: fill(&settings.dial),
         target,
-        caller_id: fill(&settings.caller_id),
+        caller_id: Some(fill(&settings.caller_id)),
         timeout: settings.timeout,
         variables,
         channel_id: ChannelId(login.session),

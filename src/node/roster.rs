@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ami::{ContactState, DeviceState, PeerState};
+use crate::ami::event::{ContactState, DeviceState, PeerState};
 use crate::ids::{Extension, Phone, Technology};
 
 /// Whether a phone can ring on this node.
@@ -114,7 +114,7 @@ impl Roster {
             PeerState::Unreachable => Endpoint { online: false, unreachable: true },
             PeerState::Unregistered => Endpoint { online: false, unreachable: false },
             // Somebody failed to log in: says nothing of the phone that is there.
-            PeerState::Rejected | PeerState::Other => return,
+            PeerState::Rejected | PeerState::Unmonitored | PeerState::Unknown => return,
         };
         self.update(phone, endpoint);
     }
@@ -124,10 +124,12 @@ impl Roster {
         let Some(mut endpoint) = self.endpoint(&phone) else { return };
         endpoint.unreachable = match state {
             ContactState::Unreachable => true,
-            ContactState::Reachable | ContactState::NonQualified | ContactState::Created | ContactState::Removed => {
-                false
-            }
-            ContactState::Other => return,
+            ContactState::Reachable
+            | ContactState::NonQualified
+            | ContactState::Created
+            | ContactState::Updated
+            | ContactState::Removed => false,
+            ContactState::Unknown => return,
         };
         self.update(phone, endpoint);
     }
@@ -208,8 +210,7 @@ fn device_is_online(state: DeviceState) -> Option<bool> {
         | DeviceState::Busy
         | DeviceState::Ringing
         | DeviceState::RingInUse
-        | DeviceState::OnHold
-        | DeviceState::Other => None,
+        | DeviceState::OnHold => None,
     }
 }
 

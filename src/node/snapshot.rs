@@ -4,8 +4,12 @@
 use std::collections::BTreeSet;
 
 use super::{Asterisk, Effect, Live, Node, Note, Purpose, SNAPSHOT_AGAIN, ring};
-use crate::ami::{Action, Answer, ChannelItem, ChannelState, DeviceItem, Message};
-use crate::ids::{ChannelId, Now, SessionId};
+use crate::ami::action::Action;
+use crate::ami::event::{ChannelState, DeviceState, Event};
+use crate::ami::frame::Message;
+use crate::ami::item::ChannelItem;
+use crate::ami::outcome::Answer;
+use crate::ids::{ChannelId, Now, Phone, SessionId};
 use crate::node::session::Session;
 
 /// Which lists of the running snapshot have come.
@@ -32,8 +36,7 @@ impl Node {
         let devices = matches!(purpose, Purpose::Devices);
         match answer {
             Answer::List { items, .. } if devices => {
-                let phones = items.iter().filter_map(DeviceItem::parse).map(|item| (item.phone, item.state));
-                self.roster.replace(phones);
+                self.roster.replace(items.iter().filter_map(device));
                 self.snapshot.devices = true;
             }
             Answer::List { items, .. } => {
@@ -44,7 +47,7 @@ impl Node {
             Answer::NotSent(_) | Answer::Unknown(_) if matches!(self.asterisk, Asterisk::Away { .. }) => return,
             Answer::Success(_) | Answer::Error { .. } | Answer::NotSent(_) | Answer::Unknown(_) => {
                 let action = if devices { "DeviceStateList" } else { "Status" };
-                let message = answer.describe();
+                let message = describe(&answer);
                 self.effects.push_back(Effect::Note(Note::SnapshotFailed { action, message }));
                 self.asterisk = Asterisk::Syncing { again_at: Some(now.after(SNAPSHOT_AGAIN)) };
                 return;
@@ -61,9 +64,9 @@ impl Node {
     fn replace_channels(&mut self, items: &[Message], now: Now) {
         self.channels.clear();
         let mut ours = BTreeSet::new();
-        for item in items.iter().filter_map(ChannelItem::parse) {
-            self.channels.insert(item.unique.into());
-            if let Some(ChannelId(id)) = ChannelId::parse(item.unique) {
+        for item in items.iter().filter_map(channel) {
+            self.channels.insert(item.channel.unique.into());
+            if let Some(ChannelId(id)) = ChannelId::parse(item.channel.unique) {
                 ours.insert(id);
                 self.channel_found(id, &item, now);
             }
@@ -79,13 +82,13 @@ impl Node {
     }
 
     fn channel_found(&mut self, id: SessionId, item: &ChannelItem<'_>, now: Now) {
-        let live = item.state == ChannelState::Up;
+        let live = item.channel.state == ChannelState::Up;
         if let Some(session) = self.sessions.get_mut(&id) {
             let step = session.found(live, self.ring.timeout, now);
             self.step(id, step);
             return;
         }
-        let Some(login) = ring::login_of(id, |name| item.variable(name)) else {
+        let Some(login) = ring::login_of(id, |name| std::str::from_utf8(item.variable(name)?).ok()) else {
             self.effects.push_back(Effect::Note(Note::Unreadable(id)));
             return;
         };
@@ -98,11 +101,41 @@ impl Node {
         let Answer::List { items, .. } = answer else { return };
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let unique = ChannelId(id).to_string();
-        let found = items.iter().filter_map(ChannelItem::parse).find(|item| item.unique == unique.as_bytes());
+        let found = items.iter().filter_map(channel).find(|item| item.channel.unique == unique.as_bytes());
         let step = match found {
-            Some(item) => session.found(item.state == ChannelState::Up, self.ring.timeout, now),
+            Some(item) => session.found(item.channel.state == ChannelState::Up, self.ring.timeout, now),
             None => session.missing(false),
         };
         self.step(id, step);
+    }
+}
+
+/// An item of a list that cannot be read is left out: the phone or channel counts as not there.
+fn device(message: &Message) -> Option<(Phone, DeviceState)> {
+    match Event::parse(message).ok()? {
+        Event::DeviceState { phone, state } => Some((phone, state)),
+        Event::FullyBooted { .. }
+        | Event::Shutdown { .. }
+        | Event::Reload { .. }
+        | Event::ContactStatus { .. }
+        | Event::PeerStatus { .. }
+        | Event::Newchannel(_)
+        | Event::Newstate(_)
+        | Event::Hangup { .. }
+        | Event::OriginateResponse { .. }
+        | Event::Other => None,
+    }
+}
+
+fn channel(message: &Message) -> Option<ChannelItem<'_>> {
+    ChannelItem::parse(message).ok()?
+}
+
+fn describe(answer: &Answer) -> String {
+    match answer {
+        Answer::Success(_) | Answer::List { .. } => "not a list".to_owned(),
+        Answer::Error { message, .. } => message.clone(),
+        Answer::NotSent(why) => why.to_string(),
+        Answer::Unknown(why) => why.to_string(),
     }
 }

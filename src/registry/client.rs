@@ -124,17 +124,10 @@ impl Connector {
         script: &Script,
         build: impl Fn(&mut ScriptInvocation<'_>),
     ) -> Result<T, RegistryError> {
-        let connection = self.connection().await?;
+        let mut connection = self.connection().await?;
         let mut invocation = script.prepare_invoke();
         build(&mut invocation);
-        let result = invocation.invoke_async(connection).await;
-        self.judge(result)
-    }
-
-    /// Runs one plain command.
-    pub(super) async fn command<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, RegistryError> {
-        let connection = self.connection().await?;
-        let result = command.query_async(connection).await;
+        let result = invocation.invoke_async(&mut connection).await;
         self.judge(result)
     }
 
@@ -153,20 +146,18 @@ impl Connector {
         }
     }
 
-    async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RegistryError> {
-        if self.connection.is_none() {
-            // The limit of the configuration does not cover everything that connecting does.
-            let connect = self.client.get_multiplexed_async_connection_with_config(&self.config);
-            let connection = match tokio::time::timeout(self.connect_timeout * 2, connect).await {
-                Ok(result) => result.map_err(|error| self.explain(&error))?,
-                Err(_) => return Err(self.unreachable(format!("no connection within {:?}", self.connect_timeout * 2))),
-            };
-            self.connection = Some(connection);
+    /// The connection that there is, or a new one.
+    async fn connection(&mut self) -> Result<MultiplexedConnection, RegistryError> {
+        if let Some(connection) = &self.connection {
+            return Ok(connection.clone());
         }
-        match &mut self.connection {
-            Some(connection) => Ok(connection),
-            None => Err(self.unreachable("no connection".to_owned())),
-        }
+        // The limit of the configuration does not cover everything that connecting does.
+        let connect = self.client.get_multiplexed_async_connection_with_config(&self.config);
+        let connection = match tokio::time::timeout(self.connect_timeout * 2, connect).await {
+            Ok(result) => result.map_err(|error| self.explain(&error))?,
+            Err(_) => return Err(self.unreachable(format!("no connection within {:?}", self.connect_timeout * 2))),
+        };
+        Ok(self.connection.insert(connection).clone())
     }
 
     fn judge<T>(&mut self, result: Result<T, RedisError>) -> Result<T, RegistryError> {
@@ -177,6 +168,11 @@ impl Connector {
             }
             error
         })
+    }
+
+    /// A reply that does not have the shape it must have.
+    pub(super) fn script_error(&self, why: String) -> RegistryError {
+        RegistryError::Script { url: self.url.clone(), why }
     }
 
     fn unreachable(&self, why: String) -> RegistryError {

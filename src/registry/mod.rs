@@ -213,7 +213,7 @@ impl Registry {
             call.arg(ms(self.placement.session_keep)).arg(REAP_MOST);
         };
         let (tag, books, reaped): (String, Option<Vec<(String, String)>>, Option<Vec<(String, String, String)>>) =
-            self.tagged(build, |scripts| &scripts.heartbeat).await?;
+            tagged(&mut self.connector, &self.scripts.heartbeat, build).await?;
         fence(&tag)?;
         let books = books.unwrap_or_default().into_iter();
         let books = books.filter_map(|(id, state)| Some((id.parse().ok()?, booked(&state)))).collect();
@@ -236,7 +236,7 @@ impl Registry {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(visibility).arg(most);
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
         };
-        let reply: (String, Option<Vec<Vec<String>>>) = self.tagged2(build, |scripts| &scripts.take).await?;
+        let reply: (String, Option<Vec<Vec<String>>>) = tagged2(&mut self.connector, &self.scripts.take, build).await?;
         fence(&reply.0)?;
         Ok(reply.1.unwrap_or_default().iter().map(|row| order(row)).collect())
     }
@@ -264,7 +264,7 @@ impl Registry {
                 call.arg(session.to_string()).arg(what).arg(reason);
             }
         };
-        let reply: (String, Option<Vec<String>>) = self.tagged2(build, |scripts| &scripts.report).await?;
+        let reply: (String, Option<Vec<String>>) = tagged2(&mut self.connector, &self.scripts.report, build).await?;
         fence(&reply.0)?;
         Ok(reply.1.unwrap_or_default())
     }
@@ -293,7 +293,7 @@ impl Registry {
                 call.arg(flag(login.class)).arg(login.attempt);
             }
         };
-        let reply: (String, Option<Vec<String>>) = self.tagged2(build, |scripts| &scripts.adopt).await?;
+        let reply: (String, Option<Vec<String>>) = tagged2(&mut self.connector, &self.scripts.adopt, build).await?;
         fence(&reply.0)?;
         let result = |word: String| match word.as_str() {
             "kept" => Adopted::Kept,
@@ -353,7 +353,7 @@ impl Registry {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(ms(LEAVE_GRACE));
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
         };
-        let reply: (String, Option<Vec<Vec<String>>>) = self.tagged2(build, |scripts| &scripts.leave).await?;
+        let reply: (String, Option<Vec<Vec<String>>>) = tagged2(&mut self.connector, &self.scripts.leave, build).await?;
         fence(&reply.0)?;
         Ok(reply.1.unwrap_or_default().len())
     }
@@ -421,29 +421,30 @@ impl Registry {
     pub async fn subscribe_session(&self, session: SessionId) -> Result<redis::aio::PubSub, RegistryError> {
         self.connector.subscribe(&[format!("{}:news:{session}", self.namespace)]).await
     }
+}
 
-    async fn tagged2<A: FromRedisValue>(
-        &mut self,
-        build: impl Fn(&mut ScriptInvocation<'_>),
-        script: impl Fn(&Scripts) -> &redis::Script,
-    ) -> Result<(String, Option<A>), RegistryError> {
-        let (tag, a, ()): (String, Option<A>, ()) = self.tagged(build, script).await.map(|(t, a, _): (_, _, Option<Value>)| (t, a, ()))?;
-        Ok((tag, a))
-    }
+/// A reply of a tag and one more part, which a refusal leaves out.
+async fn tagged2<A: FromRedisValue>(
+    connector: &mut Connector,
+    script: &redis::Script,
+    build: impl Fn(&mut ScriptInvocation<'_>),
+) -> Result<(String, Option<A>), RegistryError> {
+    let (tag, a, _): (_, _, Option<Value>) = tagged(connector, script, build).await?;
+    Ok((tag, a))
+}
 
-    /// A reply of a tag and up to two more parts, which a refusal leaves out.
-    async fn tagged<A: FromRedisValue, B: FromRedisValue>(
-        &mut self,
-        build: impl Fn(&mut ScriptInvocation<'_>),
-        script: impl Fn(&Scripts) -> &redis::Script,
-    ) -> Result<(String, Option<A>, Option<B>), RegistryError> {
-        let reply: Vec<Value> = self.connector.run(script(&self.scripts), build).await?;
-        let shape = |error: redis::ParsingError| RegistryError::Script { url: String::new(), why: error.to_string() };
-        let tag = reply.first().map_or(Ok(String::new()), from_redis_value_ref).map_err(shape)?;
-        let a = reply.get(1).map(from_redis_value_ref).transpose().map_err(shape)?;
-        let b = reply.get(2).map(from_redis_value_ref).transpose().map_err(shape)?;
-        Ok((tag, a, b))
-    }
+/// A reply of a tag and up to two more parts, which a refusal leaves out.
+async fn tagged<A: FromRedisValue, B: FromRedisValue>(
+    connector: &mut Connector,
+    script: &redis::Script,
+    build: impl Fn(&mut ScriptInvocation<'_>),
+) -> Result<(String, Option<A>, Option<B>), RegistryError> {
+    let reply: Vec<Value> = connector.run(script, build).await?;
+    let shape = |error: redis::ParsingError| connector.script_error(error.to_string());
+    let tag = reply.first().map_or(Ok(String::new()), from_redis_value_ref).map_err(shape)?;
+    let a = reply.get(1).map(from_redis_value_ref).transpose().map_err(shape)?;
+    let b = reply.get(2).map(from_redis_value_ref).transpose().map_err(shape)?;
+    Ok((tag, a, b))
 }
 
 fn booked(state: &str) -> BookedState {
