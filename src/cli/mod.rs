@@ -1,6 +1,195 @@
 //! The verbs: one file each, thin; they print what the rooms below say.
 //!
-//! Owns exit codes and wording on the terminal. Must never decide anything about calls or nodes.
+//! Owns the command line, exit codes and wording on the terminal. Must never decide anything about calls or nodes.
 
-pub mod config;
-pub mod logging;
+mod alias;
+mod config;
+mod explain;
+mod login;
+mod logging;
+mod logout;
+mod output;
+mod phones;
+mod run;
+mod sessions;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{ConfigError, Settings, process_env};
+use crate::daemon::DaemonError;
+use crate::ids::{Agent, Alias, Campaign};
+use crate::node::session::Class;
+use crate::registry::{LoginRequest, Registry, RegistryError};
+
+/// Evenly spreads agents over the Asterisk nodes of a call centre, at login.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = "\
+Exit codes: 0 done (login --wait: live), 1 failed or refused, 2 wrong usage or configuration, 3 Redis cannot be used.
+
+Examples:
+  evenring run                                   the daemon of this node
+  evenring login cc100x --agent 7 --wait         log an agent in and wait until the phone is answered
+  evenring explain cc100x                        where would it ring, and why not elsewhere
+  evenring status                                all nodes
+  evenring sessions --json                       all sessions, for programs
+  evenring logout cc100x                         hang up and log out")]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs the daemon of this node, in the foreground.
+    Run,
+    /// Logs an agent in: picks the node and rings the phone.
+    Login(login::LoginArgs),
+    /// Logs an agent out: hangs up and ends the session.
+    Logout(logout::LogoutArgs),
+    /// Shows all nodes.
+    Status(JsonArgs),
+    /// Shows the sessions.
+    Sessions(sessions::SessionsArgs),
+    /// Shows where a login would ring and why, and rings nobody.
+    Explain(explain::ExplainArgs),
+    /// Shows which phones can ring where.
+    Phones(phones::PhonesArgs),
+    /// Shows and changes explicit aliases.
+    Alias(alias::AliasArgs),
+    /// Checks or shows the configuration.
+    Config(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+struct JsonArgs {
+    /// One JSON document instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    #[command(subcommand)]
+    what: ConfigWhat,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigWhat {
+    /// Says what is wrong with the configuration, and what is unwise.
+    Check,
+    /// Shows all settings in force, secrets masked.
+    Dump,
+}
+
+/// Who logs in, as `login` and `explain` take it.
+#[derive(Debug, Args)]
+struct WhoArgs {
+    /// The alias (`cc100x`) or the bare extension (`cc100`).
+    alias: Alias,
+    /// The person; by default named after the phone.
+    #[arg(long, value_name = "ID")]
+    agent: Option<Agent>,
+    /// The campaign.
+    #[arg(long, value_name = "NAME")]
+    campaign: Option<Campaign>,
+    /// The phone is not on this site: placed, but never counted as load.
+    #[arg(long)]
+    remote: bool,
+    /// One JSON document instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl WhoArgs {
+    fn request(&self) -> LoginRequest {
+        LoginRequest {
+            alias: self.alias.clone(),
+            agent: self.agent.clone(),
+            campaign: self.campaign.clone(),
+            class: if self.remote { Class::Remote } else { Class::Local },
+        }
+    }
+}
+
+/// Done, or live.
+const DONE: u8 = 0;
+/// Failed or refused.
+const FAILED: u8 = 1;
+/// Wrong usage or configuration.
+const USAGE: u8 = 2;
+/// Redis cannot be used.
+const NO_REDIS: u8 = 3;
+
+/// Why a verb could not do its work.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    #[error("the runtime cannot start: {0}")]
+    Runtime(std::io::Error),
+}
+
+impl CliError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Daemon(DaemonError::Config(_)) => USAGE,
+            Self::Registry(error) | Self::Daemon(DaemonError::Registry(error)) => match error {
+                RegistryError::Settings(_) => USAGE,
+                error if error.is_outage() => NO_REDIS,
+                _ => FAILED,
+            },
+            Self::Daemon(DaemonError::Loop(_) | DaemonError::Signals(_)) | Self::Runtime(_) => FAILED,
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = cli.run();
+    ExitCode::from(result.unwrap_or_else(|error| {
+        output::complain(&error.to_string());
+        error.exit_code()
+    }))
+}
+
+impl Cli {
+    fn run(self) -> Result<u8, CliError> {
+        let path = self.config.as_deref();
+        if let Verb::Config(args) = &self.verb {
+            return Ok(match args.what {
+                ConfigWhat::Check => config::check(path),
+                ConfigWhat::Dump => config::dump(path),
+            });
+        }
+        let settings = Settings::load(path, process_env())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+        runtime.block_on(async {
+            if matches!(self.verb, Verb::Run) {
+                return run::run(settings).await;
+            }
+            let mut registry = Registry::new(&settings)?;
+            match self.verb {
+                Verb::Run | Verb::Config(_) => Ok(DONE),
+                Verb::Login(args) => login::run(&mut registry, &settings, &args).await,
+                Verb::Logout(args) => logout::run(&mut registry, &args).await,
+                Verb::Status(args) => status::run(&mut registry, args.json).await,
+                Verb::Sessions(args) => sessions::run(&mut registry, &args).await,
+                Verb::Explain(args) => explain::run(&mut registry, &args).await,
+                Verb::Phones(args) => phones::run(&mut registry, &args).await,
+                Verb::Alias(args) => alias::run(&mut registry, &args).await,
+            }
+        })
+    }
+}

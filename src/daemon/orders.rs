@@ -71,6 +71,8 @@ impl Orders {
                 _ = poll.tick() => Wake::Poll,
                 () = orders.closed() => return Ok(()),
             };
+            // A burst of wake-ups is one: what they announce is fetched together.
+            while let Some(Some(_)) = subscription.next().now_or_never() {}
             let fetched = self.fetch(orders).await? + self.inbox().await?;
             repeats.clear();
             match wake {

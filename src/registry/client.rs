@@ -131,6 +131,13 @@ impl Connector {
         self.judge(result)
     }
 
+    /// Runs one plain command.
+    pub(super) async fn command<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, RegistryError> {
+        let mut connection = self.connection().await?;
+        let result = command.query_async(&mut connection).await;
+        self.judge(result)
+    }
+
     /// A connection of its own for a subscription.
     pub(super) async fn subscribe(&self, channels: &[String]) -> Result<redis::aio::PubSub, RegistryError> {
         let open = async {

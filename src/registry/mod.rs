@@ -4,6 +4,7 @@
 mod client;
 mod inbox;
 mod script;
+mod tables;
 pub mod view;
 
 use std::time::Duration;

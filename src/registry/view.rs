@@ -225,3 +225,25 @@ impl SessionRow {
         self.state == "ended" || self.state == "failed"
     }
 }
+
+/// One phone on one node.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PhoneRow {
+    /// The phone.
+    pub extension: String,
+    /// Where.
+    pub node: String,
+    /// registered, unreachable or unregistered.
+    pub state: String,
+    /// Address, round trip and expiry, if a second AMI user is configured there.
+    pub contact: Option<serde_json::Value>,
+}
+
+/// One explicit alias.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AliasRow {
+    /// The alias.
+    pub alias: String,
+    /// Where it may ring: extension@node.
+    pub phones: Vec<String>,
+}

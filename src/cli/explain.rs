@@ -1,0 +1,47 @@
+//! `evenring explain`: the placement script in its dry mode. Owns the wording. Must never ring anybody.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::login::{refusal, show_candidates};
+use super::{CliError, DONE, FAILED, WhoArgs, output};
+use crate::daemon::new_session;
+use crate::registry::Registry;
+use crate::registry::view::{Candidate, Verdict};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  evenring explain cc100x\n  evenring explain cc100x --campaign sales --json")]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    who: WhoArgs,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    node: &'a str,
+    state: &'a str,
+    reason: &'a str,
+    nodes: &'a [Candidate],
+}
+
+pub(super) async fn run(registry: &mut Registry, args: &ExplainArgs) -> Result<u8, CliError> {
+    let placement = registry.explain(&args.who.request(), new_session()).await?;
+    if args.who.json {
+        let p = &placement;
+        output::json(&Answer { node: &p.node, state: &p.state, reason: &p.reason, nodes: &p.nodes });
+    } else {
+        match placement.verdict {
+            Verdict::Existing => output::line_out(&format!(
+                "{}: already logged in on node {}, {}; a login would return that session",
+                placement.alias, placement.node, placement.state
+            )),
+            Verdict::Placed | Verdict::WouldPlace => output::line_out(&format!(
+                "{}: would ring {} on node {} as agent {}",
+                placement.alias, placement.extension, placement.node, placement.agent
+            )),
+            Verdict::Refused => output::complain(&refusal(&placement)),
+        }
+        show_candidates(&placement);
+    }
+    Ok(if placement.verdict == Verdict::Refused { FAILED } else { DONE })
+}

@@ -1,0 +1,144 @@
+//! `evenring login`: asks Redis to place a login, shows the choice, and on request waits until the phone has answered.
+//! Owns the waiting and the wording. Must never choose a node: `registry/scripts/place.lua` does.
+
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::StreamExt;
+use serde::Serialize;
+
+use super::{CliError, DONE, FAILED, WhoArgs, output};
+use crate::config::Settings;
+use crate::daemon::new_session;
+use crate::ids::SessionId;
+use crate::registry::view::{Placement, SessionRow, Verdict, Which};
+use crate::registry::{Registry, RegistryError};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  evenring login cc100x --agent 7 --campaign sales --wait\n  evenring login cc100 --json")]
+pub(super) struct LoginArgs {
+    #[command(flatten)]
+    who: WhoArgs,
+    /// Waits until the phone has answered, or it is clear that it will not.
+    #[arg(long)]
+    wait: bool,
+}
+
+/// How often the session is looked at when no news came.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    session: Option<String>,
+    node: &'a str,
+    state: &'a str,
+    reason: &'a str,
+    nodes: &'a [crate::registry::view::Candidate],
+}
+
+pub(super) async fn run(registry: &mut Registry, settings: &Settings, args: &LoginArgs) -> Result<u8, CliError> {
+    let placement = registry.place(&args.who.request(), new_session()).await?;
+    let (mut node, mut state, mut reason) =
+        (placement.node.clone(), placement.state.clone(), placement.reason.clone());
+    if !args.who.json {
+        announce(&placement);
+    }
+    if args.wait
+        && placement.verdict != Verdict::Refused
+        && let Some(session) = placement.session
+    {
+        let last = wait(registry, settings, session, args.who.json).await?;
+        (node, state, reason) = match last {
+            Some(row) => (row.node, row.state, row.reason),
+            None => (node, "failed".to_owned(), "forgotten-by-redis".to_owned()),
+        };
+    }
+    if args.who.json {
+        let session = placement.session.map(|id| id.to_string());
+        output::json(&Answer { session, node: &node, state: &state, reason: &reason, nodes: &placement.nodes });
+    }
+    let good = match placement.verdict {
+        Verdict::Refused | Verdict::WouldPlace => false,
+        Verdict::Placed | Verdict::Existing => !args.wait || state == "live",
+    };
+    Ok(if good { DONE } else { FAILED })
+}
+
+fn announce(placement: &Placement) {
+    let Placement { alias, node, extension, agent, .. } = placement;
+    let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
+    match placement.verdict {
+        Verdict::Placed => output::line_out(&format!("{alias}: {extension} on node {node} (session {session}, agent {agent})")),
+        Verdict::Existing => output::line_out(&format!(
+            "{alias}: already logged in: {extension} on node {node}, {} (session {session}, agent {agent})",
+            placement.state
+        )),
+        Verdict::Refused | Verdict::WouldPlace => output::complain(&refusal(placement)),
+    }
+    show_candidates(placement);
+}
+
+/// Why nobody rings, in words that say what to do.
+pub(super) fn refusal(placement: &Placement) -> String {
+    let alias = &placement.alias;
+    let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
+    match placement.reason.as_str() {
+        "unknown-alias" => format!(
+            "{alias}: no node knows such a phone, and it is no explicit alias; check the spelling, `evenring phones` and \
+             `evenring alias list`"
+        ),
+        "no-node" => format!("{alias}: no node has ever registered with this Redis; start `evenring run` on one, and check redis.namespace"),
+        "empty-alias" => format!("{alias}: this explicit alias names no phone; see `evenring alias list`"),
+        "no-eligible-node" => format!("{alias}: no node can ring this phone now; the reasons:"),
+        "in-use" => format!(
+            "{alias}: agent {} is logged in there (session {session} on node {}); log that one out first",
+            placement.agent, placement.node
+        ),
+        other => format!("{alias}: refused: {other}"),
+    }
+}
+
+/// The loads that led to the choice.
+pub(super) fn show_candidates(placement: &Placement) {
+    if placement.nodes.is_empty() {
+        return;
+    }
+    let mut table = output::table(&["NODE", "LOAD", "ELIGIBLE"]);
+    for candidate in &placement.nodes {
+        let chosen = if candidate.eligible && candidate.name == placement.node { "yes, chosen" } else { "yes" };
+        let eligible = if candidate.eligible { chosen } else { &candidate.why };
+        table.add_row([candidate.name.clone(), output::load(candidate.load), eligible.to_owned()]);
+    }
+    output::print_table(&table);
+}
+
+/// Waits until the session is live or over. `None`: Redis has lost it.
+async fn wait(
+    registry: &mut Registry,
+    settings: &Settings,
+    session: SessionId,
+    quiet: bool,
+) -> Result<Option<SessionRow>, RegistryError> {
+    let mut news = registry.subscribe_session(session).await?.into_on_message();
+    let most = settings.ring.timeout * settings.placement.tries + settings.placement.lease * 2 + Duration::from_secs(10);
+    let look = async {
+        let mut shown = String::new();
+        loop {
+            let Some(row) = registry.sessions(Which::One(session)).await?.pop() else { return Ok(None) };
+            let now = if row.reason.is_empty() { format!("{} on {}", row.state, row.node) } else { format!("{}: {}", row.state, row.reason) };
+            if !quiet && now != shown {
+                output::line_out(&now);
+            }
+            shown = now;
+            if row.is_over() || row.state == "live" {
+                return Ok(Some(row));
+            }
+            // News that got lost do no harm: look again after a while.
+            let _ = tokio::time::timeout(LOOK_AGAIN, news.next()).await;
+        }
+    };
+    match tokio::time::timeout(most, look).await {
+        Ok(result) => result,
+        Err(_) => Ok(None),
+    }
+}

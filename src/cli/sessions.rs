@@ -1,0 +1,49 @@
+//! `evenring sessions`: who is logged in where. Owns the table and the shape of the JSON. Must never change one.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{CliError, DONE, output};
+use crate::registry::Registry;
+use crate::registry::view::{SessionRow, Which};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  evenring sessions\n  evenring sessions --all --json | jq '.sessions[] | select(.state == \"failed\")'")]
+pub(super) struct SessionsArgs {
+    /// Also those that ended a short time ago (placement.session_keep).
+    #[arg(long)]
+    all: bool,
+    /// One JSON document instead of a table. `since` is in ms since 1970 on Redis's clock.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    sessions: &'a [SessionRow],
+}
+
+pub(super) async fn run(registry: &mut Registry, args: &SessionsArgs) -> Result<u8, CliError> {
+    let which = if args.all { Which::All } else { Which::Open };
+    let sessions = registry.sessions(which).await?;
+    if args.json {
+        output::json(&Answer { sessions: &sessions });
+        return Ok(DONE);
+    }
+    if sessions.is_empty() {
+        output::line_out("Nobody is logged in.");
+        return Ok(DONE);
+    }
+    let now = registry.now_ms().await?;
+    let mut table = output::table(&["SESSION", "ALIAS", "EXTENSION", "AGENT", "CAMPAIGN", "NODE", "STATE", "CLASS", "FOR", "REASON"]);
+    for session in &sessions {
+        let mut row = comfy_table::Row::from([&session.id, &session.alias, &session.extension, &session.agent, &session.campaign, &session.node]);
+        row.add_cell(output::state(&session.state));
+        row.add_cell(if session.remote { "remote" } else { "local" }.into());
+        row.add_cell(output::age(now.saturating_sub(session.since)).into());
+        row.add_cell(session.reason.as_str().into());
+        table.add_row(row);
+    }
+    output::print_table(&table);
+    Ok(DONE)
+}

@@ -1,0 +1,47 @@
+//! `evenring status`: all nodes. Owns the table and the shape of the JSON. Must never compute what the scripts can.
+
+use serde::Serialize;
+
+use super::{CliError, DONE, output};
+use crate::registry::Registry;
+use crate::registry::view::NodeRow;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    nodes: &'a [NodeRow],
+}
+
+pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliError> {
+    let nodes = registry.nodes().await?;
+    if json {
+        output::json(&Answer { nodes: &nodes });
+        return Ok(DONE);
+    }
+    if nodes.is_empty() {
+        output::line_out("No node has registered yet. Start `evenring run` on one.");
+        return Ok(DONE);
+    }
+    let heads = ["NODE", "STATE", "AGENTS", "REMOTE", "LOAD", "WEIGHT", "MAX", "PHONES", "CHANNELS", "LEASE", "GENERATION"];
+    let mut table = output::table(&heads);
+    for node in &nodes {
+        let max = node.max_agents.map_or_else(|| "-".to_owned(), |most| most.to_string());
+        let mut row = comfy_table::Row::from([node.name.clone()]);
+        row.add_cell(output::state(&node.state));
+        for cell in [
+            node.agents.to_string(),
+            node.remote.to_string(),
+            output::load(node.load),
+            node.weight.to_string(),
+            max,
+            node.registrations.to_string(),
+            node.channels.to_string(),
+            format!("{} ms", node.lease_ms),
+            node.generation.clone(),
+        ] {
+            row.add_cell(cell.into());
+        }
+        table.add_row(row);
+    }
+    output::print_table(&table);
+    Ok(DONE)
+}

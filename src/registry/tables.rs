@@ -1,0 +1,75 @@
+//! Plain reads and the operators' own tables: aliases, phones. Owns those keys. Must never need a script: each of
+//! these is one command, or a read that may be a little old.
+
+use std::collections::BTreeMap;
+
+use super::view::{AliasRow, PhoneRow};
+use super::{Registry, RegistryError};
+use crate::ids::{Alias, Extension, NodeName};
+
+impl Registry {
+    /// Redis's clock, in ms since 1970.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn now_ms(&mut self) -> Result<u64, RegistryError> {
+        let (s, us): (u64, u64) = self.connector.command(&redis::cmd("TIME")).await?;
+        Ok(s * 1000 + us / 1000)
+    }
+
+    /// The phones that nodes have reported, by extension and node.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn phone_list(&mut self, only: Option<&Extension>) -> Result<Vec<PhoneRow>, RegistryError> {
+        let ns = self.namespace.clone();
+        let mut rows = Vec::new();
+        for node in self.nodes().await? {
+            let states: BTreeMap<String, String> = self.hash(&format!("{ns}:phones:{}", node.name)).await?;
+            let mut contacts: BTreeMap<String, String> = self.hash(&format!("{ns}:contacts:{}", node.name)).await?;
+            for (extension, state) in states {
+                if only.is_some_and(|only| only.as_str() != extension) {
+                    continue;
+                }
+                let contact = contacts.remove(&extension).and_then(|text| serde_json::from_str(&text).ok());
+                rows.push(PhoneRow { extension, node: node.name.clone(), state, contact });
+            }
+        }
+        rows.sort_by(|a, b| (&a.extension, &a.node).cmp(&(&b.extension, &b.node)));
+        Ok(rows)
+    }
+
+    /// All explicit aliases.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn aliases(&mut self) -> Result<Vec<AliasRow>, RegistryError> {
+        let key = format!("{}:aliases", self.namespace);
+        let table: BTreeMap<String, String> = self.hash(&key).await?;
+        let row = |(alias, list): (String, String)| AliasRow { alias, phones: list.split(',').map(str::to_owned).collect() };
+        Ok(table.into_iter().map(row).collect())
+    }
+
+    /// Makes or replaces an explicit alias.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn set_alias(&mut self, alias: &Alias, phones: &[(Extension, NodeName)]) -> Result<(), RegistryError> {
+        let list = phones.iter().map(|(extension, node)| format!("{extension}@{node}")).collect::<Vec<_>>().join(",");
+        let key = format!("{}:aliases", self.namespace);
+        self.connector.command(redis::cmd("HSET").arg(key).arg(alias.as_str()).arg(list)).await
+    }
+
+    /// Forgets an explicit alias; whether there was one.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn remove_alias(&mut self, alias: &Alias) -> Result<bool, RegistryError> {
+        let key = format!("{}:aliases", self.namespace);
+        self.connector.command(redis::cmd("HDEL").arg(key).arg(alias.as_str())).await
+    }
+
+    async fn hash(&mut self, key: &str) -> Result<BTreeMap<String, String>, RegistryError> {
+        self.connector.command(redis::cmd("HGETALL").arg(key)).await
+    }
+}
