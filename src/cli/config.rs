@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::config::{Settings, process_env};
+use crate::config::{ConfigError, Settings, process_env};
 
 /// All is well.
 pub const EXIT_OK: u8 = 0;
@@ -15,8 +15,8 @@ pub const EXIT_BAD_SETTINGS: u8 = 2;
 /// Checks the settings at `path` (or the default place) with this process's environment. Prints `ok` and warnings on
 /// stdout, errors on stderr. The exit code is 0, or 2 after an error.
 ///
-/// A machine that only asks Redis needs no login for Asterisk, so a missing one is only noted. A login that was begun
-/// (a name without a secret, a secret file that cannot be read) is an error.
+/// A machine that only asks Redis needs no login for Asterisk, and in a shell systemd's credentials are missing: a
+/// login that is not complete is only noted. A secret file that is named but cannot be used is an error.
 pub fn check(path: Option<&Path>) -> u8 {
     check_to(path, process_env(), &mut io::stdout().lock(), &mut io::stderr().lock()).unwrap_or(EXIT_BAD_SETTINGS)
 }
@@ -37,14 +37,12 @@ fn check_to(
         Ok(settings) => settings,
         Err(error) => return refuse(err, &error),
     };
-    let contacts = settings.contacts_login();
-    if let Err(error) = &contacts {
-        return refuse(err, error);
+    let problems = settings.ami.secret_problems();
+    if !problems.is_empty() {
+        return refuse(err, &ConfigError { problems });
     }
-    match settings.require_ami() {
-        Ok(_) => {}
-        Err(error) if settings.ami.has_username() => return refuse(err, &error),
-        Err(error) => writeln!(out, "note: `evenring run` will not start with these settings: {error}")?,
+    for error in [settings.require_ami().err(), settings.contacts_login().err()].into_iter().flatten() {
+        writeln!(out, "note: `evenring run` needs more than these settings: {error}")?;
     }
     for warning in settings.warnings() {
         writeln!(out, "warning: {warning}")?;
@@ -68,7 +66,7 @@ fn dump_to(
     }
 }
 
-fn refuse(err: &mut impl Write, error: &crate::config::ConfigError) -> io::Result<u8> {
+fn refuse(err: &mut impl Write, error: &ConfigError) -> io::Result<u8> {
     for problem in &error.problems {
         writeln!(err, "error: {problem}")?;
     }
@@ -95,9 +93,13 @@ mod tests {
     #[test]
     fn settings_are_checked() {
         check("ami.username = \"u\"\nami.secret = \"hunter2\"", EXIT_OK, "ok\n", "");
-        check("", EXIT_OK, "note: `evenring run` will not start with these settings: ami.username is not set", "");
-        check("ami.username = \"u\"", EXIT_BAD_SETTINGS, "", "error: ami.username is set, but no secret");
-        check("ami.contacts.username = \"u\"", EXIT_BAD_SETTINGS, "", "error: ami.contacts.username is set, but no");
+        let note = "note: `evenring run` needs more than these settings: ";
+        check("", EXIT_OK, &format!("{note}ami.username is not set"), "");
+        check("ami.username = \"u\"", EXIT_OK, &format!("{note}ami.username is set, but no secret"), "");
+        let contacts = "ami.username = \"u\"\nami.secret = \"x\"\nami.contacts.username = \"c\"";
+        check(contacts, EXIT_OK, &format!("{note}ami.contacts.username is set, but no secret"), "");
+        let unreadable = "ami.contacts.secret_file = \"/nonexistent/secret\"";
+        check(unreadable, EXIT_BAD_SETTINGS, "", "error: ami.contacts.secret_file in ");
         check("ring.dial = \"PJSIP/1\"\nami.username = \"u\"\nami.secret = \"x\"", EXIT_OK, "warning: ring.dial", "");
         check("node.weigth = 1", EXIT_BAD_SETTINGS, "", "error: unknown key node.weigth in ");
     }

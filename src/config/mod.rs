@@ -97,9 +97,9 @@ pub struct AmiSettings {
 }
 
 impl AmiSettings {
-    /// Whether a manager user was named, so that [`Settings::require_ami`] is meant to work.
-    pub fn has_username(&self) -> bool {
-        self.user.username.is_some()
+    /// Secret files and credentials that are named but cannot be used. Only who needs the login fails by them.
+    pub fn secret_problems(&self) -> Vec<String> {
+        [&self.user, &self.contacts_user].into_iter().filter_map(|user| user.secret.as_ref().err().cloned()).collect()
     }
 }
 

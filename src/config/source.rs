@@ -188,7 +188,7 @@ impl Reader {
     pub(super) fn place(&self, layer: &Layer) -> String {
         match layer {
             Layer::File => self.file_name.clone(),
-            Layer::Env(name) => format!("the environment variable {name}"),
+            Layer::Env(name) => format!("the environment variable {}", name.escape_debug()),
         }
     }
 
