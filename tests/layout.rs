@@ -24,8 +24,24 @@ const PURE: &[&str] = &["ami", "node"];
 
 /// What no file of a pure room may name, comments included.
 const IMPURE: &[&str] = &[
-    "tokio", "tokio_util", "redis", "axum", "tracing", "rand", "getrandom", "std::net", "std::fs", "std::io", "std::env",
-    "std::process", "std::thread", "std::{", "Instant::now", "SystemTime::now", "println!", "eprintln!",
+    "tokio",
+    "tokio_util",
+    "redis",
+    "axum",
+    "tracing",
+    "rand",
+    "getrandom",
+    "std::net",
+    "std::fs",
+    "std::io",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "std::{",
+    "Instant::now",
+    "SystemTime::now",
+    "println!",
+    "eprintln!",
 ];
 
 /// What may lie at the top of the repository, besides files with a leading dot and licences.
@@ -166,7 +182,11 @@ fn each_rule_sees_what_breaks_it() {
     check("main.rs", "//! A.\nuse evenring::{cli, daemon};", &[]);
     check("daemon/mod.rs", "//! A.\nuse crate::node::X; use tokio::net; use mycrate::cli;", &[]);
     for word in IMPURE {
-        check("node/a.rs", &format!("//! A.\n// {word} x"), &[&format!("node/a.rs names {word}, but the room node is pure")]);
+        check(
+            "node/a.rs",
+            &format!("//! A.\n// {word} x"),
+            &[&format!("node/a.rs names {word}, but the room node is pure")],
+        );
     }
     check("ami/a.rs", "//! A random bit, in redistribution: std::fsx.", &[]);
 }

@@ -12,7 +12,9 @@ use crate::registry::Registry;
 use crate::registry::view::AliasRow;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  evenring alias set desk7 cc100@tel-1 cc200@tel-2\n  evenring alias list --json\n  evenring alias remove desk7")]
+#[command(
+    after_help = "Examples:\n  evenring alias set desk7 cc100@tel-1 cc200@tel-2\n  evenring alias list --json\n  evenring alias remove desk7"
+)]
 pub(super) struct AliasArgs {
     #[command(subcommand)]
     what: What,
@@ -50,7 +52,10 @@ impl FromStr for PhoneAt {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (extension, node) = text.split_once('@').ok_or("write EXTENSION@NODE, for example cc100@tel-1")?;
-        Ok(Self(extension.parse().map_err(|e: crate::ids::IdError| e.to_string())?, node.parse().map_err(|e: crate::ids::IdError| e.to_string())?))
+        Ok(Self(
+            extension.parse().map_err(|e: crate::ids::IdError| e.to_string())?,
+            node.parse().map_err(|e: crate::ids::IdError| e.to_string())?,
+        ))
     }
 }
 
@@ -77,7 +82,8 @@ pub(super) async fn run(registry: &mut Registry, args: &AliasArgs) -> Result<u8,
             Ok(DONE)
         }
         What::Set { alias, phones } => {
-            let phones = phones.iter().map(|PhoneAt(extension, node)| (extension.clone(), node.clone())).collect::<Vec<_>>();
+            let phones =
+                phones.iter().map(|PhoneAt(extension, node)| (extension.clone(), node.clone())).collect::<Vec<_>>();
             registry.set_alias(alias, &phones).await?;
             output::line_out(&format!("{alias}: {} phones", phones.len()));
             Ok(DONE)

@@ -8,22 +8,22 @@ use std::path::Path;
 use crate::config::{ConfigError, Settings, process_env};
 
 /// All is well.
-pub const EXIT_OK: u8 = 0;
+pub(super) const EXIT_OK: u8 = 0;
 /// The settings are wrong, or could not be printed.
-pub const EXIT_BAD_SETTINGS: u8 = 2;
+pub(super) const EXIT_BAD_SETTINGS: u8 = 2;
 
 /// Checks the settings at `path` (or the default place) with this process's environment. Prints `ok` and warnings on
 /// stdout, errors on stderr. The exit code is 0, or 2 after an error.
 ///
 /// A machine that only asks Redis needs no login for Asterisk, and in a shell systemd's credentials are missing: a
 /// login that is not complete is only noted. A secret file that is named but cannot be used is an error.
-pub fn check(path: Option<&Path>) -> u8 {
+pub(super) fn check(path: Option<&Path>) -> u8 {
     check_to(path, process_env(), &mut io::stdout().lock(), &mut io::stderr().lock()).unwrap_or(EXIT_BAD_SETTINGS)
 }
 
 /// Prints all settings in force on stdout, as a settings file with masked secrets. The exit code is 0, or 2 after an
 /// error, which stands on stderr.
-pub fn dump(path: Option<&Path>) -> u8 {
+pub(super) fn dump(path: Option<&Path>) -> u8 {
     dump_to(path, process_env(), &mut io::stdout().lock(), &mut io::stderr().lock()).unwrap_or(EXIT_BAD_SETTINGS)
 }
 

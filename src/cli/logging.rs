@@ -18,11 +18,11 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 use crate::config::{LogFormat, LogSettings, check_filter};
 
 /// The environment variable whose filter replaces `log.filter`.
-pub const FILTER_VARIABLE: &str = "EVENRING_LOG";
+pub(super) const FILTER_VARIABLE: &str = "EVENRING_LOG";
 
 /// The log could not be set up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LoggingError {
+pub(super) enum LoggingError {
     /// The filter of the environment is none.
     #[error("the environment variable {FILTER_VARIABLE}: {0}")]
     Filter(String),
@@ -55,7 +55,7 @@ enum Stderr {
 ///
 /// # Errors
 /// If the filter in `EVENRING_LOG` is none, or logging was set up before.
-pub fn init(log: &LogSettings) -> Result<(), LoggingError> {
+pub(super) fn init(log: &LogSettings) -> Result<(), LoggingError> {
     let own = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
     let filter = filter(own.as_deref(), &log.filter)?;
     let output = output(log.format, stderr());

@@ -15,7 +15,9 @@ use crate::registry::view::{Placement, SessionRow, Verdict, Which};
 use crate::registry::{Registry, RegistryError};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  evenring login cc100x --agent 7 --campaign sales --wait\n  evenring login cc100 --json")]
+#[command(
+    after_help = "Examples:\n  evenring login cc100x --agent 7 --campaign sales --wait\n  evenring login cc100 --json"
+)]
 pub(super) struct LoginArgs {
     #[command(flatten)]
     who: WhoArgs,
@@ -38,8 +40,7 @@ struct Answer<'a> {
 
 pub(super) async fn run(registry: &mut Registry, settings: &Settings, args: &LoginArgs) -> Result<u8, CliError> {
     let placement = registry.place(&args.who.request(), new_session()).await?;
-    let (mut node, mut state, mut reason) =
-        (placement.node.clone(), placement.state.clone(), placement.reason.clone());
+    let (mut node, mut state, mut reason) = (placement.node.clone(), placement.state.clone(), placement.reason.clone());
     if !args.who.json {
         announce(&placement);
     }
@@ -68,7 +69,9 @@ fn announce(placement: &Placement) {
     let Placement { alias, node, extension, agent, .. } = placement;
     let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
     match placement.verdict {
-        Verdict::Placed => output::line_out(&format!("{alias}: {extension} on node {node} (session {session}, agent {agent})")),
+        Verdict::Placed => {
+            output::line_out(&format!("{alias}: {extension} on node {node} (session {session}, agent {agent})"))
+        }
         Verdict::Existing => output::line_out(&format!(
             "{alias}: already logged in: {extension} on node {node}, {} (session {session}, agent {agent})",
             placement.state
@@ -87,7 +90,9 @@ pub(super) fn refusal(placement: &Placement) -> String {
             "{alias}: no node knows such a phone, and it is no explicit alias; check the spelling, `evenring phones` and \
              `evenring alias list`"
         ),
-        "no-node" => format!("{alias}: no node has ever registered with this Redis; start `evenring run` on one, and check redis.namespace"),
+        "no-node" => format!(
+            "{alias}: no node has ever registered with this Redis; start `evenring run` on one, and check redis.namespace"
+        ),
         "empty-alias" => format!("{alias}: this explicit alias names no phone; see `evenring alias list`"),
         "no-eligible-node" => format!("{alias}: no node can ring this phone now; the reasons:"),
         "in-use" => format!(
@@ -120,12 +125,17 @@ async fn wait(
     quiet: bool,
 ) -> Result<Option<SessionRow>, RegistryError> {
     let mut news = registry.subscribe_session(session).await?.into_on_message();
-    let most = settings.ring.timeout * settings.placement.tries + settings.placement.lease * 2 + Duration::from_secs(10);
+    let most =
+        settings.ring.timeout * settings.placement.tries + settings.placement.lease * 2 + Duration::from_secs(10);
     let look = async {
         let mut shown = String::new();
         loop {
             let Some(row) = registry.sessions(Which::One(session)).await?.pop() else { return Ok(None) };
-            let now = if row.reason.is_empty() { format!("{} on {}", row.state, row.node) } else { format!("{}: {}", row.state, row.reason) };
+            let now = if row.reason.is_empty() {
+                format!("{} on {}", row.state, row.node)
+            } else {
+                format!("{}: {}", row.state, row.reason)
+            };
             if !quiet && now != shown {
                 output::line_out(&now);
             }

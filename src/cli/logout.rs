@@ -13,7 +13,9 @@ use crate::registry::view::Which;
 use crate::registry::{LoggedOut, Registry, RegistryError};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  evenring logout cc100x\n  evenring logout 7 --json      (an agent's id does as well)")]
+#[command(
+    after_help = "Examples:\n  evenring logout cc100x\n  evenring logout 7 --json      (an agent's id does as well)"
+)]
 pub(super) struct LogoutArgs {
     /// The alias, the extension, the agent or the session.
     who: Alias,
@@ -46,7 +48,12 @@ pub(super) async fn run(registry: &mut Registry, args: &LogoutArgs) -> Result<u8
     };
     let over = state == "ended" || state == "failed";
     if args.json {
-        output::json(&Answer { session: session.map(|id| id.to_string()), node: &node, state: &state, reason: &reason });
+        output::json(&Answer {
+            session: session.map(|id| id.to_string()),
+            node: &node,
+            state: &state,
+            reason: &reason,
+        });
     } else if session.is_none() {
         output::complain(&format!("{who} is not logged in; see `evenring sessions`"));
     } else if over {

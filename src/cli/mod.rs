@@ -5,8 +5,8 @@
 mod alias;
 mod config;
 mod explain;
-mod login;
 mod logging;
+mod login;
 mod logout;
 mod output;
 mod phones;
@@ -27,7 +27,10 @@ use crate::registry::{LoginRequest, Registry, RegistryError};
 
 /// Evenly spreads agents over the Asterisk nodes of a call centre, at login.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = "\
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "\
 Exit codes: 0 done (login --wait: live), 1 failed or refused, 2 wrong usage or configuration, 3 Redis cannot be used.
 
 Examples:
@@ -36,7 +39,8 @@ Examples:
   evenring explain cc100x                        where would it ring, and why not elsewhere
   evenring status                                all nodes
   evenring sessions --json                       all sessions, for programs
-  evenring logout cc100x                         hang up and log out")]
+  evenring logout cc100x                         hang up and log out"
+)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -136,6 +140,8 @@ enum CliError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    #[error(transparent)]
+    Logging(#[from] logging::LoggingError),
     #[error("the runtime cannot start: {0}")]
     Runtime(std::io::Error),
 }
@@ -143,7 +149,7 @@ enum CliError {
 impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Daemon(DaemonError::Config(_)) => USAGE,
+            Self::Config(_) | Self::Logging(_) | Self::Daemon(DaemonError::Config(_)) => USAGE,
             Self::Registry(error) | Self::Daemon(DaemonError::Registry(error)) => match error {
                 RegistryError::Settings(_) => USAGE,
                 error if error.is_outage() => NO_REDIS,

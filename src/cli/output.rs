@@ -16,7 +16,11 @@ pub(super) fn colours() -> bool {
 pub(super) fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(heads.iter().map(|head| if colours() { Cell::new(head).add_attribute(Attribute::Bold) } else { Cell::new(head) }));
+    table.set_header(
+        heads
+            .iter()
+            .map(|head| if colours() { Cell::new(head).add_attribute(Attribute::Bold) } else { Cell::new(head) }),
+    );
     table
 }
 

@@ -31,7 +31,9 @@ pub(super) async fn run(registry: &mut Registry, args: &PhonesArgs) -> Result<u8
         return Ok(DONE);
     }
     if phones.is_empty() {
-        output::line_out("No node knows such a phone. Nodes report theirs when their Asterisk has booted: see `evenring status`.");
+        output::line_out(
+            "No node knows such a phone. Nodes report theirs when their Asterisk has booted: see `evenring status`.",
+        );
         return Ok(DONE);
     }
     let mut table = output::table(&["EXTENSION", "NODE", "STATE", "CONTACT"]);

@@ -7,7 +7,7 @@ use super::{CliError, DONE, logging};
 use crate::config::Settings;
 
 pub(super) async fn run(settings: Settings) -> Result<u8, CliError> {
-    logging::init(&settings.log);
+    logging::init(&settings.log)?;
     for warning in settings.warnings() {
         warn!(reason = warning, "configuration");
     }

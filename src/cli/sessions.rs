@@ -8,7 +8,9 @@ use crate::registry::Registry;
 use crate::registry::view::{SessionRow, Which};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  evenring sessions\n  evenring sessions --all --json | jq '.sessions[] | select(.state == \"failed\")'")]
+#[command(
+    after_help = "Examples:\n  evenring sessions\n  evenring sessions --all --json | jq '.sessions[] | select(.state == \"failed\")'"
+)]
 pub(super) struct SessionsArgs {
     /// Also those that ended a short time ago (placement.session_keep).
     #[arg(long)]
@@ -35,9 +37,27 @@ pub(super) async fn run(registry: &mut Registry, args: &SessionsArgs) -> Result<
         return Ok(DONE);
     }
     let now = registry.now_ms().await?;
-    let mut table = output::table(&["SESSION", "ALIAS", "EXTENSION", "AGENT", "CAMPAIGN", "NODE", "STATE", "CLASS", "FOR", "REASON"]);
+    let mut table = output::table(&[
+        "SESSION",
+        "ALIAS",
+        "EXTENSION",
+        "AGENT",
+        "CAMPAIGN",
+        "NODE",
+        "STATE",
+        "CLASS",
+        "FOR",
+        "REASON",
+    ]);
     for session in &sessions {
-        let mut row = comfy_table::Row::from([&session.id, &session.alias, &session.extension, &session.agent, &session.campaign, &session.node]);
+        let mut row = comfy_table::Row::from([
+            &session.id,
+            &session.alias,
+            &session.extension,
+            &session.agent,
+            &session.campaign,
+            &session.node,
+        ]);
         row.add_cell(output::state(&session.state));
         row.add_cell(if session.remote { "remote" } else { "local" }.into());
         row.add_cell(output::age(now.saturating_sub(session.since)).into());

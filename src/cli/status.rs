@@ -21,7 +21,8 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         output::line_out("No node has registered yet. Start `evenring run` on one.");
         return Ok(DONE);
     }
-    let heads = ["NODE", "STATE", "AGENTS", "REMOTE", "LOAD", "WEIGHT", "MAX", "PHONES", "CHANNELS", "LEASE", "GENERATION"];
+    let heads =
+        ["NODE", "STATE", "AGENTS", "REMOTE", "LOAD", "WEIGHT", "MAX", "PHONES", "CHANNELS", "LEASE", "GENERATION"];
     let mut table = output::table(&heads);
     for node in &nodes {
         let max = node.max_agents.map_or_else(|| "-".to_owned(), |most| most.to_string());

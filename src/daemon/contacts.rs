@@ -103,7 +103,8 @@ impl Contacts {
 
 fn read(message: &crate::ami::frame::Message) -> Option<(String, String)> {
     let contact = Contact::parse(message).ok()??;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).take(200).collect::<String>();
+    let text =
+        |bytes: &[u8]| String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).take(200).collect::<String>();
     let (uri, user_agent) = (text(contact.uri), text(contact.user_agent));
     let details = Details {
         uri: &uri,

@@ -127,7 +127,8 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let node = Node::new(name.clone(), generation, settings.ring.clone(), clock.now());
     let mouths = node_loop::Mouths { ami: to_ami, batches, open };
     let ears = node_loop::Ears { ami: from_ami, orders, done, stop };
-    let result = node_loop::NodeLoop::new(name.clone(), node, clock, mouths).run(ears, settings.placement.heartbeat).await;
+    let result =
+        node_loop::NodeLoop::new(name.clone(), node, clock, mouths).run(ears, settings.placement.heartbeat).await;
     tasks.shutdown().await;
     match &result {
         Ok(()) => info!(node = %name, "stopped"),

@@ -381,7 +381,9 @@ impl NodeLoop {
                     check the manager user's write classes (call, reporting)");
             }
             Note::Unreadable(session) => warn!(%node, %session, "a channel of ours without its variables: left alone"),
-            Note::GivenUp { sessions } => warn!(%node, sessions, reason = "node-lost", "Asterisk is gone: giving up its sessions"),
+            Note::GivenUp { sessions } => {
+                warn!(%node, sessions, reason = "node-lost", "Asterisk is gone: giving up its sessions")
+            }
             Note::Drift(session, what) => warn!(%node, %session, what, "drift mended"),
             Note::HangUpFailed(session, reason) => warn!(%node, %session, reason, "hang-up failed"),
             Note::Unbuildable(session, reason) => {

@@ -115,7 +115,9 @@ impl Orders {
             }
             Order::HangUp(session) => info!(%node, %session, "order to hang up"),
             Order::Moved(session, result) => info!(%node, %session, result, "order not for now: placed again"),
-            Order::Expired(session) => warn!(%node, %session, reason = "order-expired", "order was too old: rings nobody"),
+            Order::Expired(session) => {
+                warn!(%node, %session, reason = "order-expired", "order was too old: rings nobody")
+            }
             Order::Stale(session) => debug!(%node, session, "order was done already"),
         }
     }
@@ -131,7 +133,9 @@ impl Orders {
                     let placement = self.registry.place(&request, session_of_message(&message.id)).await?;
                     let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
                     match placement.verdict {
-                        Verdict::Refused => warn!(%node, alias = %request.alias, reason = placement.reason, "login refused"),
+                        Verdict::Refused => {
+                            warn!(%node, alias = %request.alias, reason = placement.reason, "login refused")
+                        }
                         Verdict::Placed | Verdict::Existing | Verdict::WouldPlace => {
                             info!(%node, session, alias = %request.alias, chosen = placement.node, "login from the inbox");
                         }

@@ -515,11 +515,8 @@ impl Node {
             }
             None => {
                 let was_live = books.contains(&(id, BookedState::Live));
-                let outcome = if was_live {
-                    Outcome::Ended(Reason::HungUp)
-                } else {
-                    Outcome::Failed(Reason::OutcomeUnknown)
-                };
+                let outcome =
+                    if was_live { Outcome::Ended(Reason::HungUp) } else { Outcome::Failed(Reason::OutcomeUnknown) };
                 ("Asterisk has no such channel: ended", Some(Effect::Report(id, None, outcome)))
             }
         };

@@ -9,14 +9,8 @@ use crate::ids::{Campaign, ChannelId, NodeName, SessionId, Technology};
 use crate::node::session::{Class, Login};
 
 /// Channel variables by which a later daemon knows whose channel it is.
-pub const VARIABLES: [&str; 6] = [
-    "EVENRING_ALIAS",
-    "EVENRING_EXTENSION",
-    "EVENRING_AGENT",
-    "EVENRING_CAMPAIGN",
-    "EVENRING_CLASS",
-    "EVENRING_TRY",
-];
+pub const VARIABLES: [&str; 6] =
+    ["EVENRING_ALIAS", "EVENRING_EXTENSION", "EVENRING_AGENT", "EVENRING_CAMPAIGN", "EVENRING_CLASS", "EVENRING_TRY"];
 
 /// Builds the Originate of one login.
 ///

@@ -103,7 +103,8 @@ impl Connector {
                 let root = std::fs::read(path)
                     .map_err(|error| RegistryError::Settings(format!("{} cannot be read: {error}", path.display())))?;
                 let none: Option<ClientTlsConfig> = None;
-                Client::build_with_tls(info, TlsCertificates { client_tls: none, root_cert: Some(root) }).map_err(bad)?
+                Client::build_with_tls(info, TlsCertificates { client_tls: none, root_cert: Some(root) })
+                    .map_err(bad)?
             }
         };
         let config = AsyncConnectionConfig::new()

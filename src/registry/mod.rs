@@ -354,7 +354,8 @@ impl Registry {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(ms(LEAVE_GRACE));
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
         };
-        let reply: (String, Option<Vec<Vec<String>>>) = tagged2(&mut self.connector, &self.scripts.leave, build).await?;
+        let reply: (String, Option<Vec<Vec<String>>>) =
+            tagged2(&mut self.connector, &self.scripts.leave, build).await?;
         fence(&reply.0)?;
         Ok(reply.1.unwrap_or_default().len())
     }

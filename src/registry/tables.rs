@@ -46,7 +46,8 @@ impl Registry {
     pub async fn aliases(&mut self) -> Result<Vec<AliasRow>, RegistryError> {
         let key = format!("{}:aliases", self.namespace);
         let table: BTreeMap<String, String> = self.hash(&key).await?;
-        let row = |(alias, list): (String, String)| AliasRow { alias, phones: list.split(',').map(str::to_owned).collect() };
+        let row =
+            |(alias, list): (String, String)| AliasRow { alias, phones: list.split(',').map(str::to_owned).collect() };
         Ok(table.into_iter().map(row).collect())
     }
 
