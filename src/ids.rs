@@ -56,9 +56,8 @@ fn parse_word(what: &'static str, text: &str, limit: usize, dot: bool) -> Result
     }
     let allowed = if dot { WORD } else { QUEUE_WORD };
     for (position, found) in text.chars().enumerate() {
-        let ok = found.is_ascii_alphanumeric()
-            || found == '_'
-            || (position > 0 && (found == '-' || (dot && found == '.')));
+        let ok =
+            found.is_ascii_alphanumeric() || found == '_' || (position > 0 && (found == '-' || (dot && found == '.')));
         if !ok {
             let text = format!("{:?}", text.chars().take(80).collect::<String>());
             return Err(IdError::Character { what, text, found, allowed });
@@ -302,7 +301,9 @@ mod tests {
 
     #[test]
     fn hostile_text_is_refused_and_shown_escaped() {
-        for text in ["cc100\r\nAction: Originate", "cc100,cc101", "a b", "é", "-x", ".x", "{evenring}", "a/b", "a;2", "\0"] {
+        for text in
+            ["cc100\r\nAction: Originate", "cc100,cc101", "a b", "é", "-x", ".x", "{evenring}", "a/b", "a;2", "\0"]
+        {
             let error = text.parse::<Alias>().expect_err(text).to_string();
             assert!(!error.bytes().any(|b| b < 0x20), "{error:?} has a control byte");
             assert!(error.contains("the alias"), "{error}");
