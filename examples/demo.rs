@@ -15,7 +15,13 @@ fn main() {
     let phones = Baresip::start(100..130, &lab.sip());
     phones.wait_registered(Duration::from_secs(60));
     for node in lab.nodes() {
-        println!("node {} ({:?}, {}): {} phones registered", node.name(), node.version(), node.address(), node.registered());
+        println!(
+            "node {} ({:?}, {}): {} phones registered",
+            node.name(),
+            node.version(),
+            node.address(),
+            node.registered()
+        );
     }
     if keep {
         println!("ready");

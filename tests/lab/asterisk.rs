@@ -21,6 +21,16 @@ pub enum Version {
     V22,
 }
 
+impl Version {
+    /// The first number of its version.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::V16 => 16,
+            Self::V22 => 22,
+        }
+    }
+}
+
 /// What all nodes of a lab stand on.
 pub(super) struct Ground<'a> {
     /// The folder with the Debian roots.
@@ -86,10 +96,7 @@ impl Node {
         for dir in [&root, &upper, &work] {
             fs::create_dir_all(dir).expect("make a directory of the overlay");
         }
-        let lower = roots.join(match self.version {
-            Version::V16 => "asterisk-16",
-            Version::V22 => "asterisk-22",
-        });
+        let lower = roots.join(format!("asterisk-{}", self.version.number()));
         let (lower, upper, work, root) = (lower.display(), upper.display(), work.display(), root.display());
         run(&format!("mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {root}"));
         run(&format!("mount -t proc proc {root}/proc"));
@@ -98,8 +105,12 @@ impl Node {
     /// Where this root keeps Asterisk's modules, as seen from inside.
     fn modules(&self) -> PathBuf {
         let lib = self.root().join("usr/lib");
-        let below = fs::read_dir(&lib).expect("the root has a /usr/lib").map(|entry| entry.expect("read /usr/lib").path());
-        let found = std::iter::once(lib.clone()).chain(below).map(|path| path.join("asterisk/modules")).find(|path| path.is_dir());
+        let below =
+            fs::read_dir(&lib).expect("the root has a /usr/lib").map(|entry| entry.expect("read /usr/lib").path());
+        let found = std::iter::once(lib.clone())
+            .chain(below)
+            .map(|path| path.join("asterisk/modules"))
+            .find(|path| path.is_dir());
         let found = found.unwrap_or_else(|| panic!("no asterisk/modules below {}", lib.display()));
         Path::new("/").join(found.strip_prefix(self.root()).expect("it is below the root"))
     }
@@ -159,6 +170,11 @@ impl Node {
         act(process.as_mut().unwrap_or_else(|| panic!("Asterisk {} does not run", self.name)))
     }
 
+    /// A folder for what runs on this node beside Asterisk.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn console(&self) -> PathBuf {
         self.dir.join("console.log")
     }
@@ -182,7 +198,8 @@ impl Node {
         // what is left of a killed one
         let _missing = fs::remove_dir_all(&socket);
         fs::create_dir_all(&socket).expect("make /run/asterisk");
-        let console = fs::OpenOptions::new().create(true).append(true).open(self.console()).expect("open the console log");
+        let console =
+            fs::OpenOptions::new().create(true).append(true).open(self.console()).expect("open the console log");
         // `ip` and `chroot` exec, so this one pid is Asterisk's
         let child = Command::new("ip")
             .args(["netns", "exec", &self.namespace(), "chroot"])
@@ -217,7 +234,9 @@ impl Node {
 
     /// SIGTERM, and waits for the end.
     pub fn stop(&self) {
-        let Some(mut process) = self.process.lock().unwrap().take() else { return };
+        let Some(mut process) = self.process.lock().unwrap().take() else {
+            return;
+        };
         signal(&process.0, "TERM");
         wait_exit(&mut process.0, Duration::from_secs(30), &format!("Asterisk {}", self.name));
     }
@@ -273,7 +292,11 @@ impl Node {
     pub fn wait_channels(&self, count: usize, timeout: Duration) {
         wait_for(timeout, || match self.channels() {
             found if found == count => Ok(()),
-            found => Err(format!("{count} channels on node {}; there are {found}: {}", self.name, self.cli("core show channels"))),
+            found => Err(format!(
+                "{count} channels on node {}; there are {found}: {}",
+                self.name,
+                self.cli("core show channels")
+            )),
         });
     }
 
@@ -296,7 +319,8 @@ impl Node {
 
     /// Rings a phone (`PJSIP/cc100`) from the console and, if it answers, lets it wait so many seconds.
     pub fn ring(&self, phone: &str, seconds: u32) {
-        self.cli(&format!("channel originate {phone} application Wait {seconds}"));
+        let text = self.cli(&format!("channel originate {phone} application Wait {seconds}"));
+        assert!(text.trim().is_empty(), "node {} does not ring {phone}: {text}", self.name);
     }
 }
 

@@ -38,9 +38,15 @@ pub struct Baresip {
 #[derive(Debug, Default)]
 struct Seen {
     registered: BTreeMap<String, bool>,
-    invites: BTreeMap<String, usize>,
-    established: BTreeMap<String, usize>,
-    closed: BTreeMap<String, usize>,
+    /// By Call-ID.
+    calls: BTreeMap<String, Call>,
+}
+
+#[derive(Debug, Default)]
+struct Call {
+    account: String,
+    established: bool,
+    closed: bool,
 }
 
 impl Baresip {
@@ -52,8 +58,11 @@ impl Baresip {
         for node in nodes {
             for name in phones.clone().map(|number| format!("cc{number}")) {
                 let password = config::password(&name);
-                writeln!(accounts, "<sip:{name}@{node}>;auth_pass={password};answermode=auto;regint=60;audio_codecs=PCMU")
-                    .expect("a String takes all");
+                writeln!(
+                    accounts,
+                    "<sip:{name}@{node}>;auth_pass={password};answermode=auto;regint=60;audio_codecs=PCMU"
+                )
+                .expect("a String takes all");
             }
         }
         let count = accounts.lines().count();
@@ -71,7 +80,8 @@ impl Baresip {
             .unwrap_or_else(|error| panic!("baresip cannot be started ({error}): run ./dev setup"));
         let process = Process(child);
         let control = wait_for(START, || {
-            TcpStream::connect((HUB, port)).map_err(|error| format!("baresip's control socket ({error}); {}", tail(&log)))
+            TcpStream::connect((HUB, port))
+                .map_err(|error| format!("baresip's control socket ({error}); {}", tail(&log)))
         });
         let seen = Arc::new(Mutex::new(Seen::default()));
         let reader = std::thread::spawn({
@@ -103,19 +113,27 @@ impl Baresip {
         });
     }
 
-    /// How many calls came in, by account (`cc100@10.77.0.11:5060`).
+    /// How many calls came in, by account (`cc100@10.77.0.11`). Each is answered at once.
     pub fn invites(&self) -> BTreeMap<String, usize> {
-        self.seen().invites.clone()
+        self.count(|_| true)
     }
 
-    /// How many of them were answered and set up.
+    /// How many of them were set up.
     pub fn established(&self) -> BTreeMap<String, usize> {
-        self.seen().established.clone()
+        self.count(|call| call.established)
     }
 
-    /// How many ended, for whatever reason.
+    /// How many of them have ended, for whatever reason.
     pub fn closed(&self) -> BTreeMap<String, usize> {
-        self.seen().closed.clone()
+        self.count(|call| call.closed)
+    }
+
+    fn count(&self, wanted: impl Fn(&Call) -> bool) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for call in self.seen().calls.values().filter(|call| wanted(call)) {
+            *counts.entry(call.account.clone()).or_default() += 1;
+        }
+        counts
     }
 
     /// The process id.
@@ -127,7 +145,9 @@ impl Baresip {
     fn command(&self, command: &str) {
         let text = format!("{{\"command\":\"{command}\",\"token\":\"{command}\"}}");
         let frame = format!("{}:{text},", text.len());
-        (&self.control).write_all(frame.as_bytes()).unwrap_or_else(|error| panic!("baresip is gone ({error}); {}", tail(&self.log)));
+        (&self.control)
+            .write_all(frame.as_bytes())
+            .unwrap_or_else(|error| panic!("baresip is gone ({error}); {}", tail(&self.log)));
     }
 }
 
@@ -172,34 +192,36 @@ fn read_all(seen: &Mutex<Seen>, stream: TcpStream) {
 fn note(seen: &mut Seen, message: &Value) {
     let text = |key: &str| message.get(key).and_then(Value::as_str).unwrap_or_default();
     if text("token") == "reginfo" {
-        for (account, registered) in registrations(text("data")) {
-            seen.registered.insert(account, registered);
-        }
+        seen.registered.extend(registrations(text("data")));
     }
-    let account = text("accountaor").trim_start_matches("sip:").to_owned();
-    let counter = match text("type") {
+    let account = account(text("accountaor"));
+    match text("type") {
         "REGISTER_OK" => {
             seen.registered.insert(account, true);
-            return;
         }
         "REGISTER_FAIL" | "UNREGISTERING" => {
             seen.registered.insert(account, false);
-            return;
         }
-        "CALL_INCOMING" => &mut seen.invites,
-        "CALL_ESTABLISHED" => &mut seen.established,
-        "CALL_CLOSED" => &mut seen.closed,
-        _ => return,
-    };
-    *counter.entry(account).or_default() += 1;
+        // baresip tells CALL_INCOMING only of calls that it does not answer by itself; the first word is about sound
+        kind if kind.starts_with("CALL_") && text("direction") == "incoming" => {
+            let call = seen.calls.entry(text("id").to_owned()).or_default();
+            call.account = account;
+            call.established |= kind == "CALL_ESTABLISHED";
+            call.closed |= kind == "CALL_CLOSED";
+        }
+        _ => {}
+    }
+}
+
+/// `cc100@10.77.0.11` from `sip:cc100@10.77.0.11:5060`.
+fn account(text: &str) -> String {
+    let text = text.trim_start_matches("sip:").trim_end_matches('>');
+    text.strip_suffix(":5060").unwrap_or(text).to_owned()
 }
 
 /// The lines of `reginfo`: an account, somewhere behind it `OK` in green.
 fn registrations(text: &str) -> Vec<(String, bool)> {
     let lines = text.lines().filter_map(|line| line.split_once("sip:"));
-    let accounts = lines.filter_map(|(_, rest)| {
-        let account = rest.split_whitespace().next()?.trim_end_matches('>');
-        Some((account.to_owned(), rest.contains("OK")))
-    });
+    let accounts = lines.filter_map(|(_, rest)| Some((account(rest.split_whitespace().next()?), rest.contains("OK"))));
     accounts.collect()
 }

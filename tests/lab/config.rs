@@ -36,7 +36,12 @@ pub fn password(phone: &str) -> String {
 
 /// All files of /etc/asterisk. Beside the endpoints of the spec: SIP peers `cc200`…`cc205` on port 5070 (Asterisk 16
 /// only), and IAX peers `iax300`…`iax302`, of which node b registers its `iax300` at the others.
-pub(super) fn files(spec: &Spec, modules: &Path, address: Ipv4Addr, ground: &Ground<'_>) -> Vec<(&'static str, String)> {
+pub(super) fn files(
+    spec: &Spec,
+    modules: &Path,
+    address: Ipv4Addr,
+    ground: &Ground<'_>,
+) -> Vec<(&'static str, String)> {
     let modules = modules.display().to_string();
     let auth_type = match spec.version {
         Version::V16 => "userpass",
@@ -44,7 +49,10 @@ pub(super) fn files(spec: &Spec, modules: &Path, address: Ipv4Addr, ground: &Gro
     };
     let mut files = vec![
         ("ami.pem", ground.certificate.to_owned()),
-        ("asterisk.conf", include_str!("etc/asterisk.conf").replace("@MODULES@", &modules).replace("@NODE@", spec.name)),
+        (
+            "asterisk.conf",
+            include_str!("etc/asterisk.conf").replace("@MODULES@", &modules).replace("@NODE@", spec.name),
+        ),
         ("cdr.conf", "[general]\nenable = no\n".to_owned()),
         ("cel.conf", "[general]\nenable = no\n".to_owned()),
         ("confbridge.conf", include_str!("etc/confbridge.conf").to_owned()),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output as Raw, Stdio};
 use std::time::Duration;
 
-use super::{Lab, Node, Process, now, signal, tail, wait_exit, wait_for};
+use super::{Node, Process, now, signal, tail, wait_exit, wait_for};
 
 /// The program: the one that cargo has built for this test; for the demo, `EVENRING_BIN` or the one beside it.
 pub fn binary() -> PathBuf {
@@ -45,14 +45,14 @@ impl Daemon {
     /// Starts `evenring run` in the node's namespace. `extra_toml` goes to the end of the config file; what it says in
     /// `[node]`, `[ami]`, `[redis]` or `[log]` must be left to this (a table may stand in a file once), except by
     /// dotted keys of new tables.
-    pub fn start(lab: &Lab, node: &Node, redis_url: &str, extra_toml: &str) -> Self {
+    pub fn start(node: &Node, redis_url: &str, extra_toml: &str) -> Self {
         let sections = Sections { node: "", ami: "", redis: "", rest: extra_toml };
-        Self::start_with(lab, node, redis_url, &sections)
+        Self::start_with(node, redis_url, &sections)
     }
 
     /// The same with lines for the usual tables.
-    pub fn start_with(lab: &Lab, node: &Node, redis_url: &str, sections: &Sections<'_>) -> Self {
-        let dir = lab.dir().join(format!("daemon-{}", node.name()));
+    pub fn start_with(node: &Node, redis_url: &str, sections: &Sections<'_>) -> Self {
+        let dir = node.dir().join("daemon");
         fs::create_dir_all(&dir).expect("make the daemon's directory");
         let secret = dir.join("ami-secret");
         let (user, password) = super::config::AMI_USER;

@@ -6,7 +6,12 @@
 //!
 //! All of it blocks: in an async test use `#[tokio::test(flavor = "multi_thread")]`. Phones live on threads of their own.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a lab that fails ends the test, and says why")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a lab that fails ends the test, and says why"
+)]
 
 pub mod asterisk;
 pub mod baresip;
@@ -69,7 +74,8 @@ impl Lab {
         // from here on a panic drops what was started so far
         let mut lab = Self { nodes: Vec::new(), dir, _turn: turn };
         for (spec, address) in specs.iter().zip(&addresses) {
-            let ground = asterisk::Ground { roots: &roots, lab: lab.dir.path(), nodes: &addresses, certificate: &certificate };
+            let ground =
+                asterisk::Ground { roots: &roots, lab: lab.dir.path(), nodes: &addresses, certificate: &certificate };
             lab.nodes.push(Node::prepare(spec, *address, &ground));
         }
         std::thread::scope(|scope| {
@@ -130,6 +136,11 @@ fn universe() -> PathBuf {
     }
 }
 
+/// A Python with the foreign queue client (`import rsmq`), for the tests of the queue format.
+pub fn python() -> PathBuf {
+    universe().join("python/bin/python")
+}
+
 /// The clock of the lab.
 #[expect(clippy::disallowed_methods, reason = "the lab waits for real processes, so it reads the real clock")]
 pub fn now() -> Instant {
@@ -147,7 +158,9 @@ pub fn wait_for<T>(timeout: Duration, mut ask: impl FnMut() -> Result<T, String>
     loop {
         match ask() {
             Ok(value) => return value,
-            Err(missing) if begin.elapsed() >= timeout => panic!("waited {timeout:?} for: {missing}"),
+            Err(missing) if begin.elapsed() >= timeout => {
+                panic!("waited {timeout:?} for: {missing}")
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }
@@ -201,7 +214,8 @@ impl Drop for Process {
 
 /// The last lines of a log file, for a panic.
 fn tail(path: &Path) -> String {
-    let text = std::fs::read(path).map_or_else(|error| error.to_string(), |text| String::from_utf8_lossy(&text).into_owned());
+    let text =
+        std::fs::read(path).map_or_else(|error| error.to_string(), |text| String::from_utf8_lossy(&text).into_owned());
     let lines: Vec<&str> = text.lines().collect();
     format!("the end of {}:\n{}", path.display(), lines[lines.len().saturating_sub(30)..].join("\n"))
 }

@@ -123,9 +123,10 @@ struct Phone {
     behaviour: Behaviour,
     on_node: BTreeMap<Ipv4Addr, Behaviour>,
     offline: bool,
-    /// What each node last said to REGISTER: 200, another code, 0 for nothing at all, or no entry after unregistering.
+    /// What each node last said to REGISTER: 200, another code, 0 for nothing yet, or no entry after unregistering.
     registered: BTreeMap<SocketAddrV4, u16>,
     orders: VecDeque<Order>,
+    repeated: usize,
     ringing: usize,
     live: usize,
     most_ringing: usize,
@@ -135,9 +136,14 @@ struct Phone {
 #[derive(Debug, Clone, Copy)]
 enum Order {
     /// Expiry 0 unregisters.
-    Register { node: SocketAddrV4, expires: u32 },
+    Register {
+        node: SocketAddrV4,
+        expires: u32,
+    },
     HangUp,
-    Forget { node: Ipv4Addr },
+    Forget {
+        node: Ipv4Addr,
+    },
 }
 
 impl Shared {
@@ -163,8 +169,7 @@ impl Phones {
             socket.set_nonblocking(true).expect("a socket can be non-blocking");
             lines.push((name.clone(), socket));
             shared.bells.insert(name.clone(), Notify::new());
-            let orders = options.nodes.iter().map(|node| Order::Register { node: *node, expires: options.expires });
-            state.phones.insert(name, Phone::new(options.behaviour, orders.collect()));
+            state.phones.insert(name, Phone::new(&options));
         }
         let shared = Arc::new(shared);
         let thread = std::thread::spawn({
@@ -180,12 +185,8 @@ impl Phones {
             let state = self.shared.lock();
             let mut missing = Vec::new();
             for (name, phone) in &state.phones {
-                let waiting = phone.orders.iter().any(|order| matches!(order, Order::Register { .. }));
                 let refused = phone.registered.iter().filter(|(_, code)| **code != 200);
                 missing.extend(refused.map(|(node, code)| format!("{name} on {node} (last answer {code})")));
-                if waiting {
-                    missing.push(format!("{name} (still to begin)"));
-                }
             }
             if missing.is_empty() {
                 return Ok(());
@@ -198,7 +199,13 @@ impl Phones {
 
     /// How many registrations hold, over all phones and nodes, as the phones see it.
     pub fn registrations(&self) -> usize {
-        self.shared.lock().phones.values().flat_map(|phone| phone.registered.values()).filter(|code| **code == 200).count()
+        self.shared
+            .lock()
+            .phones
+            .values()
+            .flat_map(|phone| phone.registered.values())
+            .filter(|code| **code == 200)
+            .count()
     }
 
     /// Registers again, with that expiry.
@@ -314,6 +321,11 @@ impl Phones {
         state.records.iter().filter(|record| record.what == What::Invite && record.phone == phone).count()
     }
 
+    /// How often an INVITE that is already known came to this phone again.
+    pub fn repeated(&self, phone: &str) -> usize {
+        self.look(phone, |phone| phone.repeated)
+    }
+
     /// Forgets all records and the most calls at once; calls and registrations stay.
     pub fn clear_records(&self) {
         let mut state = self.shared.lock();
@@ -346,13 +358,15 @@ impl Phones {
 }
 
 impl Phone {
-    fn new(behaviour: Behaviour, orders: VecDeque<Order>) -> Self {
+    fn new(options: &Options) -> Self {
+        let orders = options.nodes.iter().map(|node| Order::Register { node: *node, expires: options.expires });
         Self {
-            behaviour,
+            behaviour: options.behaviour,
             on_node: BTreeMap::new(),
             offline: false,
-            registered: BTreeMap::new(),
-            orders,
+            registered: options.nodes.iter().map(|node| (*node, 0)).collect(),
+            orders: orders.collect(),
+            repeated: 0,
             ringing: 0,
             live: 0,
             most_ringing: 0,

@@ -46,7 +46,7 @@ impl Redis {
         panic!("redis-server did not start five times; {}", tail(&redis.dir.path().join("log")))
     }
 
-    /// The same, and `url()` then carries these credentials (`user:password@` or `:password@`).
+    /// The same, and `url()` then carries these credentials (`user:password@`; without ACLs the user is `default`).
     #[must_use]
     pub fn with_credentials(mut self, credentials: &str) -> Self {
         credentials.clone_into(&mut self.credentials);
@@ -64,7 +64,8 @@ impl Redis {
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let child = command.spawn().unwrap_or_else(|error| panic!("redis-server cannot be started ({error}): run ./dev setup"));
+        let child =
+            command.spawn().unwrap_or_else(|error| panic!("redis-server cannot be started ({error}): run ./dev setup"));
         let process = self.process.insert(Process(child));
         let address = self.address;
         let up = wait_for(START, || match process.0.try_wait().expect("wait for redis-server") {
@@ -100,7 +101,9 @@ impl Redis {
 
     /// SIGTERM, and waits for the end.
     pub fn stop(&mut self) {
-        let Some(mut process) = self.process.take() else { return };
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
         super::signal(&process.0, "TERM");
         wait_exit(&mut process.0, Duration::from_secs(10), "redis-server");
     }
@@ -109,7 +112,9 @@ impl Redis {
     pub fn start_again(&mut self) {
         assert!(self.process.is_none(), "Redis runs already");
         let log = self.dir.path().join("log");
-        wait_for(START, || if self.try_launch() { Ok(()) } else { Err(format!("redis-server to start again; {}", tail(&log))) });
+        wait_for(START, || {
+            if self.try_launch() { Ok(()) } else { Err(format!("redis-server to start again; {}", tail(&log))) }
+        });
     }
 
     /// Stop and start: everything is forgotten.
@@ -131,7 +136,9 @@ impl Redis {
 
 /// Whether something there speaks Redis. With a password it says so, which is an answer too.
 fn answers(address: SocketAddrV4) -> bool {
-    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let Ok(mut stream) = TcpStream::connect(address) else {
+        return false;
+    };
     let timeout = stream.set_read_timeout(Some(Duration::from_secs(1)));
     let mut answer = [0; 5];
     let read = timeout.and_then(|()| stream.write_all(b"PING\r\n")).and_then(|()| stream.read_exact(&mut answer));

@@ -23,7 +23,8 @@ impl Message {
         let mut lines = head.split("\r\n");
         let start = lines.next().filter(|line| line.contains("SIP/2.0"))?.to_owned();
         let headers = lines.filter_map(|line| line.split_once(':'));
-        let headers = headers.map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned())).collect();
+        let headers =
+            headers.map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned())).collect();
         Some(Self { start, headers })
     }
 

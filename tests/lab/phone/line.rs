@@ -52,12 +52,25 @@ struct Line {
 #[derive(Debug, Clone)]
 enum Timer {
     /// The agent does what the behaviour says: a final code.
-    Act { call_id: String, code: u16 },
+    Act {
+        call_id: String,
+        code: u16,
+    },
     /// Nobody has confirmed what was sent in this call.
-    ConfirmCall { call_id: String, sends: u32 },
+    ConfirmCall {
+        call_id: String,
+        sends: u32,
+    },
     /// Nobody has answered this REGISTER.
-    ConfirmRegister { node: SocketAddrV4, branch: String, sends: u32 },
-    Renew { node: SocketAddrV4, branch: String },
+    ConfirmRegister {
+        node: SocketAddrV4,
+        branch: String,
+        sends: u32,
+    },
+    Renew {
+        node: SocketAddrV4,
+        branch: String,
+    },
 }
 
 struct Registration {
@@ -107,6 +120,7 @@ impl Line {
 
     async fn run(mut self) {
         let mut buffer = [0; 4096];
+        self.on_orders();
         loop {
             let next = self.timers.iter().map(|(due, _)| *due).min();
             let wait = next.map_or(Duration::from_secs(3600), |due| due.saturating_duration_since(now()));
@@ -153,7 +167,9 @@ impl Line {
         if self.phone(|phone| phone.offline) {
             return;
         }
-        let Some(message) = Message::parse(datagram) else { return };
+        let Some(message) = Message::parse(datagram) else {
+            return;
+        };
         match message.code() {
             Some(code) => match message.answers() {
                 "REGISTER" => self.on_register_answer(node, code, &message),
@@ -204,9 +220,6 @@ impl Line {
         let entry = self.registrations.entry(node).or_insert_with(fresh);
         entry.expires = expires;
         entry.challenged = false;
-        if expires > 0 {
-            self.phone(|phone| *phone.registered.entry(node).or_default() = 0);
-        }
         self.send_register(node, "");
     }
 
@@ -223,7 +236,9 @@ impl Line {
     }
 
     fn confirm_register(&mut self, node: SocketAddrV4, branch: String, sends: u32) {
-        let Some(entry) = self.registrations.get(&node).filter(|entry| entry.branch == branch) else { return };
+        let Some(entry) = self.registrations.get(&node).filter(|entry| entry.branch == branch) else {
+            return;
+        };
         if entry.request.is_empty() {
             return;
         }
@@ -243,7 +258,9 @@ impl Line {
     }
 
     fn on_register_answer(&mut self, node: SocketAddrV4, code: u16, answer: &Message) {
-        let Some(entry) = self.registrations.get_mut(&node) else { return };
+        let Some(entry) = self.registrations.get_mut(&node) else {
+            return;
+        };
         if code < 200 || entry.branch != answer.branch() || entry.request.is_empty() {
             return;
         }
@@ -291,6 +308,7 @@ impl Line {
     fn on_invite(&mut self, node: SocketAddrV4, invite: &Message, call_id: String) {
         if let Some(call) = self.calls.get(&call_id) {
             // sent again, or an INVITE inside of a call
+            self.phone(|phone| phone.repeated += 1);
             let answer = match (call.stage, &call.unconfirmed) {
                 (Stage::Offered { rings: false }, _) => return,
                 (Stage::Offered { rings: true }, _) => self.me.answer(invite, 180, &call.tag, Sdp::None),
@@ -306,7 +324,8 @@ impl Line {
         self.record(node, &call_id, What::Invite);
         let behaviour = self.phone(|phone| phone.on_node.get(node.ip()).copied().unwrap_or(phone.behaviour));
         let rings = matches!(behaviour, Behaviour::Answer { .. } | Behaviour::Ring | Behaviour::RingThenBusy);
-        let call = Call { node, invite: invite.clone(), tag: token(), stage: Stage::Offered { rings }, unconfirmed: None };
+        let call =
+            Call { node, invite: invite.clone(), tag: token(), stage: Stage::Offered { rings }, unconfirmed: None };
         if rings {
             self.send(node, &self.me.answer(invite, 180, &call.tag, Sdp::None));
         }
@@ -325,7 +344,9 @@ impl Line {
 
     /// Gives a call that is still offered its final answer.
     fn finish(&mut self, call_id: &str, code: u16) {
-        let Some(call) = self.calls.get_mut(call_id) else { return };
+        let Some(call) = self.calls.get_mut(call_id) else {
+            return;
+        };
         if !matches!(call.stage, Stage::Offered { .. }) {
             return;
         }
@@ -336,7 +357,9 @@ impl Line {
     }
 
     fn send_confirmed(&mut self, call_id: &str, text: String) {
-        let Some(call) = self.calls.get_mut(call_id) else { return };
+        let Some(call) = self.calls.get_mut(call_id) else {
+            return;
+        };
         let node = call.node;
         call.unconfirmed = Some(text.clone());
         self.send(node, &text);
@@ -344,7 +367,9 @@ impl Line {
     }
 
     fn confirm_call(&mut self, call_id: String, sends: u32) {
-        let Some(Call { node, unconfirmed: Some(text), .. }) = self.calls.get(&call_id) else { return };
+        let Some(Call { node, unconfirmed: Some(text), .. }) = self.calls.get(&call_id) else {
+            return;
+        };
         if sends < SENDS {
             self.send(*node, text);
             self.arm(AGAIN * 2_u32.pow(sends), Timer::ConfirmCall { call_id, sends: sends + 1 });
@@ -354,7 +379,9 @@ impl Line {
     }
 
     fn confirmed(&mut self, call_id: &str) {
-        let Some(call) = self.calls.get_mut(call_id) else { return };
+        let Some(call) = self.calls.get_mut(call_id) else {
+            return;
+        };
         call.unconfirmed = None;
         if call.stage == Stage::Over {
             self.calls.remove(call_id);
