@@ -1,0 +1,230 @@
+//! The real daemon on a node, and the real command line in the hub.
+//!
+//! Owns their processes, config files and logs. Must never look into the program by any other door than its users have.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output as Raw, Stdio};
+use std::time::Duration;
+
+use super::{Node, Process, now, signal, tail, wait_exit, wait_for};
+
+/// The program: the one that cargo has built for this test; for the demo, `EVENRING_BIN` or the one beside it.
+pub fn binary() -> PathBuf {
+    if let Some(path) = option_env!("CARGO_BIN_EXE_evenring") {
+        return path.into();
+    }
+    if let Some(path) = std::env::var_os("EVENRING_BIN") {
+        return path.into();
+    }
+    let me = std::env::current_exe().expect("the path of this program");
+    let found = me.ancestors().skip(1).map(|dir| dir.join("evenring")).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no evenring beside {}: build it, or name it in EVENRING_BIN", me.display()))
+}
+
+/// A daemon on its node.
+#[derive(Debug)]
+pub struct Daemon {
+    node: String,
+    config: PathBuf,
+    log: PathBuf,
+    process: Process,
+}
+
+/// How a daemon ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// How long it took from SIGTERM.
+    pub took: Duration,
+}
+
+impl Daemon {
+    /// Starts `evenring run` in the node's namespace. `extra_toml` goes to the end of the config file; what it says in
+    /// `[node]`, `[ami]`, `[redis]` or `[log]` must be left to this (a table may stand in a file once), except by
+    /// dotted keys of new tables.
+    pub fn start(node: &Node, redis_url: &str, extra_toml: &str) -> Self {
+        let sections = Sections { node: "", ami: "", redis: "", rest: extra_toml };
+        Self::start_with(node, redis_url, &sections)
+    }
+
+    /// The same with lines for the usual tables.
+    pub fn start_with(node: &Node, redis_url: &str, sections: &Sections<'_>) -> Self {
+        let dir = node.dir().join("daemon");
+        fs::create_dir_all(&dir).expect("make the daemon's directory");
+        let secret = dir.join("ami-secret");
+        let (user, password) = super::config::AMI_USER;
+        write_private(&secret, password);
+        let config = dir.join("evenring.toml");
+        let Sections { node: in_node, ami, redis, rest } = sections;
+        let text = format!(
+            "[node]\nname = \"{}\"\n{in_node}\n[ami]\naddress = \"127.0.0.1:5038\"\nusername = \"{user}\"\n\
+             secret_file = \"{}\"\n{ami}\n[redis]\nurl = \"{redis_url}\"\n{redis}\n[log]\nformat = \"text\"\n{rest}\n",
+            node.name(),
+            secret.display(),
+        );
+        write_private(&config, &text);
+        let log = dir.join("log");
+        let process = spawn(&node.namespace(), &config, &log);
+        Self { node: node.name().to_owned(), config, log, process }
+    }
+
+    /// Starts a new life with the same config and log, after an end of any kind.
+    #[must_use]
+    pub fn again(mut self) -> Self {
+        self.process = spawn(&format!("ev-{}", self.node), &self.config, &self.log);
+        self
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Its config file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// All it has logged, over all its lives.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).expect("the daemon has a log")).into_owned()
+    }
+
+    /// Waits until its log has this text. Panics with the log's end if it does not come, or if the daemon ends before.
+    pub fn wait_log(&mut self, text: &str, timeout: Duration) {
+        let (node, log) = (self.node.clone(), self.log.clone());
+        wait_for(timeout, || {
+            // first the state, then the log: what it said before it ended counts
+            let status = self.process.0.try_wait().expect("wait for the daemon");
+            if self.log().contains(text) {
+                return Ok(());
+            }
+            if let Some(status) = status {
+                panic!("daemon {node} ended ({status}) before it logged {text:?}; {}", tail(&log));
+            }
+            Err(format!("{text:?} in the log of daemon {node}; {}", tail(&log)))
+        });
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.0.try_wait().expect("wait for the daemon").is_none()
+    }
+
+    /// As if the power went.
+    pub fn kill9(&mut self) {
+        self.process.0.kill().expect("kill the daemon");
+        self.process.0.wait().expect("wait for the daemon");
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn term(&mut self) -> Ended {
+        let begin = now();
+        signal(&self.process.0, "TERM");
+        let what = format!("daemon {}; {}", self.node, self.log.display());
+        let status = wait_exit(&mut self.process.0, Duration::from_secs(30), &what);
+        Ended { status, took: begin.elapsed() }
+    }
+
+    /// Freezes the process.
+    pub fn sigstop(&self) {
+        signal(&self.process.0, "STOP");
+    }
+
+    /// The thaw.
+    pub fn sigcont(&self) {
+        signal(&self.process.0, "CONT");
+    }
+}
+
+/// More lines for the tables of the config file.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sections<'a> {
+    /// For `[node]`.
+    pub node: &'a str,
+    /// For `[ami]`.
+    pub ami: &'a str,
+    /// For `[redis]`.
+    pub redis: &'a str,
+    /// For `[log]`, and after it whole tables.
+    pub rest: &'a str,
+}
+
+fn spawn(namespace: &str, config: &Path, log: &Path) -> Process {
+    let log = fs::OpenOptions::new().create(true).append(true).open(log).expect("open the daemon's log");
+    // `ip` execs, so this one pid is the daemon's
+    let child = Command::new("ip")
+        .args(["netns", "exec", namespace])
+        .arg(binary())
+        .args(["run", "--config"])
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("the log twice"))
+        .stderr(log)
+        .spawn()
+        .expect("start ip netns exec");
+    Process(child)
+}
+
+fn write_private(path: &Path, text: &str) {
+    fs::write(path, text).expect("write a file of the daemon");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("make it private");
+}
+
+/// What a verb of the command line did.
+#[derive(Debug)]
+pub struct Output {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+impl Output {
+    /// What it printed, if it succeeded. Panics with its complaint otherwise.
+    pub fn ok(self) -> String {
+        assert!(self.status.success(), "evenring failed ({}): {}{}", self.status, self.stdout, self.stderr);
+        self.stdout
+    }
+}
+
+impl From<Raw> for Output {
+    fn from(raw: Raw) -> Self {
+        let [stdout, stderr] = [raw.stdout, raw.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        Self { status: raw.status, stdout, stderr }
+    }
+}
+
+/// The command line in the hub, where it has Redis and no Asterisk.
+#[derive(Debug)]
+pub struct Cli {
+    config: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Cli {
+    /// Writes its config file.
+    pub fn new(redis_url: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory for the command line");
+        let config = dir.path().join("evenring.toml");
+        write_private(&config, &format!("[redis]\nurl = \"{redis_url}\"\n"));
+        Self { config, _dir: dir }
+    }
+
+    /// Its config file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Runs `evenring ARGUMENTS --config FILE` and waits for its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary());
+        command.args(arguments).arg("--config").arg(&self.config).stdin(Stdio::null());
+        command.output().expect("run the evenring binary").into()
+    }
+}
