@@ -1,0 +1,147 @@
+//! A running cluster for a test: the lab's Asterisks, a fresh Redis, one daemon per node and the command line.
+//!
+//! Owns what tests ask of a cluster, in its users' words. Must never look past the command line, the phones and
+//! Asterisk's own console, except to send many logins at once.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::lab::evenring::{Cli, Daemon, Output, Sections};
+use crate::lab::redis::Redis;
+use crate::lab::{HUB, Lab, wait_for, wait_until};
+
+/// Long enough for anything that should happen soon.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// The settings that tests run with: short, so that time limits can be waited for.
+pub const SHORT: &str = "[ring]\ntimeout = \"4s\"\n";
+
+/// See above.
+#[derive(Debug)]
+pub struct Cluster {
+    pub daemons: Vec<Daemon>,
+    pub redis: Redis,
+    pub cli: Cli,
+}
+
+impl Cluster {
+    /// Starts a Redis and a daemon on each node; returns when all are in the rotation.
+    pub fn start(lab: &Lab) -> Self {
+        Self::with(lab, &Sections { rest: SHORT, ..Sections::default() })
+    }
+
+    /// The same with more settings.
+    pub fn with(lab: &Lab, sections: &Sections<'_>) -> Self {
+        let redis = Redis::start_with(HUB, &[]);
+        let cli = Cli::new(&redis.url());
+        let daemons = lab.nodes().iter().map(|node| Daemon::start_with(node, &redis.url(), sections)).collect();
+        let cluster = Self { daemons, redis, cli };
+        for node in lab.nodes() {
+            cluster.wait_node(node.name(), "active");
+        }
+        cluster
+    }
+
+    /// `evenring ARGUMENTS --json`, read.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        self.json_and_code(arguments).0
+    }
+
+    /// The same with the exit code.
+    pub fn json_and_code(&self, arguments: &[&str]) -> (Value, i32) {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        let value = serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("{arguments:?} printed no JSON ({error}): {}{}", output.stdout, output.stderr));
+        (value, output.status.code().expect("no signal"))
+    }
+
+    /// `evenring ARGUMENTS`.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.cli.run(arguments)
+    }
+
+    /// One node, as `status` shows it.
+    pub fn node(&self, name: &str) -> Value {
+        let status = self.json(&["status"]);
+        let nodes = status["nodes"].as_array().expect("nodes").clone();
+        nodes.into_iter().find(|node| node["name"] == name).unwrap_or(Value::Null)
+    }
+
+    /// Waits until a node has this state.
+    pub fn wait_node(&self, name: &str, state: &str) {
+        wait_for(SOON, || match self.node(name) {
+            node if node["state"] == state => Ok(()),
+            node => Err(format!("node {name} to be {state}: {node}; {}", self.logs())),
+        });
+    }
+
+    /// Waits until a node has so many phones that can ring.
+    pub fn wait_phones(&self, name: &str, count: u64) {
+        wait_for(SOON * 2, || match self.node(name) {
+            node if node["registrations"] == count => Ok(()),
+            node => Err(format!("node {name} to have {count} phones: {node}")),
+        });
+    }
+
+    /// Local agents per node.
+    pub fn agents(&self) -> BTreeMap<String, u64> {
+        let status = self.json(&["status"]);
+        let nodes = status["nodes"].as_array().expect("nodes").iter();
+        nodes.map(|n| (n["name"].as_str().unwrap().to_owned(), n["agents"].as_u64().unwrap())).collect()
+    }
+
+    /// All sessions, also those that are over.
+    pub fn sessions(&self) -> Vec<Value> {
+        self.json(&["sessions", "--all"])["sessions"].as_array().expect("sessions").clone()
+    }
+
+    /// One session.
+    pub fn session(&self, id: &str) -> Value {
+        self.sessions().into_iter().find(|session| session["id"] == id).unwrap_or(Value::Null)
+    }
+
+    /// Waits until a session has this state and reason.
+    pub fn wait_session(&self, id: &str, state: &str, reason: &str) {
+        wait_for(SOON * 2, || match self.session(id) {
+            session if session["state"] == state && session["reason"] == reason => Ok(()),
+            session => Err(format!("session {id} to be {state} {reason:?}: {session}; {}", self.logs())),
+        });
+    }
+
+    /// Logs in and does not wait; the session's id.
+    pub fn login(&self, alias: &str) -> String {
+        let (login, code) = self.json_and_code(&["login", alias]);
+        assert_eq!(code, 0, "{login}");
+        login["session"].as_str().expect("a session").to_owned()
+    }
+
+    /// Where a session is.
+    pub fn node_of(&self, id: &str) -> String {
+        self.session(id)["node"].as_str().expect("a node").to_owned()
+    }
+
+    /// Waits until nobody is logged in and no Asterisk has a channel.
+    pub fn wait_empty(&self, lab: &Lab) {
+        wait_until(SOON, "no session to be open", || {
+            self.json(&["sessions"])["sessions"].as_array().is_some_and(Vec::is_empty)
+        });
+        for node in lab.nodes() {
+            wait_until(SOON, "no channel to be left", || node.channels() == 0);
+        }
+        assert!(self.agents().values().all(|agents| *agents == 0));
+    }
+
+    /// The end of all logs, for a panic.
+    pub fn logs(&self) -> String {
+        let last = |daemon: &Daemon| {
+            let log = daemon.log();
+            let lines: Vec<&str> = log.lines().collect();
+            lines[lines.len().saturating_sub(25)..].join("\n")
+        };
+        self.daemons.iter().map(last).collect::<Vec<_>>().join("\n----\n")
+    }
+}
