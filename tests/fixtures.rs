@@ -2,6 +2,8 @@
 //!
 //! The summaries under `tests/snapshots/` are committed; a plain reader in this file is the second opinion.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail loudly, too")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,14 +18,17 @@ const FIXTURES_AT_LEAST: usize = 44;
 
 fn fixtures(version: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto-fixtures").join(version);
-    let mut paths: Vec<PathBuf> = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("a file").path()).collect();
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("a file").path()).collect();
     paths.sort();
     let name = |path: &Path| path.file_stem().expect("a name").to_string_lossy().into_owned();
     paths.iter().map(|path| (name(path), fs::read(path).expect("readable"))).collect()
 }
 
 fn all() -> Vec<(String, Vec<u8>)> {
-    let of = |version: &'static str| fixtures(version).into_iter().map(move |(name, bytes)| (format!("{version}/{name}"), bytes));
+    let of = |version: &'static str| {
+        fixtures(version).into_iter().map(move |(name, bytes)| (format!("{version}/{name}"), bytes))
+    };
     of("v16").chain(of("v22")).collect()
 }
 
@@ -59,10 +64,10 @@ fn plainly(stream: &[u8]) -> Vec<Lines> {
     messages
 }
 
-fn messages(items: &[Item]) -> Vec<&Message> {
-    let message = |item| match item {
-        &Item::Message(ref message) => Some(message),
-        &Item::Banner(_) => None,
+fn messages<'a>(items: &'a [Item]) -> Vec<&'a Message> {
+    let message = |item: &'a Item| match item {
+        Item::Message(message) => Some(message),
+        Item::Banner(_) => None,
     };
     items.iter().filter_map(message).collect()
 }
@@ -77,7 +82,9 @@ fn every_fixture_reads_as_the_plain_reader_reads_it() {
     for (name, bytes) in all() {
         let items = read([&bytes[..]]).expect(&name);
         assert!(matches!(items.first(), Some(Item::Banner(_))), "{name}");
-        let to_lines = |message: &&Message| message.headers().map(|(key, value)| (key.to_vec(), value.to_vec())).collect::<Lines>();
+        let to_lines = |message: &&Message| {
+            message.headers().map(|(key, value)| (key.to_vec(), value.to_vec())).collect::<Lines>()
+        };
         let found: Vec<Lines> = messages(&items).iter().map(to_lines).collect();
         assert_eq!(found, plainly(&bytes), "{name}");
     }

@@ -1,5 +1,7 @@
 //! Whole dialogues with [`Link`], without a socket: what Asterisk says on the left, what follows on the right.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail loudly, too")]
+
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -184,11 +186,16 @@ fn the_login_is_the_one_that_real_asterisk_accepted() {
         let mut talk = Talk::new(settings());
         let seen = talk.hear_bytes(&captured(name));
         let logged_in = format!("logged in {version}");
-        let expected = ["> Challenge #1", "> Login #2", &logged_in, "booted", "event FullyBooted", "event SuccessfulAuth"];
+        let expected =
+            ["> Challenge #1", "> Login #2", &logged_in, "booted", "event FullyBooted", "event SuccessfulAuth"];
         assert_eq!(seen, expected);
         let login = format!("Action: Login\r\nActionID: {IDS}2\r\nAuthType: MD5\r\nUsername: lab\r\nKey: {key}\r\n");
         assert_eq!(talk.wire, format!("{login}Events: system,call,agent\r\n\r\n"));
-        assert_eq!(talk.link.strays(), Strays { foreign: 2, ..Strays::default() }, "answers to the capture's own actions");
+        assert_eq!(
+            talk.link.strays(),
+            Strays { foreign: 2, ..Strays::default() },
+            "answers to the capture's own actions"
+        );
     }
 }
 
@@ -196,7 +203,8 @@ fn the_login_is_the_one_that_real_asterisk_accepted() {
 fn a_wrong_password_is_said_so() {
     let mut talk = Talk::new(settings());
     let seen = talk.hear_bytes(&captured("v22/02-badlogin-wrong-md5"));
-    let reason = "close: Asterisk refused the login: Authentication failed; check user, secret, permit and deny in manager.conf";
+    let reason =
+        "close: Asterisk refused the login: Authentication failed; check user, secret, permit and deny in manager.conf";
     assert_eq!(seen, ["> Challenge #1", "> Login #2", reason]);
     talk.link.closed(talk.now);
     assert_eq!(talk.hear(BOOTED), [""; 0], "nothing follows the end");
@@ -221,7 +229,10 @@ fn asterisk_that_ends_says_so_at_the_login() {
 fn another_service_is_recognised() {
     let seen = Talk::new(settings()).hear("SSH-2.0-OpenSSH_9.6\r\n");
     assert_eq!(seen.len(), 1);
-    assert!(seen[0].starts_with("close: the peer is not an Asterisk manager") && seen[0].contains("SSH-2.0"), "{seen:?}");
+    assert!(
+        seen[0].starts_with("close: the peer is not an Asterisk manager") && seen[0].contains("SSH-2.0"),
+        "{seen:?}"
+    );
 }
 
 #[test]
@@ -279,7 +290,8 @@ fn a_peer_that_does_not_answer_pings_is_gone() {
     talk.ring(7, 0);
     assert_eq!(talk.wait_ms(2000), ["> Ping #6"]);
     talk.hear("Response: Success\r\nActionID: #5\r\nPing: Pong\r\n\r\nEvent: PeerStatus\r\n\r\n");
-    let reason = "close: Asterisk did not answer a ping within 900ms; the connection is tried again, look at host and network";
+    let reason =
+        "close: Asterisk did not answer a ping within 900ms; the connection is tried again, look at host and network";
     assert_eq!(talk.wait_ms(5000), ["7: unknown, the connection ended before the answer came", reason]);
 }
 
@@ -296,7 +308,10 @@ fn an_action_without_answer_is_unknown() {
     assert_eq!(talk.wait_ms_with_pongs(1000), ["3: unknown, no answer within 5s"]);
     let late = "Response: Success\r\nActionID: #o-00000000000000ab-0\r\n\r\n";
     assert_eq!(talk.hear(late), [""; 0]);
-    assert_eq!(talk.hear("Event: DeviceStateChange\r\nActionID: #3\r\nDevice: PJSIP/a\r\nState: BUSY\r\n\r\n"), [""; 0]);
+    assert_eq!(
+        talk.hear("Event: DeviceStateChange\r\nActionID: #3\r\nDevice: PJSIP/a\r\nState: BUSY\r\n\r\n"),
+        [""; 0]
+    );
     assert_eq!(talk.link.strays(), Strays { foreign: 1, late: 1, ..Strays::default() });
     assert_eq!(talk.link.open_actions(), 0);
 }
@@ -308,7 +323,9 @@ impl Talk {
         while self.now < until {
             for effect in self.wait_ms(1) {
                 match effect.strip_prefix("> Ping #") {
-                    Some(id) => assert_eq!(self.hear(&format!("Response: Success\r\nActionID: #{id}\r\n\r\n")), [""; 0]),
+                    Some(id) => {
+                        assert_eq!(self.hear(&format!("Response: Success\r\nActionID: #{id}\r\n\r\n")), [""; 0])
+                    }
                     None => seen.push(effect),
                 }
             }
@@ -385,17 +402,16 @@ fn the_outcome_of_a_ring_is_an_event_even_before_its_answer() {
     let early = "Event: OriginateResponse\r\nActionID: #o-00000000000000ab-0\r\nResponse: Failure\r\nReason: 0\r\nUniqueid: u\r\n\r\n";
     assert_eq!(talk.hear(early), ["event OriginateResponse"]);
     assert_eq!(talk.hear("Event: Odd\r\nActionID: #o-00000000000000ab-0\r\nResponse: Success\r\n\r\n"), ["event Odd"]);
-    let answer = "Response: Success\r\nActionID: #o-00000000000000ab-0\r\nMessage: Originate successfully queued\r\n\r\n";
+    let answer =
+        "Response: Success\r\nActionID: #o-00000000000000ab-0\r\nMessage: Originate successfully queued\r\n\r\n";
     assert_eq!(talk.hear(answer), ["1: success Originate successfully queued"]);
     assert_eq!(talk.hear(early), ["event OriginateResponse"]);
     assert_eq!(talk.hear(&early.replace("#o-", "someone-else-")), ["event OriginateResponse"]);
     let message = Message::new(early.replace("#", IDS));
-    match Event::parse(&message).unwrap() {
-        Event::OriginateResponse { action_id: Some(id), .. } => {
-            assert_eq!(session_of_action_id(id), Some((generation(), session(), 0)));
-        }
-        other => panic!("{other:?}"),
-    }
+    let Event::OriginateResponse { action_id: Some(id), .. } = Event::parse(&message).unwrap() else {
+        panic!("{message:?}");
+    };
+    assert_eq!(session_of_action_id(id), Some((generation(), session(), 0)));
 }
 
 #[test]
