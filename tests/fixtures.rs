@@ -2,6 +2,8 @@
 //!
 //! The summaries under `tests/snapshots/` are committed; a plain reader in this file is the second opinion.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail loudly, too")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,10 +64,10 @@ fn plainly(stream: &[u8]) -> Vec<Lines> {
     messages
 }
 
-fn messages(items: &[Item]) -> Vec<&Message> {
-    let message = |item| match item {
-        &Item::Message(ref message) => Some(message),
-        &Item::Banner(_) => None,
+fn messages<'a>(items: &'a [Item]) -> Vec<&'a Message> {
+    let message = |item: &'a Item| match item {
+        Item::Message(message) => Some(message),
+        Item::Banner(_) => None,
     };
     items.iter().filter_map(message).collect()
 }

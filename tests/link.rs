@@ -1,5 +1,7 @@
 //! Whole dialogues with [`Link`], without a socket: what Asterisk says on the left, what follows on the right.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail loudly, too")]
+
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -108,6 +110,22 @@ impl Talk {
             seen.extend(self.effects());
         }
         self.now = until;
+        seen
+    }
+
+    /// As [`Talk::wait_ms`], with every ping answered at once and not shown.
+    fn wait_ms_with_pongs(&mut self, millis: u64) -> Vec<String> {
+        let (until, mut seen) = (self.now.after(Duration::from_millis(millis)), Vec::new());
+        while self.now < until {
+            for effect in self.wait_ms(1) {
+                match effect.strip_prefix("> Ping #") {
+                    Some(id) => {
+                        assert_eq!(self.hear(&format!("Response: Success\r\nActionID: #{id}\r\n\r\n")), [""; 0])
+                    }
+                    None => seen.push(effect),
+                }
+            }
+        }
         seen
     }
 
@@ -314,24 +332,6 @@ fn an_action_without_answer_is_unknown() {
     assert_eq!(talk.link.open_actions(), 0);
 }
 
-impl Talk {
-    /// As [`Talk::wait_ms`], with every ping answered at once and not shown.
-    fn wait_ms_with_pongs(&mut self, millis: u64) -> Vec<String> {
-        let (until, mut seen) = (self.now.after(Duration::from_millis(millis)), Vec::new());
-        while self.now < until {
-            for effect in self.wait_ms(1) {
-                match effect.strip_prefix("> Ping #") {
-                    Some(id) => {
-                        assert_eq!(self.hear(&format!("Response: Success\r\nActionID: #{id}\r\n\r\n")), [""; 0])
-                    }
-                    None => seen.push(effect),
-                }
-            }
-        }
-        seen
-    }
-}
-
 #[test]
 fn a_connection_that_ends_leaves_open_rings_unknown_and_repeats_nothing() {
     let mut talk = Talk::up();
@@ -406,12 +406,33 @@ fn the_outcome_of_a_ring_is_an_event_even_before_its_answer() {
     assert_eq!(talk.hear(early), ["event OriginateResponse"]);
     assert_eq!(talk.hear(&early.replace("#o-", "someone-else-")), ["event OriginateResponse"]);
     let message = Message::new(early.replace("#", IDS));
-    match Event::parse(&message).unwrap() {
-        Event::OriginateResponse { action_id: Some(id), .. } => {
-            assert_eq!(session_of_action_id(id), Some((generation(), session(), 0)));
-        }
-        other => panic!("{other:?}"),
-    }
+    let Event::OriginateResponse { action_id: Some(id), .. } = Event::parse(&message).unwrap() else {
+        panic!("{message:?}");
+    };
+    assert_eq!(session_of_action_id(id), Some((generation(), session(), 0)));
+}
+
+#[test]
+fn the_outcome_of_a_ring_under_a_plain_id_comes_late_and_is_shown() {
+    let mut talk = Talk::up();
+    assert_eq!(talk.send(1, originate()), ["> Originate #3"]);
+    talk.hear("Response: Success\r\nActionID: #3\r\n\r\n");
+    assert_eq!(talk.hear("Event: OriginateResponse\r\nActionID: #3\r\n\r\n"), ["event OriginateResponse"]);
+    assert_eq!(talk.hear("Event: Hangup\r\nUniqueid: u\r\n\r\n"), ["event Hangup"]);
+}
+
+#[test]
+fn an_id_that_is_used_again_has_its_own_deadline() {
+    let answer = "Response: Success\r\nActionID: #o-00000000000000ab-0\r\nMessage: queued\r\n\r\n";
+    let mut talk = Talk::up();
+    talk.send(1, Action::core_show_channels());
+    talk.ring(2, 0);
+    assert_eq!(talk.hear(answer), ["2: success queued"]);
+    talk.wait_ms_with_pongs(1000);
+    talk.ring(3, 0);
+    assert_eq!(talk.hear("Response: Error\r\nActionID: #3\r\nMessage: no\r\n\r\n"), ["1: error no"]);
+    assert_eq!(talk.wait_ms_with_pongs(4999), [""; 0]);
+    assert_eq!(talk.wait_ms_with_pongs(1), ["3: unknown, no answer within 5s"]);
 }
 
 #[test]

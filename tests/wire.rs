@@ -1,5 +1,7 @@
 //! What is said and what is read, for any input: nothing can be slipped in, and cuts make no difference.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail loudly, too")]
+
 use std::time::Duration;
 
 use bytes::BytesMut;

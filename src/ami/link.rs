@@ -113,9 +113,9 @@ impl Link {
     /// Something was read.
     pub fn received(&mut self, item: Item, now: Now) {
         match item {
-            Item::Banner(banner) => self.greeted(banner, now),
+            Item::Banner(banner) => self.greeted(banner),
             Item::Message(_) if self.stage == Stage::Closed => {}
-            Item::Message(message) if message.is_event() => self.event(message, now),
+            Item::Message(message) if message.is_event() => self.event(message),
             Item::Message(message) => self.response(message, now),
         }
     }
@@ -228,7 +228,7 @@ impl Link {
         self.strays
     }
 
-    fn greeted(&mut self, banner: Banner, _now: Now) {
+    fn greeted(&mut self, banner: Banner) {
         if self.stage != Stage::Greeting {
             return;
         }
@@ -303,7 +303,7 @@ impl Link {
         });
     }
 
-    fn event(&mut self, message: Message, _now: Now) {
+    fn event(&mut self, message: Message) {
         let name = message.event_name().unwrap_or_default();
         // The outcome of a ring is never an item, whatever ActionID it carries.
         if name != b"OriginateResponse"

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use memchr::memchr;
-use nom::bytes::complete::{tag, take_until};
+use memchr::{memchr, memmem};
+use nom::bytes::complete::{tag, take_till};
 use nom::combinator::opt;
 use nom::{IResult, Parser};
 
@@ -64,9 +64,11 @@ impl Message {
             .collect()
     }
 
-    /// The `ActionID`: of an answer, of an item of a list, and of an event that reports on an action.
+    /// The `ActionID`: of an answer, of an item of a list, and of an event that reports on an action. Asterisk always
+    /// spells it so; asked of every event, it is found without looking at the lines one by one.
     pub fn action_id(&self) -> Option<&[u8]> {
-        self.get("ActionID")
+        let at = memmem::find(&self.bytes, b"\nActionID:")?;
+        header_line(first_line(self.bytes.get(at + 1..)?)).ok().map(|(value, _)| value)
     }
 
     /// The name of the event, if it is one: a message with an `Event` header is, whatever else it holds
@@ -117,10 +119,15 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-/// `name ":" [" "] value`; the value is what is left.
+/// `name ":" [" "] value`; the value is what is left. Names are short: looking at each byte is faster than a search
+/// that has to be set up.
 fn header_line(line: &[u8]) -> IResult<&[u8], &[u8]> {
-    let (value, (name, _, _)) = (take_until(":"), tag(":"), opt(tag(" "))).parse(line)?;
+    let (value, (name, _, _)) = (take_till(|byte| byte == b':'), tag(":"), opt(tag(" "))).parse(line)?;
     Ok((value, name))
+}
+
+fn first_line(text: &[u8]) -> &[u8] {
+    without_cr(&text[..memchr(b'\n', text).unwrap_or(text.len())])
 }
 
 /// A line without the CR that belongs to its end.

@@ -54,8 +54,9 @@ impl Cluster {
     /// The same with the exit code.
     pub fn json_and_code(&self, arguments: &[&str]) -> (Value, i32) {
         let output = self.run(&[arguments, &["--json"]].concat());
-        let value = serde_json::from_str(&output.stdout)
-            .unwrap_or_else(|error| panic!("{arguments:?} printed no JSON ({error}): {}{}", output.stdout, output.stderr));
+        let value = serde_json::from_str(&output.stdout).unwrap_or_else(|error| {
+            panic!("{arguments:?} printed no JSON ({error}): {}{}", output.stdout, output.stderr)
+        });
         (value, output.status.code().expect("no signal"))
     }
 
