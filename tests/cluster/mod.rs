@@ -46,6 +46,11 @@ impl Cluster {
         cluster
     }
 
+    /// The same with another address of AMI.
+    pub fn with_address(lab: &Lab, sections: &Sections<'_>, address: &str) -> Self {
+        Self::with(lab, &Sections { address, ..*sections })
+    }
+
     /// `evenring ARGUMENTS --json`, read.
     pub fn json(&self, arguments: &[&str]) -> Value {
         self.json_and_code(arguments).0

@@ -46,7 +46,7 @@ impl Daemon {
     /// `[node]`, `[ami]`, `[redis]` or `[log]` must be left to this (a table may stand in a file once), except by
     /// dotted keys of new tables.
     pub fn start(node: &Node, redis_url: &str, extra_toml: &str) -> Self {
-        let sections = Sections { node: "", ami: "", redis: "", rest: extra_toml };
+        let sections = Sections { rest: extra_toml, ..Sections::default() };
         Self::start_with(node, redis_url, &sections)
     }
 
@@ -58,9 +58,10 @@ impl Daemon {
         let (user, password) = super::config::AMI_USER;
         write_private(&secret, password);
         let config = dir.join("evenring.toml");
-        let Sections { node: in_node, ami, redis, rest } = sections;
+        let Sections { address, node: in_node, ami, redis, rest } = sections;
+        let address = if address.is_empty() { "127.0.0.1:5038" } else { address };
         let text = format!(
-            "[node]\nname = \"{}\"\n{in_node}\n[ami]\naddress = \"127.0.0.1:5038\"\nusername = \"{user}\"\n\
+            "[node]\nname = \"{}\"\n{in_node}\n[ami]\naddress = \"{address}\"\nusername = \"{user}\"\n\
              secret_file = \"{}\"\n{ami}\n[redis]\nurl = \"{redis_url}\"\n{redis}\n[log]\nformat = \"text\"\n{rest}\n",
             node.name(),
             secret.display(),
@@ -143,6 +144,8 @@ impl Daemon {
 /// More lines for the tables of the config file.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sections<'a> {
+    /// Of AMI; empty for the usual one.
+    pub address: &'a str,
     /// For `[node]`.
     pub node: &'a str,
     /// For `[ami]`.
