@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// Rings `cc100` from this node, waits until the phone knows, and returns how many channels there are then.
 fn ring(node: &Node, phones: &Phones) -> usize {
     let before = phones.rings("cc100");
-    node.ring("PJSIP/cc100", 3);
+    node.ring("PJSIP/cc100", 2);
     wait_until(SOON, "the INVITE at the phone", || phones.rings("cc100") == before + 1);
     assert_eq!(phones.invites().last().map(|invite| invite.node), Some(node.address()));
     node.channels()
@@ -114,7 +114,7 @@ fn phones_behave_as_they_are_told() {
         ring(node, &phones);
         wait_until(SOON, "the call to be up", || phones.live() == 1);
         assert_eq!(node.channels(), 1);
-        wait_until(SOON, "Asterisk to hang up after three seconds", || phones.of_kind(What::Bye).len() == 1);
+        wait_until(SOON, "Asterisk to hang up after two seconds", || phones.of_kind(What::Bye).len() == 1);
         node.wait_channels(0, SOON);
 
         phones.behave("cc100", Behaviour::Answer { after: Duration::from_millis(300) });
@@ -237,7 +237,7 @@ fn the_foreign_queue_client_is_there() {
 }
 
 #[test]
-fn the_daemon_s_ami_user_has_the_few_classes_it_needs() {
+fn nodes_have_a_lean_ami_user_tls_and_an_iax_peer() {
     let lab = Lab::start(&three(1)[1..]);
     for node in lab.nodes() {
         let users = node.cli("manager show user evenring");
@@ -245,7 +245,17 @@ fn the_daemon_s_ami_user_has_the_few_classes_it_needs() {
             assert!(users.replace("          ", " ").contains(class), "{class:?} is not in {users}");
         }
         assert_eq!(lab.name_of(node.address()), node.name());
+        let (address, trusted) = (node.address(), lab.certificate());
+        let tls = lab::run(&format!(
+            "openssl s_client -connect {address}:5039 -CAfile {} -verify_return_error -verify_ip {address}",
+            trusted.display()
+        ));
+        assert!(tls.contains("Verify return code: 0 (ok)"), "{tls}");
     }
+    let (b, c) = (lab.node("b"), lab.node("c"));
+    let registered = |text: &str| text.lines().any(|line| line.starts_with("iax300") && line.contains("OK ("));
+    wait_until(SOON * 2, "b's iax300 at c", || registered(&c.cli("iax2 show peers")));
+    assert!(!registered(&b.cli("iax2 show peers")), "b's iax300 is a client elsewhere");
 }
 
 #[test]
