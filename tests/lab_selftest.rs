@@ -23,9 +23,8 @@ fn ring(node: &Node, phones: &Phones) -> usize {
 
 #[test]
 fn phones_register_on_all_nodes_and_follow_them() {
-    let begin = now();
     let lab = Lab::start(&three(60));
-    println!("three Asterisks are up after {:?}", begin.elapsed());
+    println!("three Asterisks are up after {:?}", lab.took());
     let begin = now();
     let phones = Phones::register(100, 50, &lab.sip(), Behaviour::ANSWER);
     phones.wait_registered(SOON);
@@ -70,6 +69,7 @@ fn phones_of_chan_sip(node: &Node) -> Phones {
 #[test]
 fn two_hundred_phones_take_hundreds_of_calls_a_second() {
     let lab = Lab::start(&three(200));
+    println!("three Asterisks with 200 endpoints each are up after {:?}", lab.took());
     let begin = now();
     let phones = Phones::register(100, 200, &lab.sip(), Behaviour::Busy);
     phones.wait_registered(SOON);
@@ -87,6 +87,9 @@ fn two_hundred_phones_take_hundreds_of_calls_a_second() {
     assert_eq!(phones.invites().len(), 600);
     assert!(phones.of_kind(What::Cancel).is_empty());
     drop(sessions);
+    let begin = now();
+    drop(lab);
+    println!("the lab is gone after {:?}", begin.elapsed());
 }
 
 /// Rings all phones from this node with one write, and leaves the AMI session open.
