@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use super::{Node, Process, now, signal, tail, wait_exit, wait_for};
 
-/// The program: the one that cargo has built for this test; for the demo, `EVENRING_BIN` or the one beside it.
+/// The program: `EVENRING_BIN` if that is set, or what cargo has built for this test; for the demo, the one beside it.
 pub fn binary() -> PathBuf {
-    if let Some(path) = option_env!("CARGO_BIN_EXE_evenring") {
+    if let Some(path) = std::env::var_os("EVENRING_BIN") {
         return path.into();
     }
-    if let Some(path) = std::env::var_os("EVENRING_BIN") {
+    if let Some(path) = option_env!("CARGO_BIN_EXE_evenring") {
         return path.into();
     }
     let me = std::env::current_exe().expect("the path of this program");

@@ -55,6 +55,7 @@ pub fn three(endpoints: u32) -> Vec<Spec> {
 pub struct Lab {
     nodes: Vec<Node>,
     dir: tempfile::TempDir,
+    took: Duration,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -65,6 +66,7 @@ impl Lab {
     pub fn start(specs: &[Spec]) -> Self {
         let roots = universe();
         let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let begin = now();
         let dir = tempfile::tempdir().expect("a temporary directory for the lab");
         run("ip link add br0 type bridge forward_delay 0");
         run(&format!("ip addr add {HUB}/24 dev br0"));
@@ -72,7 +74,7 @@ impl Lab {
         let certificate = config::certificate(dir.path());
         let addresses: Vec<Ipv4Addr> = (0..specs.len()).map(node_address).collect();
         // from here on a panic drops what was started so far
-        let mut lab = Self { nodes: Vec::new(), dir, _turn: turn };
+        let mut lab = Self { nodes: Vec::new(), dir, took: Duration::ZERO, _turn: turn };
         for (spec, address) in specs.iter().zip(&addresses) {
             let ground =
                 asterisk::Ground { roots: &roots, lab: lab.dir.path(), nodes: &addresses, certificate: &certificate };
@@ -83,7 +85,13 @@ impl Lab {
                 scope.spawn(|| node.start());
             }
         });
+        lab.took = begin.elapsed();
         lab
+    }
+
+    /// How long the start took, without the wait for the lab before it.
+    pub fn took(&self) -> Duration {
+        self.took
     }
 
     /// The node of that name.
