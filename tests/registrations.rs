@@ -32,12 +32,14 @@ fn follow_every_change_of_a_phone() {
     phones.wait_registered(SOON);
     for node in ["a", "b", "c"] {
         wait_why(&cluster, "cc100x", node, "", SOON);
-        cluster.wait_phones(node, 3 + u64::from(node != "b"));
+        cluster.wait_phones(node, 3);
     }
-    // Node b registers its iax300 at the others: an IAX2 phone there.
+    // Node b registers its iax300 at the others: an IAX2 phone there. It tries again after a reload.
+    lab.node("b").cli("module reload chan_iax2.so");
     wait_why(&cluster, "iax300x", "a", "", SOON * 2);
     wait_why(&cluster, "iax300x", "c", "", SOON * 2);
-    wait_why(&cluster, "iax300x", "b", "unregistered", SOON);
+    // On b itself it is a peer that nobody registers; chan_iax2 says nothing of those until something happens.
+    wait_why(&cluster, "iax300x", "b", "unknown-phone", SOON);
 
     phones.unregister("cc100", a.sip());
     wait_why(&cluster, "cc100x", "a", "unregistered", SOON);
@@ -91,7 +93,7 @@ fn survive_a_reload_and_a_restart_of_asterisk() {
     phones.wait_registered(SOON);
     let cluster = Cluster::start(&lab);
     for node in lab.nodes() {
-        cluster.wait_phones(node.name(), 3 + u64::from(node.name() != "b"));
+        cluster.wait_phones(node.name(), 3);
         node.cli("core reload");
         node.stop();
         cluster.wait_node(node.name(), "down");
@@ -101,7 +103,7 @@ fn survive_a_reload_and_a_restart_of_asterisk() {
         node.start();
         cluster.wait_node(node.name(), "active");
         // Asterisk remembers contacts that it had written down.
-        cluster.wait_phones(node.name(), 3 + u64::from(node.name() != "b"));
+        cluster.wait_phones(node.name(), 3);
     }
 }
 

@@ -36,8 +36,10 @@ fn restarts(version: Version) {
             assert_eq!((code, &refused["nodes"][0]["why"]), (1, &"stopped".into()), "{refused}");
         }
         cluster.daemons.push(daemon.again());
-        cluster.wait_node("a", "active");
-        assert_ne!(cluster.node("a")["generation"], generation, "a new life has a new generation");
+        wait_until(SOON, "a new life with a new generation", || {
+            let node = cluster.node("a");
+            node["state"] == "active" && node["generation"] != generation
+        });
         cluster.wait_session(&ringing, "live", "");
         assert_eq!(cluster.session(&live)["state"], "live", "{}", cluster.logs());
         assert_eq!(cluster.agents()["a"], 2);

@@ -81,7 +81,7 @@ impl Roster {
         let before = std::mem::take(&mut self.endpoints);
         for (phone, state) in devices {
             let was = before.get(&phone.extension).and_then(|techs| techs.get(&phone.technology));
-            let online = device_is_online(state).unwrap_or(true);
+            let online = device_is_online(&phone, state).unwrap_or(true);
             let unreachable = !online && was.is_some_and(|e| e.unreachable);
             self.insert(phone, Endpoint { online, unreachable });
         }
@@ -91,7 +91,7 @@ impl Roster {
 
     /// A device changed its state.
     pub fn device(&mut self, phone: Phone, state: DeviceState) {
-        let Some(online) = device_is_online(state) else {
+        let Some(online) = device_is_online(&phone, state) else {
             // In a call: says nothing about the contact. A phone never seen before does have one, for it rings.
             if self.endpoint(&phone).is_none() {
                 self.update(phone, Endpoint { online: true, unreachable: false });
@@ -201,10 +201,12 @@ impl Roster {
     }
 }
 
-/// What a device state says about the contact; `None` while a call hides it.
-fn device_is_online(state: DeviceState) -> Option<bool> {
+/// What a device state says about the contact; `None` while a call hides it. chan_iax2 says `UNKNOWN` of a peer that
+/// is registered and `UNAVAILABLE` of one that is not (measured on Asterisk 16).
+fn device_is_online(phone: &Phone, state: DeviceState) -> Option<bool> {
     match state {
         DeviceState::NotInUse => Some(true),
+        DeviceState::Unknown if phone.technology == Technology::Iax2 => Some(true),
         DeviceState::Unavailable | DeviceState::Invalid | DeviceState::Unknown => Some(false),
         DeviceState::InUse
         | DeviceState::Busy
@@ -216,4 +218,81 @@ fn device_is_online(state: DeviceState) -> Option<bool> {
 
 fn summary(techs: &BTreeMap<Technology, Endpoint>) -> PhoneState {
     techs.values().map(|e| e.state()).min().unwrap_or(PhoneState::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phone(device: &str) -> Phone {
+        Phone::parse(device.as_bytes()).unwrap()
+    }
+
+    /// Evidence as real Asterisk gave it, and what it means in the end.
+    #[derive(Debug, Clone, Copy)]
+    enum Word {
+        Device(&'static str, DeviceState),
+        Peer(&'static str, PeerState),
+        Contact(&'static str, ContactState),
+    }
+
+    fn check(words: &[Word], extension: &str, state: PhoneState) {
+        let mut roster = Roster::default();
+        for word in words {
+            match *word {
+                Word::Device(device, state) => roster.device(phone(device), state),
+                Word::Peer(device, state) => roster.peer(phone(device), state),
+                Word::Contact(device, state) => roster.contact(phone(device), state),
+            }
+        }
+        assert_eq!(roster.state(&extension.parse().unwrap()), state, "{words:?}");
+    }
+
+    #[test]
+    fn the_evidence_of_three_drivers() {
+        use ContactState as C;
+        use DeviceState as D;
+        use PeerState as P;
+        use Word::{Contact, Device, Peer};
+        let registered =
+            [Contact("PJSIP/x", C::NonQualified), Peer("PJSIP/x", P::Reachable), Device("PJSIP/x", D::NotInUse)];
+        check(&registered, "x", PhoneState::Registered);
+        let gone = [Peer("PJSIP/x", P::Unreachable), Contact("PJSIP/x", C::Removed), Device("PJSIP/x", D::Unavailable)];
+        check(&[registered.as_slice(), &gone].concat(), "x", PhoneState::Unregistered);
+        let silent =
+            [Peer("PJSIP/x", P::Unreachable), Contact("PJSIP/x", C::Unreachable), Device("PJSIP/x", D::Unavailable)];
+        check(&[registered.as_slice(), &silent].concat(), "x", PhoneState::Unreachable);
+        // A contact that is lost during a call: the device stays in use, the peer is not there any more.
+        check(&[Device("PJSIP/x", D::InUse), Peer("PJSIP/x", P::Unreachable)], "x", PhoneState::Unregistered);
+        check(&[Device("PJSIP/x", D::NotInUse), Device("PJSIP/x", D::Busy)], "x", PhoneState::Registered);
+        check(&[Device("PJSIP/x", D::Unknown)], "x", PhoneState::Unregistered);
+        check(&[Peer("IAX2/i", P::Registered), Device("IAX2/i", D::Unknown)], "i", PhoneState::Registered);
+        check(&[Peer("SIP/s", P::Registered), Peer("SIP/s", P::Unreachable)], "s", PhoneState::Unreachable);
+        check(&[Peer("SIP/s", P::Registered), Peer("SIP/s", P::Rejected)], "s", PhoneState::Registered);
+        check(&[Device("SIP/s", D::NotInUse), Device("PJSIP/s", D::Unavailable)], "s", PhoneState::Registered);
+        check(&[], "nobody", PhoneState::Unknown);
+    }
+
+    #[test]
+    fn only_changes_are_told_and_a_snapshot_tells_all() {
+        let mut roster = Roster::default();
+        let (x, y) = (phone("PJSIP/x"), phone("PJSIP/y"));
+        roster.replace([(x.clone(), DeviceState::NotInUse), (y.clone(), DeviceState::Unavailable)].into_iter());
+        let all = roster.take_changes().unwrap();
+        assert!(all.replace && all.phones.len() == 2);
+        assert_eq!(roster.take_changes(), None);
+        roster.device(x.clone(), DeviceState::InUse);
+        roster.device(x.clone(), DeviceState::NotInUse);
+        assert_eq!(roster.take_changes(), None, "a call is no change");
+        roster.peer(x.clone(), PeerState::Unreachable);
+        roster.device(y, DeviceState::NotInUse);
+        let some = roster.take_changes().unwrap();
+        assert!(!some.replace && some.phones.len() == 2, "{some:?}");
+        roster.peer(x.clone(), PeerState::Reachable);
+        roster.peer(x.clone(), PeerState::Unreachable);
+        assert_eq!(roster.take_changes(), None, "back where it was");
+        roster.replace([(x, DeviceState::NotInUse)].into_iter());
+        assert_eq!(roster.take_changes().unwrap().phones.len(), 1, "what is not listed does not exist");
+        assert_eq!(roster.registered(), 1);
+    }
 }

@@ -123,7 +123,7 @@ pub fn certificate(dir: &Path) -> String {
     let names = (11..14).fold("DNS:lab,IP:127.0.0.1".to_owned(), |names, last| format!("{names},IP:10.77.0.{last}"));
     super::run(&format!(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=lab \
-         -addext subjectAltName={names} -keyout {} -out {}",
+         -addext basicConstraints=critical,CA:FALSE -addext subjectAltName={names} -keyout {} -out {}",
         key.display(),
         certificate.display()
     ));
