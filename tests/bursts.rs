@@ -1,5 +1,7 @@
 //! Many at once: the shift start, and the impatient. Real Redis, three real Asterisks, two hundred phones.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says why")]
+
 mod cluster;
 mod lab;
 

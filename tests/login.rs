@@ -2,6 +2,8 @@
 //!
 //! Must never use a fake: phones are scripted, everything they talk to is real.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says why")]
+
 mod cluster;
 mod lab;
 

@@ -2,6 +2,8 @@
 //!
 //! One node at a time, so that "cannot ring here" ends as a failure with its reason and moves nowhere.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says why")]
+
 mod cluster;
 mod lab;
 

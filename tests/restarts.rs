@@ -1,5 +1,7 @@
 //! The daemon goes away and comes back while phones ring and calls are up: nobody is rung twice, nobody is cut.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says why")]
+
 mod cluster;
 mod lab;
 

@@ -150,11 +150,15 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Logging(_) | Self::Daemon(DaemonError::Config(_)) => USAGE,
-            Self::Registry(error) | Self::Daemon(DaemonError::Registry(error)) => match error {
-                RegistryError::Settings(_) => USAGE,
-                error if error.is_outage() => NO_REDIS,
-                _ => FAILED,
-            },
+            Self::Registry(RegistryError::Settings(_))
+            | Self::Daemon(DaemonError::Registry(RegistryError::Settings(_))) => USAGE,
+            Self::Registry(error) | Self::Daemon(DaemonError::Registry(error)) => {
+                if error.is_outage() {
+                    NO_REDIS
+                } else {
+                    FAILED
+                }
+            }
             Self::Daemon(DaemonError::Loop(_) | DaemonError::Signals(_)) | Self::Runtime(_) => FAILED,
         }
     }

@@ -152,6 +152,29 @@ impl Ami {
         }
     }
 
+    fn carry_out(&self, effect: LinkEffect, unsent: &mut BytesMut, up: &mut bool) -> Carried {
+        let (node, user) = (&self.node, self.user);
+        match effect {
+            LinkEffect::Write(bytes) => unsent.extend_from_slice(&bytes),
+            LinkEffect::LoggedIn { version } => {
+                info!(%node, user, address = %self.settings.address, version, "AMI logged in");
+            }
+            LinkEffect::Booted => {
+                *up = true;
+                debug!(%node, user, "Asterisk is fully booted");
+            }
+            LinkEffect::Stalled => {
+                warn!(%node, user, "logged in, but Asterisk does not say that it is booted: it is still loading, or the \
+                    user lacks read = system");
+            }
+            LinkEffect::Event(message) => return Carried::Tell(FromAmi::Event(message)),
+            LinkEffect::Answer { tag, answer } => return Carried::Tell(FromAmi::Answer(tag, answer)),
+            LinkEffect::Close(reason) => return Carried::Over(reason),
+        }
+        Carried::Done
+    }
+
+    /// One connection, from greeting to end.
     async fn converse(
         &self,
         stream: Box<dyn Stream>,
@@ -167,32 +190,15 @@ impl Ami {
         let mut stopping = false;
         loop {
             while let Some(effect) = link.next_effect() {
-                let message = match effect {
-                    LinkEffect::Write(bytes) => {
-                        unsent.extend_from_slice(&bytes);
-                        continue;
+                match self.carry_out(effect, &mut unsent, up) {
+                    Carried::Done => {}
+                    Carried::Tell(message) => {
+                        if told.send(message).await.is_err() {
+                            return End::Stop;
+                        }
                     }
-                    LinkEffect::LoggedIn { version } => {
-                        info!(node = %self.node, user = self.user, address = %self.settings.address, version, "AMI logged in");
-                        continue;
-                    }
-                    LinkEffect::Booted => {
-                        *up = true;
-                        debug!(node = %self.node, user = self.user, "Asterisk is fully booted");
-                        continue;
-                    }
-                    LinkEffect::Stalled => {
-                        warn!(node = %self.node, user = self.user,
-                            "logged in, but Asterisk does not say that it is booted: it is still loading, or the user lacks read = system");
-                        continue;
-                    }
-                    LinkEffect::Event(message) => FromAmi::Event(message),
-                    LinkEffect::Answer { tag, answer } => FromAmi::Answer(tag, answer),
-                    LinkEffect::Close(_) if stopping => return End::Stop,
-                    LinkEffect::Close(reason) => return End::Closed(reason),
-                };
-                if told.send(message).await.is_err() {
-                    return End::Stop;
+                    Carried::Over(_) if stopping => return End::Stop,
+                    Carried::Over(reason) => return End::Closed(reason),
                 }
             }
             if unsent.len() > UNSENT_MOST {
@@ -232,6 +238,13 @@ impl Ami {
             }
         }
     }
+}
+
+/// What is left to do of an effect.
+enum Carried {
+    Done,
+    Tell(FromAmi),
+    Over(CloseReason),
 }
 
 /// TCP or TLS.

@@ -11,8 +11,9 @@ use super::ami::{FromAmi, ToAmi};
 use super::books::{Batch, Done, Pulse};
 use super::clock::{Clock, Repeats};
 use super::notify;
+use crate::ami::action::Action;
 use crate::ami::event::Event;
-use crate::ami::outcome::{Answer, NotSent};
+use crate::ami::outcome::{Answer, NotSent, Tag};
 use crate::ids::{NodeName, Now, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
@@ -253,7 +254,7 @@ impl NodeLoop {
     fn carry_out(&mut self) {
         while let Some(effect) = self.node.next_effect() {
             match effect {
-                Effect::Ami { tag, action_id, action } => self.to_ami(tag, action_id, action),
+                Effect::Ami { tag, action_id, action } => self.send(tag, action_id, action),
                 Effect::Report(session, login, outcome) => {
                     self.log_outcome(session, login.as_ref(), &outcome);
                     self.pending.adopt.remove(&session);
@@ -282,7 +283,7 @@ impl NodeLoop {
         self.mouths.open.send_if_modified(|open| std::mem::replace(open, self.registered) != self.registered);
     }
 
-    fn to_ami(&mut self, tag: crate::ami::outcome::Tag, action_id: Option<String>, action: crate::ami::action::Action) {
+    fn send(&mut self, tag: Tag, action_id: Option<String>, action: Action) {
         let now = self.clock.now();
         debug!(node = %self.name, action = action.name(), action_id, "action");
         if let Err(refused) = self.mouths.ami.try_send(ToAmi::Send(tag, action_id, action)) {
@@ -329,7 +330,7 @@ impl NodeLoop {
         self.node.handle(Input::Stopping, self.clock.now());
         self.carry_out();
         let mut last = false;
-        while !(last && !self.writing) {
+        while self.writing || !last {
             if !self.writing {
                 let batch = self.batch(true);
                 self.writing = self.mouths.batches.try_send(batch).is_ok();

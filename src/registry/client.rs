@@ -200,17 +200,18 @@ impl Connector {
             "NOAUTH" | "WRONGPASS" | "NOPERM" => return RegistryError::Denied { url, why },
             _ => {}
         }
-        match error.kind() {
-            ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
-                RegistryError::Denied { url, why }
-            }
-            ErrorKind::Server(_) | ErrorKind::UnexpectedReturnType | ErrorKind::Extension => {
-                // Redis names the cause inside a script's error.
-                let inside = ["READONLY", "MISCONF", "OOM ", "NOREPLICAS"].into_iter().any(|word| why.contains(word));
-                if inside { unwritable("see Redis's own log") } else { RegistryError::Script { url, why } }
-            }
-            _ if error.is_timeout() => self.unreachable("no answer in time".to_owned()),
-            _ => RegistryError::Unreachable { url, why },
+        let kind = error.kind();
+        if error.is_timeout() {
+            return self.unreachable("no answer in time".to_owned());
         }
+        if matches!(kind, ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm)) {
+            return RegistryError::Denied { url, why };
+        }
+        if matches!(kind, ErrorKind::Server(_) | ErrorKind::UnexpectedReturnType | ErrorKind::Extension) {
+            // Redis names the cause inside a script's error.
+            let inside = ["READONLY", "MISCONF", "OOM ", "NOREPLICAS"].into_iter().any(|word| why.contains(word));
+            return if inside { unwritable("see Redis's own log") } else { RegistryError::Script { url, why } };
+        }
+        RegistryError::Unreachable { url, why }
     }
 }

@@ -213,8 +213,9 @@ impl Registry {
             call.arg(ms(self.placement.lease)).arg(state.as_str()).arg(channels).arg(registrations);
             call.arg(ms(self.placement.session_keep)).arg(REAP_MOST);
         };
-        let (tag, books, reaped): (String, Option<Vec<(String, String)>>, Option<Vec<(String, String, String)>>) =
-            tagged(&mut self.connector, &self.scripts.heartbeat, build).await?;
+        type Books = Vec<(String, String)>;
+        type Reaped = Vec<(String, String, String)>;
+        let (tag, books, reaped) = tagged::<Books, Reaped>(&mut self.connector, &self.scripts.heartbeat, build).await?;
         fence(&tag)?;
         let books = books.unwrap_or_default().into_iter();
         let books = books.filter_map(|(id, state)| Some((id.parse().ok()?, booked(&state)))).collect();
