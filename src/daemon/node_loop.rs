@@ -22,6 +22,8 @@ use crate::registry::{Order, RegistryError};
 
 /// Wait before Redis is written again after an error.
 const RETRY: Duration = Duration::from_millis(250);
+/// A daemon whose Asterisk or Redis is away is started all the same, before systemd gives up waiting and starts it again.
+const READY_ANYWAY: Now = Now(Duration::from_secs(25));
 /// How long a stopping daemon waits for Redis to take its last words.
 const LAST_WORDS: Duration = Duration::from_millis(1_200);
 
@@ -147,6 +149,7 @@ impl NodeLoop {
                 _ = beat.tick() => {
                     self.pending.beat = true;
                     notify::alive();
+                    self.tell_systemd();
                 }
                 () = self.clock.sleep_until(deadline) => {
                     let now = self.clock.now();
@@ -236,7 +239,7 @@ impl NodeLoop {
 
     fn tell_systemd(&mut self) {
         let active = self.node.state() == NodeState::Active && !self.redis_down;
-        if active && !self.ready_told {
+        if !self.ready_told && (active || self.clock.now() >= READY_ANYWAY) {
             self.ready_told = true;
             notify::ready();
         }
