@@ -51,7 +51,17 @@ redis.call('ZREMRANGEBYSCORE', ns .. ':index:ended', '-inf', now - keep_ms)
 local sessions = {}
 for _, set in ipairs({ ':local:', ':remote:' }) do
   for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
-    sessions[#sessions + 1] = { id, redis.call('HGET', session_key(id), 'state') or 'gone' }
+    local s = record(session_key(id))
+    if is_open(s) and s.node == node then
+      sessions[#sessions + 1] = { id, s.state }
+    else
+      -- P5: a record that was lost is no load.
+      redis.call('SREM', ns .. set .. node, id)
+      if not s then
+        redis.call('ZREM', ns .. ':index:open', id)
+        redis.call('ZREM', ns .. ':index:due', id)
+      end
+    end
   end
 end
 return { 'ok', sessions, reaped }
