@@ -16,9 +16,9 @@ use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
 
 /// Sequences in one run.
-const SEQUENCES: u32 = 150;
+const SEQUENCES: u32 = 250;
 /// The longest sequence; time passes in about one of twelve, see `model::world::limits` for why that is bounded.
-const STEPS: std::ops::Range<usize> = 1..80;
+const STEPS: std::ops::Range<usize> = 1..120;
 
 /// The most that sequences may let time pass: after that many steps of 20 n + 1 s the ones would add up to 20.
 const PASSES: usize = 18;

@@ -35,13 +35,16 @@ pub enum Op {
     Place { login: Login, again: Option<usize> },
     Explain { login: Login },
     Take { voice: Voice, most: usize },
-    Report { voice: Voice, outcomes: Vec<(usize, &'static str)> },
-    Adopt { voice: Voice, found: Vec<(usize, bool)> },
+    /// `home`: the node of the first session speaks.
+    Report { voice: Voice, home: bool, outcomes: Vec<(usize, &'static str)> },
+    Adopt { voice: Voice, home: bool, found: Vec<(usize, bool)> },
     Leave { voice: Voice },
     Logout { who: &'static str },
     LogoutSession { which: usize },
     Drain { node: &'static str, drain: bool },
     Pass { seconds: i64 },
+    /// One host dies: its lease is long over, and nobody has noticed yet.
+    Lapse { node: &'static str },
     Flush,
 }
 
@@ -80,7 +83,8 @@ fn set_alias() -> impl Strategy<Value = Op> {
 
 fn report() -> impl Strategy<Value = Op> {
     let what = select(&["live", "live", "ended", "failed", "cannot", "cannot"][..]);
-    (voice(), prop::collection::vec((0..64_usize, what), 1..6)).prop_map(|(voice, outcomes)| Op::Report { voice, outcomes })
+    (voice(), prop::bool::weighted(0.8), prop::collection::vec((0..64_usize, what), 1..6))
+        .prop_map(|(voice, home, outcomes)| Op::Report { voice, home, outcomes })
 }
 
 /// One operation.
@@ -98,8 +102,9 @@ pub fn op() -> impl Strategy<Value = Op> {
         2 => login().prop_map(|login| Op::Explain { login }),
         10 => (voice(), select(&[64_usize, 64, 1, 2][..])).prop_map(|(voice, most)| Op::Take { voice, most }),
         10 => report(),
-        4 => (voice(), prop::collection::vec((0..64_usize, any::<bool>()), 1..4))
-            .prop_map(|(voice, found)| Op::Adopt { voice, found }),
+        4 => (voice(), any::<bool>(), prop::collection::vec((0..64_usize, any::<bool>()), 1..4))
+            .prop_map(|(voice, home, found)| Op::Adopt { voice, home, found }),
+        2 => node().prop_map(|node| Op::Lapse { node }),
         1 => voice().prop_map(|voice| Op::Leave { voice }),
         3 => who.prop_map(|who| Op::Logout { who }),
         1 => (0..64_usize).prop_map(|which| Op::LogoutSession { which }),

@@ -118,7 +118,7 @@ impl World {
             }
         }
         if meaning.explicit && !dry {
-            self.end_lost_in_the_way(&meaning.targets, &new);
+            self.end_lost_in_the_way(id, &meaning.targets, &new);
         }
         let rows = self.survey(&meaning.targets, &new, alone);
         let answer = |verdict, session, node, reason: &str| Answer {
@@ -171,10 +171,13 @@ impl World {
     }
 
     /// A session of a lost node does not keep a phone from anybody who could have it.
-    fn end_lost_in_the_way(&mut self, targets: &[(String, String)], new: &Session) {
+    fn end_lost_in_the_way(&mut self, id: SessionId, targets: &[(String, String)], new: &Session) {
         let free = self.survey(targets, new, None);
         for row in free.into_iter().filter(|row| row.why.is_empty()) {
-            self.holder(&|s| s.extension == row.extension, false);
+            let holder = self.open().find(|(other, s)| *other != id && s.extension == row.extension);
+            if let Some((other, _)) = holder.filter(|(_, s)| self.is_lost(s)) {
+                self.end_lost(other);
+            }
         }
     }
 
@@ -222,7 +225,7 @@ impl World {
             return Ok("failed".into());
         }
         let meaning = self.meaning(&s.alias);
-        self.end_lost_in_the_way(&meaning.targets, &s);
+        self.end_lost_in_the_way(id, &meaning.targets, &s);
         let rows = self.survey(&meaning.targets, &s, Some(id));
         if rows.iter().all(|row| !row.why.is_empty()) {
             self.finish(id, "failed", why);

@@ -31,6 +31,9 @@ redis.connect_timeout = '20s'
 /// A run must not take so long that real time is mistaken for model time.
 const SLOWEST_MS: i64 = 800;
 
+/// When the lease of a dead host was over.
+const LONG_AGO: i64 = -600_000;
+
 /// Both worlds.
 pub struct Pair<'a> {
     cluster: &'a mut Cluster,
@@ -116,6 +119,13 @@ impl<'a> Pair<'a> {
         self.world.fence(voice.node, &self.generation(voice).to_string())
     }
 
+    /// The node of the first session, if that is to speak for it.
+    fn home<T>(&self, voice: Voice, home: bool, of: &[(usize, T)]) -> Voice {
+        let first = of.first().filter(|_| home).and_then(|(which, _)| self.world.sessions.get(&self.which(*which)));
+        let node = first.and_then(|s| super::op::NODES.into_iter().find(|node| *node == s.node));
+        Voice { node: node.unwrap_or(voice.node), ..voice }
+    }
+
     fn which(&self, which: usize) -> SessionId {
         if self.known.is_empty() { session(u64::MAX) } else { self.known[which % self.known.len()] }
     }
@@ -129,8 +139,8 @@ impl<'a> Pair<'a> {
             Op::Place { login, again } => self.place(login, *again).await,
             Op::Explain { login } => self.explain(login).await,
             Op::Take { voice, most } => self.take(*voice, *most).await,
-            Op::Report { voice, outcomes } => self.report(*voice, outcomes).await,
-            Op::Adopt { voice, found } => self.adopt(*voice, found).await,
+            Op::Report { voice, home, outcomes } => self.report(self.home(*voice, *home, outcomes), outcomes).await,
+            Op::Adopt { voice, home, found } => self.adopt(self.home(*voice, *home, found), found).await,
             Op::Leave { voice } => self.leave(*voice).await,
             Op::Logout { who } => self.logout((*who).to_owned()).await,
             Op::LogoutSession { which } => self.logout(self.which(*which).to_string()).await,
@@ -144,6 +154,14 @@ impl<'a> Pair<'a> {
             Op::Pass { seconds } => {
                 Look::age(&mut self.cluster.raw, seconds * 1000).await;
                 self.world.pass(seconds * 1000);
+                Ok(())
+            }
+            Op::Lapse { node } => {
+                if let Some(known) = self.world.nodes.get_mut(*node) {
+                    (known.lease_until, known.reap_at) = (LONG_AGO, LONG_AGO);
+                    let (key, at) = (format!("NS:node:{node}"), (self.zero - self.world.now + LONG_AGO + 50).to_string());
+                    let _: u64 = self.cluster.run(&["HSET", &key, "lease_until", &at, "reap_at", &at]).await;
+                }
                 Ok(())
             }
             Op::Flush => {
