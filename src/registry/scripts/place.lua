@@ -44,7 +44,7 @@ for _, field in ipairs(fields) do
   end
 end
 
-local best, rows = survey(targets, explicit, campaign, remote, '', id, now)
+local best, rows = survey(targets, explicit, campaign, remote, '', id, now, mode == 'place' and keep_ms or nil)
 if not best then
   local reason = 'no-eligible-node'
   if #rows == 0 then reason = explicit and 'empty-alias' or 'no-node' elseif not known then reason = 'unknown-alias' end
