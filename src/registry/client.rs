@@ -73,6 +73,11 @@ impl RegistryError {
     }
 }
 
+/// What has no code of its own: instead of NOAUTH to a call with more than ten arguments, before Redis hangs up; and
+/// instead of NOPERM inside a script, from 7.0 and from 7.2 on.
+const DENIED: [&str; 3] =
+    ["Protocol error: unauthenticated", "The user executing the script can't", "ACL failure in script"];
+
 /// A connection that makes itself anew.
 #[derive(Debug)]
 pub(super) struct Connector {
@@ -204,6 +209,7 @@ impl Connector {
             ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
                 RegistryError::Denied { url, why }
             }
+            _ if DENIED.into_iter().any(|words| why.contains(words)) => RegistryError::Denied { url, why },
             ErrorKind::Server(_) | ErrorKind::UnexpectedReturnType | ErrorKind::Extension => {
                 // Redis names the cause inside a script's error.
                 let inside = ["READONLY", "MISCONF", "OOM ", "NOREPLICAS"].into_iter().any(|word| why.contains(word));
