@@ -124,7 +124,8 @@ impl Look {
             }
             let own = format!("{}:{}", if s["remote"] == "1" { "remote" } else { "local" }, s["node"]);
             let homes = |start: &'static str| self.below(start).map(move |node| format!("{start}{node}"));
-            let homes: Vec<_> = homes("local:").chain(homes("remote:")).filter(|key| self.set(key).contains(id)).collect();
+            let homes: Vec<_> =
+                homes("local:").chain(homes("remote:")).filter(|key| self.set(key).contains(id)).collect();
             say(homes == [own], format!("{id} is in the sets {homes:?}"));
             say(self.keys[&format!("session:{id}")].ttl < 0, format!("{id} is open and will expire"));
             let due = self.pairs("index:due").contains_key(id);
@@ -148,7 +149,8 @@ impl Look {
         }
         for id in self.below("session:").filter(|id| !open.contains_key(id)) {
             say(self.keys[&format!("session:{id}")].ttl >= 0, format!("{id} is over and will never expire"));
-            let left: Vec<_> = self.below("ring-").filter(|q| !q.ends_with(":Q") && !self.orders(q, id).is_empty()).collect();
+            let left: Vec<_> =
+                self.below("ring-").filter(|q| !q.ends_with(":Q") && !self.orders(q, id).is_empty()).collect();
             say(left.is_empty(), format!("{id} is over and has orders in {left:?}"));
         }
         faults
@@ -171,7 +173,9 @@ impl Look {
             let mut put = |name: &str, value: String| facts.insert(format!("{key}.{name}"), value);
             match key.split_once(':').unwrap_or((key, "")) {
                 ("node", _) => {
-                    for name in ["generation", "host", "state", "drain", "weight", "max_agents", "campaigns", "channels"] {
+                    for name in
+                        ["generation", "host", "state", "drain", "weight", "max_agents", "campaigns", "channels"]
+                    {
                         put(name, pairs.get(name).copied().unwrap_or_default().to_owned());
                     }
                     // `leave` ends the lease 1 ms before its own time
@@ -207,7 +211,10 @@ impl Look {
             put(name, text(name).to_owned());
         }
         put("wanted", (text("wanted") == "1").to_string());
-        put("tried", text("tried").split_whitespace().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" "));
+        put(
+            "tried",
+            text("tried").split_whitespace().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" "),
+        );
         for name in ["since", "created", "give_up"] {
             put(name, second(score(text(name)) - zero));
         }

@@ -26,25 +26,74 @@ pub struct Voice {
 
 #[derive(Debug, Clone)]
 pub enum Op {
-    Register { node: &'static str, host: &'static str, same: bool, weight: u32, cap: Option<u32>, red: bool },
-    Beat { voice: Voice, state: &'static str, channels: usize },
-    Phones { voice: Voice, replace: bool, phones: Vec<(&'static str, &'static str)> },
-    SetAlias { alias: &'static str, places: Vec<(&'static str, &'static str)> },
-    RemoveAlias { alias: &'static str },
+    Register {
+        node: &'static str,
+        host: &'static str,
+        same: bool,
+        weight: u32,
+        cap: Option<u32>,
+        red: bool,
+    },
+    Beat {
+        voice: Voice,
+        state: &'static str,
+        channels: usize,
+    },
+    Phones {
+        voice: Voice,
+        replace: bool,
+        phones: Vec<(&'static str, &'static str)>,
+    },
+    SetAlias {
+        alias: &'static str,
+        places: Vec<(&'static str, &'static str)>,
+    },
+    RemoveAlias {
+        alias: &'static str,
+    },
     /// `again`: with the id of a session that was there before.
-    Place { login: Login, again: Option<usize> },
-    Explain { login: Login },
-    Take { voice: Voice, most: usize },
+    Place {
+        login: Login,
+        again: Option<usize>,
+    },
+    Explain {
+        login: Login,
+    },
+    Take {
+        voice: Voice,
+        most: usize,
+    },
     /// `home`: the node of the first session speaks.
-    Report { voice: Voice, home: bool, outcomes: Vec<(usize, &'static str)> },
-    Adopt { voice: Voice, home: bool, found: Vec<(usize, bool)> },
-    Leave { voice: Voice },
-    Logout { who: &'static str },
-    LogoutSession { which: usize },
-    Drain { node: &'static str, drain: bool },
-    Pass { seconds: i64 },
+    Report {
+        voice: Voice,
+        home: bool,
+        outcomes: Vec<(usize, &'static str)>,
+    },
+    Adopt {
+        voice: Voice,
+        home: bool,
+        found: Vec<(usize, bool)>,
+    },
+    Leave {
+        voice: Voice,
+    },
+    Logout {
+        who: &'static str,
+    },
+    LogoutSession {
+        which: usize,
+    },
+    Drain {
+        node: &'static str,
+        drain: bool,
+    },
+    Pass {
+        seconds: i64,
+    },
     /// One host dies: its lease is long over, and nobody has noticed yet.
-    Lapse { node: &'static str },
+    Lapse {
+        node: &'static str,
+    },
     Flush,
 }
 

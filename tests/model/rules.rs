@@ -238,7 +238,14 @@ impl World {
         Ok(result)
     }
 
-    pub fn report(&mut self, node: &str, id: SessionId, what: &str, why: &str, chosen: Chosen<'_>) -> Result<String, Fault> {
+    pub fn report(
+        &mut self,
+        node: &str,
+        id: SessionId,
+        what: &str,
+        why: &str,
+        chosen: Chosen<'_>,
+    ) -> Result<String, Fault> {
         let state = match self.sessions.get(&id) {
             Some(s) if s.is_open() && s.node == node => s.state,
             Some(_) | None => "gone",
@@ -308,8 +315,7 @@ impl World {
         if old.as_ref().is_some_and(|old| old.reason != "node-lost" || old.wanted) {
             return "stale";
         }
-        let shares =
-            |s: &Session| s.agent == found.agent || s.alias == found.alias || s.extension == found.extension;
+        let shares = |s: &Session| s.agent == found.agent || s.alias == found.alias || s.extension == found.extension;
         if self.open().any(|(_, s)| shares(s)) {
             return "stale";
         }

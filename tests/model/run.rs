@@ -159,7 +159,8 @@ impl<'a> Pair<'a> {
             Op::Lapse { node } => {
                 if let Some(known) = self.world.nodes.get_mut(*node) {
                     (known.lease_until, known.reap_at) = (LONG_AGO, LONG_AGO);
-                    let (key, at) = (format!("NS:node:{node}"), (self.zero - self.world.now + LONG_AGO + 50).to_string());
+                    let (key, at) =
+                        (format!("NS:node:{node}"), (self.zero - self.world.now + LONG_AGO + 50).to_string());
                     let _: u64 = self.cluster.run(&["HSET", &key, "lease_until", &at, "reap_at", &at]).await;
                 }
                 Ok(())
@@ -226,7 +227,8 @@ impl<'a> Pair<'a> {
         for (session, node, reason) in &beat.reaped {
             let at: SessionId = id(session);
             let s = self.world.sessions.get(&at).filter(|s| s.is_open() && s.node == *node);
-            let s = s.ok_or_else(|| format!("{session} was ended, but the model has no such open session on {node}"))?;
+            let s =
+                s.ok_or_else(|| format!("{session} was ended, but the model has no such open session on {node}"))?;
             if reason == "order-expired" {
                 let late = s.due.is_some_and(|due| due <= self.world.now);
                 same("an expired order", true, late)?;

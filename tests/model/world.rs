@@ -166,7 +166,8 @@ impl World {
             if why.is_empty() && s.tried.contains(node) {
                 why = "tried".into();
             }
-            let taken = |id| self.open().any(|(o, other)| o != id && other.extension == *extension && !self.is_lost(other));
+            let taken =
+                |id| self.open().any(|(o, other)| o != id && other.extension == *extension && !self.is_lost(other));
             if why.is_empty() && alone.is_some_and(taken) {
                 why = "phone-in-use".into();
             }

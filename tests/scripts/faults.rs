@@ -6,8 +6,8 @@ use std::time::Duration;
 use evenring::registry::{Registry, RegistryError};
 
 use crate::cluster::{Cluster, connect, login, session, settings, word};
-use crate::lab::redis::Redis;
 use crate::lab::now;
+use crate::lab::redis::Redis;
 
 fn registry(redis: &Redis) -> Registry {
     Registry::new(&settings(&redis.url(), "")).unwrap()

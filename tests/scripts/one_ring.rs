@@ -71,7 +71,8 @@ async fn p1_an_order_that_is_delivered_again_rings_nobody() {
 async fn p1_garbage_in_a_nodes_queue_is_stale_and_goes() {
     let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100"]).await;
-    let bodies = ["", "x", "[]", "7", "null", "{}", r#"{"kind":"ring","session":{}}"#, r#"{"kind":"hangup","session":[1]}"#];
+    let bodies =
+        ["", "x", "[]", "7", "null", "{}", r#"{"kind":"ring","session":{}}"#, r#"{"kind":"hangup","session":[1]}"#];
     for (at, body) in bodies.iter().enumerate() {
         cluster.run::<u64>(&["ZADD", "NS:ring-a", "1", &format!("{at:032}")]).await;
         cluster.run::<u64>(&["HSET", "NS:ring-a:Q", &format!("{at:032}"), body]).await;
@@ -95,7 +96,14 @@ async fn logging_out_ends_what_was_not_rung_and_asks_for_the_rest() {
         assert_eq!(cluster.take(&a).await, [], "{who}: its order is gone");
         let (session, _) = cluster.placed("cc100x", "7").await;
         cluster.take(&a).await;
-        assert_eq!(cluster.registry.logout(&id(who.split(' ').next().filter(|_| who != "the session").unwrap_or("7"))).await.unwrap(), LoggedOut::Asked(session, "a".into()));
+        assert_eq!(
+            cluster
+                .registry
+                .logout(&id(who.split(' ').next().filter(|_| who != "the session").unwrap_or("7")))
+                .await
+                .unwrap(),
+            LoggedOut::Asked(session, "a".into())
+        );
         assert_eq!(cluster.take(&a).await, [Order::HangUp(session)]);
         assert_eq!(cluster.report(&a, session, Outcome::Ended(Reason::LoggedOut)).await, "done");
     }
@@ -158,7 +166,10 @@ async fn an_explicit_alias_wins_over_the_suffix_and_spares_phones_in_use() {
     cluster.lapse(&node).await;
     cluster.alias("fourth", &[&format!("{own}@{survivor}")]).await;
     let at = cluster.fresh();
-    assert_eq!(whys(&cluster.registry.explain(&login("fourth", "9"), at).await.unwrap()), [(survivor, "unknown-phone")]);
+    assert_eq!(
+        whys(&cluster.registry.explain(&login("fourth", "9"), at).await.unwrap()),
+        [(survivor, "unknown-phone")]
+    );
     cluster.alias("cc100x", &[]).await;
     assert_eq!(cluster.place(&login("cc100x", "5")).await.reason, "empty-alias");
 }

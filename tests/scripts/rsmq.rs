@@ -44,7 +44,10 @@ print(json.dumps([before, message, between, deleted, after, queues]))",
     );
     let number = |at: usize, field: &str| told[at][field].as_i64().unwrap_or_else(|| panic!("{field} of {told}"));
     assert_eq!((number(0, "msgs"), number(0, "hiddenmsgs"), number(0, "totalsent")), (2, 0, 2));
-    assert_eq!((number(0, "maxsize"), told[0]["vt"].as_f64(), told[0]["delay"].as_f64()), (65536, Some(30.0), Some(0.0)));
+    assert_eq!(
+        (number(0, "maxsize"), told[0]["vt"].as_f64(), told[0]["delay"].as_f64()),
+        (65536, Some(30.0), Some(0.0))
+    );
     assert_eq!(told[1]["id"].as_str().unwrap().len(), 32);
     let order: serde_json::Value = serde_json::from_str(told[1]["message"].as_str().unwrap()).unwrap();
     assert_eq!((&order["kind"], &order["extension"], &order["agent"]), (&"ring".into(), &"cc100".into(), &"7".into()));
@@ -121,7 +124,11 @@ async fn p11_a_hostile_reply_queue_hurts_nobody() {
         submit(&mut cluster, at as u64, &format!(r#"{{"alias":"cc100x","reply":"{queue}"}}"#)).await;
         let message = cluster.registry.receive_login().await.unwrap().expect("a login");
         let placement = cluster.place(&login("cc100x", "")).await;
-        cluster.registry.answer_login(&message, Ok(&placement)).await.unwrap_or_else(|error| panic!("{queue}: {error}"));
+        cluster
+            .registry
+            .answer_login(&message, Ok(&placement))
+            .await
+            .unwrap_or_else(|error| panic!("{queue}: {error}"));
     }
     let echo = cluster.registry.receive_login().await.unwrap().expect("the answer to 'logins' itself");
     assert!(echo.login.is_err(), "an answer is no login");
