@@ -130,7 +130,7 @@ impl Look {
             say(self.keys[&format!("session:{id}")].ttl < 0, format!("{id} is open and will expire"));
             let due = self.pairs("index:due").contains_key(id);
             say(due == (s["state"] == "placed"), format!("{id} is {} and due is {due}", s["state"]));
-            let orders = self.orders(&s["node"].to_owned(), id);
+            let orders = self.orders(s["node"], id);
             let visible = orders.iter().filter(|at| **at <= self.clock).count();
             match s["state"] {
                 "placed" => say(orders.len() == 1 && visible == 1, format!("{id} is placed with orders {orders:?}")),

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 
 use evenring::config::NodeSettings;
 use evenring::ids::{Generation, SessionId};
-use evenring::node::roster::{PhoneChanges, PhoneState};
-use evenring::node::session::{Class, Outcome, Reason};
-use evenring::node::{BookedState, Live, NodeState};
-use evenring::registry::view::{Placement, Verdict};
-use evenring::registry::{Adopted, LoggedOut, LoginRequest, Order, RegistryError};
+use evenring::node::roster::PhoneChanges;
+use evenring::node::session::Outcome;
+use evenring::node::{Live, NodeState};
+use evenring::registry::{Adopted, LoggedOut, Order, RegistryError};
 
 use super::look::{Look, difference, facts_of};
 use super::op::{Login, Op, Voice};
-use super::rules::{Answer, Refused, Taken, Wish};
+use super::rules::{Refused, Taken};
+use super::words::{answer, as_login, booked, comparable, orders, outcome, phone_state, request, taken, wish};
 use super::world::{Fault, Node, Session, World};
 use crate::cluster::{Cluster, id, session};
 
@@ -135,7 +135,8 @@ impl<'a> Pair<'a> {
             Op::Register { .. } => self.register(op).await,
             Op::Beat { voice, state, channels } => self.beat(*voice, state, *channels).await,
             Op::Phones { voice, replace, phones } => self.phones(*voice, *replace, phones).await,
-            Op::SetAlias { .. } | Op::RemoveAlias { .. } => self.alias(op).await,
+            Op::SetAlias { alias, places } => self.set_alias(alias, places).await,
+            Op::RemoveAlias { alias } => self.remove_alias(alias).await,
             Op::Place { login, again } => self.place(login, *again).await,
             Op::Explain { login } => self.explain(login).await,
             Op::Take { voice, most } => self.take(*voice, *most).await,
@@ -250,13 +251,7 @@ impl<'a> Pair<'a> {
     }
 
     async fn phones(&mut self, voice: Voice, replace: bool, phones: &[(&str, &str)]) -> Checked {
-        let state = |text: &str| match text {
-            "registered" => PhoneState::Registered,
-            "unreachable" => PhoneState::Unreachable,
-            "unregistered" => PhoneState::Unregistered,
-            _ => PhoneState::Unknown,
-        };
-        let list = phones.iter().map(|(extension, word)| (id(extension), state(word))).collect();
+        let list = phones.iter().map(|(extension, word)| (id(extension), phone_state(word))).collect();
         let changes = PhoneChanges { replace, phones: list };
         let generation = self.generation(voice);
         let real = refusal(self.cluster.registry.phones(&id(voice.node), generation, &changes).await)?;
@@ -274,21 +269,17 @@ impl<'a> Pair<'a> {
         same("phones", real, fence)
     }
 
-    async fn alias(&mut self, op: &Op) -> Checked {
-        match op {
-            Op::SetAlias { alias, places } => {
-                let list: Vec<_> = places.iter().map(|(extension, node)| (id(extension), id(node))).collect();
-                self.cluster.registry.set_alias(&id(alias), &list).await.map_err(|e| e.to_string())?;
-                let list = places.iter().map(|(extension, node)| ((*extension).to_owned(), (*node).to_owned()));
-                self.world.aliases.insert((*alias).to_owned(), list.collect());
-                Ok(())
-            }
-            Op::RemoveAlias { alias } => {
-                let real = self.cluster.registry.remove_alias(&id(alias)).await.map_err(|e| e.to_string())?;
-                same("remove alias", real, self.world.aliases.remove(*alias).is_some())
-            }
-            _ => Ok(()),
-        }
+    async fn set_alias(&mut self, alias: &str, places: &[(&str, &str)]) -> Checked {
+        let list: Vec<_> = places.iter().map(|(extension, node)| (id(extension), id(node))).collect();
+        self.cluster.registry.set_alias(&id(alias), &list).await.map_err(|e| e.to_string())?;
+        let list = places.iter().map(|(extension, node)| ((*extension).to_owned(), (*node).to_owned()));
+        self.world.aliases.insert(alias.to_owned(), list.collect());
+        Ok(())
+    }
+
+    async fn remove_alias(&mut self, alias: &str) -> Checked {
+        let real = self.cluster.registry.remove_alias(&id(alias)).await.map_err(|e| e.to_string())?;
+        same("remove alias", real, self.world.aliases.remove(alias).is_some())
     }
 
     async fn place(&mut self, login: &Login, again: Option<usize>) -> Checked {
@@ -326,7 +317,6 @@ impl<'a> Pair<'a> {
         let visible = queue(&self.world).iter().filter(|m| m.visible_at <= now).count();
         same("the number of orders", real.len(), visible.min(most))?;
         let mut last = 0;
-        let mut done = Vec::new();
         for order in real {
             let (at, hangs_up) = match &order {
                 Order::HangUp(at) => (*at, true),
@@ -348,7 +338,6 @@ impl<'a> Pair<'a> {
             if let Taken::Ring(at, ..) = &model {
                 self.history.insert(*at, self.world.sessions[at].clone());
             }
-            done.push(at);
             same("an order", taken(order), model)?;
         }
         Ok(())
@@ -437,96 +426,5 @@ impl<'a> Pair<'a> {
             LoggedOut::Asked(at, node) => ("asked", Some((at, node))),
         };
         same("logout", real, self.world.logout(&who))
-    }
-}
-
-/// Every order of a few things; of more than five, the first ones are tried at the front only.
-fn orders(all: &[SessionId]) -> Vec<Vec<SessionId>> {
-    if all.len() <= 1 {
-        return vec![all.to_vec()];
-    }
-    let mut found = Vec::new();
-    for (at, first) in all.iter().enumerate() {
-        let mut rest = all.to_vec();
-        rest.remove(at);
-        for mut order in orders(&rest) {
-            order.insert(0, *first);
-            found.push(order);
-        }
-    }
-    found
-}
-
-fn booked(state: BookedState) -> &'static str {
-    match state {
-        BookedState::Placed => "placed",
-        BookedState::Ringing => "ringing",
-        BookedState::Live => "live",
-        BookedState::Gone => "gone",
-    }
-}
-
-fn outcome(what: &str) -> Outcome {
-    match what {
-        "live" => Outcome::Live,
-        "ended" => Outcome::Ended(Reason::HungUp),
-        "failed" => Outcome::Failed(Reason::Busy),
-        _ => Outcome::Cannot(Reason::Congestion(34)),
-    }
-}
-
-fn wish(login: &Login) -> Wish {
-    let agent = login.agent.map(str::to_owned);
-    Wish { alias: login.alias.into(), agent, campaign: login.campaign.into(), remote: login.remote }
-}
-
-fn request(login: &Login) -> LoginRequest {
-    LoginRequest {
-        alias: id(login.alias),
-        agent: login.agent.map(id),
-        campaign: (!login.campaign.is_empty()).then(|| id(login.campaign)),
-        class: if login.remote { Class::Remote } else { Class::Local },
-    }
-}
-
-fn as_login(session: SessionId, s: &Session) -> evenring::node::session::Login {
-    evenring::node::session::Login {
-        session,
-        attempt: s.attempt,
-        alias: id(&s.alias),
-        extension: id(&s.extension),
-        agent: id(&s.agent),
-        campaign: (!s.campaign.is_empty()).then(|| id(&s.campaign)),
-        class: if s.remote { Class::Remote } else { Class::Local },
-    }
-}
-
-fn answer(real: &Placement) -> Answer {
-    let verdict = match real.verdict {
-        Verdict::Placed => "placed",
-        Verdict::Existing => "existing",
-        Verdict::Refused => "refused",
-        Verdict::WouldPlace => "would-place",
-    };
-    let rows = real.nodes.iter().map(|row| (row.name.clone(), row.why.clone(), row.load)).collect();
-    let (node, reason) = (real.node.clone(), real.reason.clone());
-    comparable(Answer { verdict, session: real.session, node, reason, rows })
-}
-
-/// Without the loads of lost nodes: whether their sessions are ended before or after the look is nobody's business.
-fn comparable(mut answer: Answer) -> Answer {
-    for row in answer.rows.iter_mut().filter(|row| ["lapsed", "stopped", "unknown-node"].contains(&row.1.as_str())) {
-        row.2 = 0.0;
-    }
-    answer
-}
-
-fn taken(order: Order) -> Taken {
-    match order {
-        Order::Ring(login) => Taken::Ring(login.session, login.attempt, login.extension.to_string()),
-        Order::HangUp(at) => Taken::HangUp(at),
-        Order::Moved(at, result) => Taken::Moved(at, result),
-        Order::Expired(at) => Taken::Expired(at),
-        Order::Stale(at) => Taken::Stale(id(&at)),
     }
 }
