@@ -34,7 +34,7 @@ async fn burst(cluster: &Cluster, first: usize, count: usize) -> (BTreeMap<Strin
 }
 
 async fn cluster_of(nodes: Vec<NodeSettings>, phones: usize) -> Cluster {
-    let mut cluster = Cluster::with("placement.lease = '60s'\nredis.response_timeout = '10s'").await;
+    let mut cluster = Cluster::start().await;
     let names = extensions(phones);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     for node in nodes {
@@ -102,7 +102,7 @@ async fn p2_remote_agents_never_move_the_balance() {
 
 #[tokio::test]
 async fn ties_go_to_fewest_channels_and_then_anywhere() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let mut members = Vec::new();
     for name in ["a", "b", "c"] {
         members.push(cluster.up(name, &["cc100"]).await);
@@ -132,7 +132,7 @@ async fn set_phone(cluster: &mut Cluster, member: &Member, state: PhoneState) {
 
 #[tokio::test]
 async fn p3_each_refusal_says_why() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let nobody = cluster.place(&login("cc100x", "7")).await;
     assert_eq!((nobody.verdict, nobody.reason.as_str()), (Verdict::Refused, "no-node"));
     let mut red = node("a");

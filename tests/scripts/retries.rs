@@ -27,7 +27,7 @@ fn find<'a>(members: &'a [Member], result: &str) -> &'a Member {
 
 #[tokio::test]
 async fn p4_a_node_that_cannot_is_followed_by_another_until_the_tries_are_over() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let (session, members) = ringing(&mut cluster).await;
     let second = cluster.report(&members[0], session, cannot()).await;
     let second = find(&members[1..], &second);
@@ -50,14 +50,14 @@ async fn p4_a_node_that_cannot_is_followed_by_another_until_the_tries_are_over()
 
 #[tokio::test]
 async fn p4_the_number_of_tries_is_a_limit() {
-    let mut cluster = Cluster::with("placement.lease = '60s'\nplacement.tries = 1").await;
+    let mut cluster = Cluster::with("placement.tries = 1").await;
     let (session, members) = ringing(&mut cluster).await;
     assert_eq!(cluster.report(&members[0], session, cannot()).await, "failed");
 }
 
 #[tokio::test]
 async fn p4_after_the_time_to_give_up_nothing_is_tried() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let (session, members) = ringing(&mut cluster).await;
     cluster.run::<u64>(&["HSET", &format!("NS:session:{session}"), "give_up", "1000"]).await;
     assert_eq!(cluster.report(&members[0], session, cannot()).await, "failed");
@@ -66,7 +66,7 @@ async fn p4_after_the_time_to_give_up_nothing_is_tried() {
 
 #[tokio::test]
 async fn p4_the_agents_own_answer_ends_it() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     for reason in [Reason::Busy, Reason::Declined, Reason::NoAnswer] {
         let (session, members) = ringing(&mut cluster).await;
         assert_eq!(cluster.report(&members[0], session, Outcome::Failed(reason.clone())).await, "done");
@@ -76,7 +76,7 @@ async fn p4_the_agents_own_answer_ends_it() {
 
 #[tokio::test]
 async fn p4_p8_an_order_that_is_too_old_rings_nobody() {
-    let mut cluster = Cluster::with("placement.lease = '60s'\nplacement.order_expiry = '1s'").await;
+    let mut cluster = Cluster::with("placement.order_expiry = '1s'").await;
     let a = cluster.up("a", &["cc100", "cc101"]).await;
     let (taken, _) = cluster.placed("cc100x", "7").await;
     let (left, _) = cluster.placed("cc101x", "8").await;
@@ -92,7 +92,7 @@ async fn p4_p8_an_order_that_is_too_old_rings_nobody() {
 
 #[tokio::test]
 async fn p4_p6_what_a_lost_node_had_not_taken_goes_elsewhere() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let members = [cluster.up("a", &["cc100"]).await, cluster.up("b", &["cc100"]).await];
     let (session, node) = cluster.placed("cc100x", "7").await;
     let survivor = members.iter().find(|member| member.name.as_str() != node).unwrap().clone();
@@ -104,7 +104,7 @@ async fn p4_p6_what_a_lost_node_had_not_taken_goes_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_p6_a_lost_nodes_sessions_end_exactly_once() {
-    let mut cluster = Cluster::with("placement.lease = '60s'\nredis.response_timeout = '10s'").await;
+    let mut cluster = Cluster::start().await;
     let names = crate::cluster::extensions(150);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut members = Vec::new();
@@ -141,7 +141,7 @@ async fn p5_p6_a_lost_nodes_sessions_end_exactly_once() {
 
 #[tokio::test]
 async fn p5_what_a_fault_took_from_the_tables_comes_back() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100"]).await;
     let (session, _) = cluster.placed("cc100x", "7").await;
     let Order::Ring(login) = cluster.take(&a).await.remove(0) else { panic!("no order") };
@@ -163,7 +163,7 @@ async fn p5_what_a_fault_took_from_the_tables_comes_back() {
 
 #[tokio::test]
 async fn p6_an_agent_of_a_dead_node_need_not_wait_for_the_sweep() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let (session, members) = ringing(&mut cluster).await;
     cluster.report(&members[0], session, Outcome::Live).await;
     cluster.lapse(members[0].name.as_str()).await;
@@ -174,7 +174,7 @@ async fn p6_an_agent_of_a_dead_node_need_not_wait_for_the_sweep() {
 
 #[tokio::test]
 async fn p10_a_draining_node_gives_its_orders_away() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100", "cc101"]).await;
     let (first, _) = cluster.placed("cc100x", "7").await;
     let (second, _) = cluster.placed("cc101x", "8").await;
@@ -197,7 +197,7 @@ async fn p10_a_draining_node_gives_its_orders_away() {
 
 #[tokio::test]
 async fn p6_what_an_old_generation_says_is_refused() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let (session, members) = ringing(&mut cluster).await;
     let old = members[0].clone();
     let names = cluster.run::<Vec<String>>(&["SMEMBERS", "NS:index:nodes"]).await;
@@ -231,7 +231,7 @@ fn channel(session: evenring::ids::SessionId) -> Login {
 
 #[tokio::test]
 async fn p6_another_host_gets_the_name_only_when_the_lease_is_over() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let first = cluster.up("a", &[]).await;
     let next = Generation::from_bits(900);
     let held = cluster.registry.register(&node("a"), next, "other").await.unwrap().unwrap_err();
@@ -245,7 +245,7 @@ async fn p6_another_host_gets_the_name_only_when_the_lease_is_over() {
 
 #[tokio::test]
 async fn leaving_moves_orders_and_keeps_calls_for_the_grace() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100", "cc101", "cc102"]).await;
     let (live, _) = cluster.placed("cc100x", "7").await;
     cluster.take(&a).await;
@@ -265,4 +265,19 @@ async fn leaving_moves_orders_and_keeps_calls_for_the_grace() {
     cluster.registry.leave(&a.name, next).await.unwrap();
     cluster.run::<u64>(&["HSET", "NS:node:a", "reap_at", "1000"]).await;
     assert_eq!(cluster.beat(&b).await, [(live.to_string(), "a".into(), "node-lost".into())]);
+}
+
+#[tokio::test]
+async fn a_second_try_takes_nobodys_phone_when_the_alias_changed_its_meaning() {
+    let mut cluster = Cluster::start().await;
+    let a = cluster.up("a", &["cc100", "cc200"]).await;
+    cluster.alias("cc100x", &["cc200@a"]).await;
+    let (first, _) = cluster.placed("cc100x", "7").await;
+    cluster.take(&a).await;
+    let (second, _) = cluster.placed("cc100", "8").await;
+    cluster.up("b", &["cc100"]).await;
+    assert!(cluster.registry.remove_alias(&id("cc100x")).await.unwrap());
+    assert_eq!(cluster.report(&a, first, cannot()).await, "failed", "cc100 is agent 8's now");
+    let holder: String = cluster.run(&["HGET", "NS:holders", "phone:cc100"]).await;
+    assert_eq!(holder, second.to_string());
 }

@@ -27,7 +27,7 @@ fn python(cluster: &Cluster, lines: &str) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_client_reads_and_deletes_an_order() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100", "cc101"]).await;
     let (first, _) = cluster.placed("cc100x", "7").await;
     cluster.placed("cc101x", "8").await;
@@ -60,7 +60,7 @@ print(json.dumps([before, message, between, deleted, after, queues]))",
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_client_logs_in_through_the_inbox_and_reads_the_answer() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     cluster.up("a", &["cc100"]).await;
     python(
         &cluster,
@@ -116,7 +116,7 @@ async fn submit(cluster: &mut Cluster, number: u64, body: &str) {
 
 #[tokio::test]
 async fn p11_a_hostile_reply_queue_hurts_nobody() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100"]).await;
     cluster.placed("cc100x", "7").await;
     cluster.alias("desk", &["cc100@a"]).await;

@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, login, node, phones, word};
 
 #[tokio::test]
 async fn p12_after_flushall_a_node_tells_everything_again() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100", "cc101"]).await;
     let (live, _) = cluster.placed("cc100x", "7").await;
     let (ringing, _) = cluster.placed("cc101x", "8").await;
@@ -41,7 +41,7 @@ async fn p12_after_flushall_a_node_tells_everything_again() {
 
 #[tokio::test]
 async fn p12_who_moved_on_meanwhile_is_not_brought_back() {
-    let mut cluster = Cluster::with("placement.lease = '60s'").await;
+    let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100"]).await;
     let (old, _) = cluster.placed("cc100x", "7").await;
     let Order::Ring(channel) = cluster.take(&a).await.remove(0) else { panic!("no order") };
