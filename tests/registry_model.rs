@@ -16,7 +16,7 @@ use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
 
 /// Sequences in one run.
-const SEQUENCES: u32 = 250;
+const SEQUENCES: u32 = 200;
 /// The longest sequence; time passes in about one of twelve, see `model::world::limits` for why that is bounded.
 const STEPS: std::ops::Range<usize> = 1..120;
 
