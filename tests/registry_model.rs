@@ -3,13 +3,13 @@
 //! Owns how many, and how a failure is shown and replayed: the seed stands in the message, and
 //! `PROPTEST_RNG_SEED=<seed> cargo test --test registry_model` runs the same sequences again.
 
-mod cluster;
 mod lab;
+mod ledger;
 mod model;
 
 use std::time::Duration;
 
-use cluster::Cluster;
+use ledger::Cluster;
 use model::op::{Op, beginning, op};
 use model::run::{TOML, run};
 use proptest::strategy::Strategy;

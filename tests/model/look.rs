@@ -7,7 +7,7 @@ use redis::Script;
 use redis::aio::MultiplexedConnection;
 
 use super::world::{Fault, Kind, Ms, World};
-use crate::cluster::NS;
+use crate::ledger::NS;
 
 /// Path to value.
 pub type Facts = BTreeMap<String, String>;

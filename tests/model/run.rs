@@ -15,7 +15,7 @@ use super::op::{Login, Op, Voice};
 use super::rules::{Refused, Taken};
 use super::words::{answer, as_login, booked, comparable, orders, outcome, phone_state, request, taken, wish};
 use super::world::{Fault, Node, Session, World};
-use crate::cluster::{Cluster, id, session};
+use crate::ledger::{Cluster, id, session};
 
 /// The settings that `world::limits` says.
 pub const TOML: &str = "

@@ -10,7 +10,7 @@ use evenring::registry::{LoginRequest, Order};
 use super::op::Login;
 use super::rules::{Answer, Taken, Wish};
 use super::world::Session;
-use crate::cluster::id;
+use crate::ledger::id;
 
 pub fn phone_state(word: &str) -> PhoneState {
     match word {

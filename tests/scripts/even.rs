@@ -9,7 +9,7 @@ use evenring::node::session::Class;
 use evenring::registry::view::Verdict;
 use evenring::registry::{LoginRequest, Registry};
 
-use crate::cluster::{Cluster, Member, extensions, id, login, node, phones, session, whys};
+use crate::ledger::{Cluster, Member, extensions, id, login, node, phones, session, whys};
 
 /// Logs in so many at once, over eight connections; how many each node got, and how many were refused.
 async fn burst(cluster: &Cluster, first: usize, count: usize) -> (BTreeMap<String, usize>, usize) {

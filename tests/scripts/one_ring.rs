@@ -5,7 +5,7 @@ use evenring::node::session::{Outcome, Reason};
 use evenring::registry::view::Verdict;
 use evenring::registry::{LoggedOut, Order};
 
-use crate::cluster::{Cluster, id, login, whys};
+use crate::ledger::{Cluster, id, login, whys};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p1_fifty_identical_logins_at_once_are_one_session() {
@@ -118,7 +118,7 @@ async fn a_log_out_while_it_rings_ends_it_instead_of_the_next_try() {
     let member = members.iter().find(|member| member.name.as_str() == node).unwrap();
     cluster.take(member).await;
     cluster.registry.logout(&id("7")).await.unwrap();
-    assert_eq!(cluster.report(member, session, crate::cluster::cannot()).await, "failed");
+    assert_eq!(cluster.report(member, session, crate::ledger::cannot()).await, "failed");
     assert_eq!(cluster.fate(session).await, ("ended".into(), "logged-out".into()));
 }
 

@@ -6,7 +6,7 @@ use evenring::node::{Live, NodeState};
 use evenring::registry::view::Which;
 use evenring::registry::{Adopted, Order};
 
-use crate::cluster::{Cluster, Member, cannot, id, login, node, phones, word};
+use crate::ledger::{Cluster, Member, cannot, id, login, node, phones, word};
 
 /// Three nodes with a phone on each, and one login that rings; its node first.
 async fn ringing(cluster: &mut Cluster) -> (evenring::ids::SessionId, Vec<Member>) {
@@ -105,7 +105,7 @@ async fn p4_p6_what_a_lost_node_had_not_taken_goes_elsewhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_p6_a_lost_nodes_sessions_end_exactly_once() {
     let mut cluster = Cluster::start().await;
-    let names = crate::cluster::extensions(150);
+    let names = crate::ledger::extensions(150);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut members = Vec::new();
     for name in ["a", "b", "c"] {

@@ -6,7 +6,7 @@ use evenring::node::session::Class;
 use evenring::registry::session_of_message;
 use evenring::registry::view::Verdict;
 
-use crate::cluster::{Cluster, login};
+use crate::ledger::{Cluster, login};
 
 const HEAD: &str = "
 import json, sys

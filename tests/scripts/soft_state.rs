@@ -5,7 +5,7 @@ use evenring::node::{Live, NodeState};
 use evenring::registry::view::Verdict;
 use evenring::registry::{Adopted, Order};
 
-use crate::cluster::{Cluster, login, node, phones, word};
+use crate::ledger::{Cluster, login, node, phones, word};
 
 #[tokio::test]
 async fn p12_after_flushall_a_node_tells_everything_again() {
