@@ -73,6 +73,11 @@ impl RegistryError {
     }
 }
 
+/// What has no code of its own: instead of NOAUTH to a call with more than ten arguments, before Redis hangs up; and
+/// instead of NOPERM inside a script, from 7.0 and from 7.2 on.
+const DENIED: [&str; 3] =
+    ["Protocol error: unauthenticated", "The user executing the script can't", "ACL failure in script"];
+
 /// A connection that makes itself anew.
 #[derive(Debug)]
 pub(super) struct Connector {
@@ -205,6 +210,9 @@ impl Connector {
             return self.unreachable("no answer in time".to_owned());
         }
         if matches!(kind, ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm)) {
+            return RegistryError::Denied { url, why };
+        }
+        if DENIED.into_iter().any(|words| why.contains(words)) {
             return RegistryError::Denied { url, why };
         }
         if matches!(kind, ErrorKind::Server(_) | ErrorKind::UnexpectedReturnType | ErrorKind::Extension) {

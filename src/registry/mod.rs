@@ -62,7 +62,7 @@ pub enum Order {
 pub struct Beat {
     /// The sessions that Redis has for this node.
     pub books: Vec<(SessionId, BookedState)>,
-    /// Sessions of others that this beat ended: session, node, reason.
+    /// Sessions of others that this beat ended or placed elsewhere: session, node, reason (or `placed NODE`).
     pub reaped: Vec<(String, String, String)>,
 }
 
@@ -211,7 +211,7 @@ impl Registry {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
             call.arg(ms(self.placement.lease)).arg(state.as_str()).arg(channels).arg(registrations);
-            call.arg(ms(self.placement.session_keep)).arg(REAP_MOST);
+            call.arg(ms(self.placement.session_keep)).arg(REAP_MOST).arg(ms(self.placement.order_expiry));
         };
         type Books = Vec<(String, String)>;
         type Reaped = Vec<(String, String, String)>;

@@ -13,15 +13,23 @@ local function adopt(i)
   local s = record(session_key(id))
   if is_open(s) then
     if s.node ~= node then return 'stale' end
-    if s.state ~= state and not (s.state == 'live') then
-      redis.call('HSET', session_key(id), 'state', state, 'since', now)
+    if s.state ~= state and s.state ~= 'live' then
+      drop_order(s)
       redis.call('ZREM', ns .. ':index:due', id)
+      redis.call('ZADD', ns .. ':index:open', now, id)
+      redis.call('HSET', session_key(id), 'state', state, 'since', now, 'order', '')
       tell(id, state, node)
     end
     redis.call('HSET', session_key(id), 'generation', generation)
+    -- P5: what a fault took from the tables comes back with the session that they are derived from.
+    redis.call('SADD', load_set(s), id)
+    redis.call('ZADD', ns .. ':index:open', 'NX', now, id)
+    for _, field in ipairs({ 'agent:' .. s.agent, 'alias:' .. s.alias, 'phone:' .. s.extension }) do
+      redis.call('HSETNX', ns .. ':holders', field, id)
+    end
     return s.wanted == '1' and 'stale' or 'kept'
   end
-  if s and s.reason ~= 'node-lost' then return 'stale' end
+  if s and (s.reason ~= 'node-lost' or s.wanted == '1') then return 'stale' end
   local fresh = { alias = ARGV[i + 2], extension = ARGV[i + 3], agent = ARGV[i + 4], campaign = ARGV[i + 5],
     remote = ARGV[i + 6], node = node }
   for _, field in ipairs({ 'agent:' .. fresh.agent, 'alias:' .. fresh.alias, 'phone:' .. fresh.extension }) do
@@ -37,7 +45,7 @@ local function adopt(i)
   redis.call('HSET', session_key(id), 'alias', fresh.alias, 'extension', fresh.extension, 'agent', fresh.agent,
     'campaign', fresh.campaign, 'remote', fresh.remote, 'node', node, 'state', state, 'reason', '', 'since', now,
     'created', s and s.created or now, 'try', ARGV[i + 7], 'tried', s and s.tried or '', 'tries', ARGV[3],
-    'suffix', ARGV[4], 'give_up', now, 'order', '', 'generation', generation)
+    'suffix', ARGV[4], 'give_up', 0, 'order', '', 'generation', generation)
   tell(id, state, node)
   return 'restored'
 end

@@ -141,9 +141,10 @@ local function refusal(n, phone, agents, campaign, remote, now)
 end
 
 -- Looks at every target {node, extension} and finds the least loaded node that may ring it.
--- tried is a text of node names, each with a blank on both sides. explicit: the extensions differ from node to node, so
--- one that another session holds is not free. Returns the best row or nil, and all rows.
-local function survey(targets, explicit, campaign, remote, tried, id, now)
+-- tried is a text of node names, each with a blank on both sides. guard: a phone that another session holds is not
+-- free; needed where the extensions differ from node to node, or from those of the last time. Without keep_ms nothing
+-- is written. Returns the best row or nil, and all rows.
+local function survey(targets, guard, campaign, remote, tried, id, now, keep_ms)
   local rows, best = {}, nil
   for i = 1, #targets do
     local name, extension = targets[i][1], targets[i][2]
@@ -153,10 +154,8 @@ local function survey(targets, explicit, campaign, remote, tried, id, now)
     local phone = redis.call('HGET', ns .. ':phones:' .. name, extension)
     local why = refusal(n, phone, agents, campaign, remote, now)
     if why == '' and tried:find(' ' .. name .. ' ', 1, true) then why = 'tried' end
-    if why == '' and explicit then
-      local holder = redis.call('HGET', ns .. ':holders', 'phone:' .. extension)
-      if holder and holder ~= id then why = 'phone-in-use' end
-    end
+    if why == '' and guard and redis.call('HGET', ns .. ':holders', 'phone:' .. extension) ~= id
+      and held('phone:' .. extension, now, keep_ms, not keep_ms) then why = 'phone-in-use' end
     local row = { name = name, extension = extension, why = why, load = agents / (tonumber(n[4]) or 1),
       channels = tonumber(n[6]) or 0 }
     rows[i] = row
@@ -227,8 +226,8 @@ local function place_again(id, s, why, now, expiry_ms, keep_ms)
     finish(id, s, 'failed', why, now, keep_ms)
     return 'failed'
   end
-  local targets, _, explicit = resolve(s.alias, s.suffix)
-  local best = survey(targets, explicit, s.campaign, s.remote, tried, id, now)
+  -- What the alias means may have changed since, so the phone may be another one, and somebody's.
+  local best = survey(resolve(s.alias, s.suffix), true, s.campaign, s.remote, tried, id, now, keep_ms)
   if not best then
     finish(id, s, 'failed', why, now, keep_ms)
     return 'failed'

@@ -20,6 +20,18 @@ local function reply(outcome, s, session, reason, rows)
   return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, list }
 end
 
+-- P1: the same request again (its answer was lost, or its message came back to the inbox) finds its own session, also
+-- one that is over by now: nothing rings twice.
+local own = mode == 'place' and record(session_key(id))
+if own then
+  if is_open(own) then
+    held('agent:' .. own.agent, now, keep_ms)
+    own = record(session_key(id))
+  end
+  local _, rows = survey(targets, explicit, campaign, remote, '', id, now)
+  return reply('existing', own, id, own.reason, rows)
+end
+
 -- P1: who is logged in already gets the session that exists. Somebody else's phone is refused.
 local fields = { 'agent:' .. agent, 'alias:' .. alias }
 if not explicit then fields[3] = 'phone:' .. first end
@@ -32,7 +44,7 @@ for _, field in ipairs(fields) do
   end
 end
 
-local best, rows = survey(targets, explicit, campaign, remote, '', id, now)
+local best, rows = survey(targets, explicit, campaign, remote, '', id, now, mode == 'place' and keep_ms or nil)
 if not best then
   local reason = 'no-eligible-node'
   if #rows == 0 then reason = explicit and 'empty-alias' or 'no-node' elseif not known then reason = 'unknown-alias' end

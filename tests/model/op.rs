@@ -1,0 +1,177 @@
+//! An operation, and how sequences of them are made up. Owns the few names that a sequence is about: few, so that
+//! they get into each other's way.
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+pub const NODES: [&str; 3] = ["a", "b", "c"];
+/// `e1x` ends with the suffix: it is a phone of its own, and the alias of `e1` where that is known.
+pub const PHONES: [&str; 4] = ["e1", "e2", "e3", "e1x"];
+pub const ALIASES: [&str; 8] = ["e1x", "e2x", "e3x", "e1", "e2", "e1xx", "desk", "nobodyx"];
+
+#[derive(Debug, Clone)]
+pub struct Login {
+    pub alias: &'static str,
+    pub agent: Option<&'static str>,
+    pub campaign: &'static str,
+    pub remote: bool,
+}
+
+/// Who speaks: `old` is a generation of before.
+#[derive(Debug, Clone, Copy)]
+pub struct Voice {
+    pub node: &'static str,
+    pub old: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum Op {
+    Register {
+        node: &'static str,
+        host: &'static str,
+        same: bool,
+        weight: u32,
+        cap: Option<u32>,
+        red: bool,
+    },
+    Beat {
+        voice: Voice,
+        state: &'static str,
+        channels: usize,
+    },
+    Phones {
+        voice: Voice,
+        replace: bool,
+        phones: Vec<(&'static str, &'static str)>,
+    },
+    SetAlias {
+        alias: &'static str,
+        places: Vec<(&'static str, &'static str)>,
+    },
+    RemoveAlias {
+        alias: &'static str,
+    },
+    /// `again`: with the id of a session that was there before.
+    Place {
+        login: Login,
+        again: Option<usize>,
+    },
+    Explain {
+        login: Login,
+    },
+    Take {
+        voice: Voice,
+        most: usize,
+    },
+    /// `home`: the node of the first session speaks.
+    Report {
+        voice: Voice,
+        home: bool,
+        outcomes: Vec<(usize, &'static str)>,
+    },
+    Adopt {
+        voice: Voice,
+        home: bool,
+        found: Vec<(usize, bool)>,
+    },
+    Leave {
+        voice: Voice,
+    },
+    Logout {
+        who: &'static str,
+    },
+    LogoutSession {
+        which: usize,
+    },
+    Drain {
+        node: &'static str,
+        drain: bool,
+    },
+    Pass {
+        seconds: i64,
+    },
+    /// One host dies: its lease is long over, and nobody has noticed yet.
+    Lapse {
+        node: &'static str,
+    },
+    Flush,
+}
+
+fn node() -> impl Strategy<Value = &'static str> {
+    select(&NODES[..])
+}
+
+fn voice() -> impl Strategy<Value = Voice> {
+    (node(), prop::bool::weighted(0.05)).prop_map(|(node, old)| Voice { node, old })
+}
+
+fn login() -> impl Strategy<Value = Login> {
+    let agent = prop::option::weighted(0.6, select(&["7", "8", "9", "e1"][..]));
+    let campaign = select(&["", "", "red", "blue"][..]);
+    (select(&ALIASES[..]), agent, campaign, prop::bool::weighted(0.2))
+        .prop_map(|(alias, agent, campaign, remote)| Login { alias, agent, campaign, remote })
+}
+
+fn register() -> impl Strategy<Value = Op> {
+    let cap = prop::option::weighted(0.4, 1..3_u32);
+    (node(), select(&["h", "h", "other"][..]), prop::bool::weighted(0.3), 1..3_u32, cap, prop::bool::weighted(0.2))
+        .prop_map(|(node, host, same, weight, cap, red)| Op::Register { node, host, same, weight, cap, red })
+}
+
+fn phone_changes() -> impl Strategy<Value = Op> {
+    let state = select(&["registered", "registered", "unreachable", "unregistered", "unknown"][..]);
+    (voice(), prop::bool::weighted(0.3), prop::collection::vec((select(&PHONES[..]), state), 0..5))
+        .prop_map(|(voice, replace, phones)| Op::Phones { voice, replace, phones })
+}
+
+fn set_alias() -> impl Strategy<Value = Op> {
+    let place = (select(&PHONES[..]), select(&["a", "b", "c", "nowhere"][..]));
+    (select(&["desk", "desk", "e2x", "e1xx"][..]), prop::collection::vec(place, 1..4))
+        .prop_map(|(alias, places)| Op::SetAlias { alias, places })
+}
+
+fn report() -> impl Strategy<Value = Op> {
+    let what = select(&["live", "live", "ended", "failed", "cannot", "cannot"][..]);
+    (voice(), prop::bool::weighted(0.8), prop::collection::vec((0..64_usize, what), 1..6))
+        .prop_map(|(voice, home, outcomes)| Op::Report { voice, home, outcomes })
+}
+
+/// One operation.
+pub fn op() -> impl Strategy<Value = Op> {
+    let state = select(&["active", "active", "active", "active", "starting", "down"][..]);
+    let who = select(&["e1x", "e2x", "e1", "e2", "e3", "desk", "7", "8", "9"][..]);
+    let again = prop::option::weighted(0.1, 0..64_usize);
+    prop_oneof![
+        2 => register(),
+        10 => (voice(), state, 0..3_usize).prop_map(|(voice, state, channels)| Op::Beat { voice, state, channels }),
+        4 => phone_changes(),
+        2 => set_alias(),
+        1 => select(&["desk", "e2x", "e1xx"][..]).prop_map(|alias| Op::RemoveAlias { alias }),
+        14 => (login(), again).prop_map(|(login, again)| Op::Place { login, again }),
+        2 => login().prop_map(|login| Op::Explain { login }),
+        10 => (voice(), select(&[64_usize, 64, 1, 2][..])).prop_map(|(voice, most)| Op::Take { voice, most }),
+        10 => report(),
+        4 => (voice(), any::<bool>(), prop::collection::vec((0..64_usize, any::<bool>()), 1..4))
+            .prop_map(|(voice, home, found)| Op::Adopt { voice, home, found }),
+        2 => node().prop_map(|node| Op::Lapse { node }),
+        1 => voice().prop_map(|voice| Op::Leave { voice }),
+        3 => who.prop_map(|who| Op::Logout { who }),
+        1 => (0..64_usize).prop_map(|which| Op::LogoutSession { which }),
+        2 => (node(), any::<bool>()).prop_map(|(node, drain)| Op::Drain { node, drain }),
+        2 => select(&[21_i64, 41, 61, 101, 201][..]).prop_map(|seconds| Op::Pass { seconds }),
+        1 => prop::bool::weighted(0.15).prop_map(|flush| if flush { Op::Flush } else { Op::Pass { seconds: 21 } }),
+    ]
+}
+
+/// A cluster that works: from here most operations do something.
+pub fn beginning() -> Vec<Op> {
+    let mut ops = Vec::new();
+    for node in NODES {
+        let voice = Voice { node, old: false };
+        ops.push(Op::Register { node, host: "h", same: false, weight: 1, cap: None, red: false });
+        ops.push(Op::Phones { voice, replace: true, phones: PHONES[..3].iter().map(|e| (*e, "registered")).collect() });
+        ops.push(Op::Beat { voice, state: "active", channels: 0 });
+    }
+    ops.push(Op::SetAlias { alias: "desk", places: vec![("e1", "a"), ("e2", "b"), ("e3", "c")] });
+    ops
+}

@@ -1,0 +1,386 @@
+//! What each call does, as the promises say it. Owns the life of a session in the model. Must never know Redis.
+
+use std::collections::BTreeSet;
+
+use evenring::ids::SessionId;
+
+use super::world::{Chosen, Fault, Kind, Message, Ms, Node, Row, Session, World, limits};
+
+/// Why a call is refused as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    Fenced,
+    Forgotten,
+}
+
+/// What a login asks for.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    pub alias: String,
+    pub agent: Option<String>,
+    pub campaign: String,
+    pub remote: bool,
+}
+
+/// The answer to a login.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub verdict: &'static str,
+    pub session: Option<SessionId>,
+    pub node: String,
+    pub reason: String,
+    pub rows: Vec<(String, String, f64)>,
+}
+
+/// One row of a `take`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Taken {
+    Ring(SessionId, u32, String),
+    HangUp(SessionId),
+    Moved(SessionId, String),
+    Expired(SessionId),
+    Stale(SessionId),
+}
+
+fn rows_of(rows: &[Row]) -> Vec<(String, String, f64)> {
+    rows.iter().map(|row| (row.node.clone(), row.why.clone(), row.load)).collect()
+}
+
+impl World {
+    /// Whether this generation may speak for this node.
+    pub fn fence(&self, node: &str, generation: &str) -> Result<(), Refused> {
+        match self.nodes.get(node) {
+            None => Err(Refused::Forgotten),
+            Some(known) if known.generation != generation => Err(Refused::Fenced),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// `Err`: the host that holds the name.
+    pub fn register(&mut self, name: &str, new: Node) -> Result<Option<String>, String> {
+        let old = self.nodes.get(name);
+        if let Some(old) = old
+            && old.generation != new.generation
+            && old.host != new.host
+            && old.lease_until >= self.now
+        {
+            return Err(old.host.clone());
+        }
+        let previous = old.map(|old| old.generation.clone());
+        let drain = old.is_some_and(|old| old.drain);
+        let until = self.now + limits::LEASE;
+        self.nodes.insert(name.to_owned(), Node { drain, lease_until: until, reap_at: until, ..new });
+        Ok(previous)
+    }
+
+    pub fn place(&mut self, wish: &Wish, id: SessionId, dry: bool, chosen: Chosen<'_>) -> Result<Answer, Fault> {
+        let meaning = self.meaning(&wish.alias);
+        let phone = meaning.targets.first().map_or(wish.alias.clone(), |(_, extension)| extension.clone());
+        let default = if meaning.explicit { wish.alias.clone() } else { phone.clone() };
+        let agent = wish.agent.clone().unwrap_or(default);
+        let mut new = Session {
+            alias: wish.alias.clone(),
+            extension: phone.clone(),
+            agent: agent.clone(),
+            campaign: wish.campaign.clone(),
+            remote: wish.remote,
+            node: String::new(),
+            state: "placed",
+            reason: String::new(),
+            since: self.now,
+            created: self.now,
+            attempt: 0,
+            tried: BTreeSet::new(),
+            give_up: Some(self.now + limits::GIVE_UP),
+            wanted: false,
+            due: None,
+            gone_at: None,
+        };
+        let alone = meaning.explicit.then_some(id);
+        if !dry && let Some(own) = self.sessions.get(&id) {
+            // P1: the same request again finds its own session, whatever has become of it.
+            if own.is_open() && self.is_lost(own) {
+                self.end_lost(id);
+            }
+            return Ok(self.existing(id, &meaning.targets, &new, alone));
+        }
+        let is_agent = |s: &Session| s.agent == agent;
+        let is_alias = |s: &Session| s.alias == wish.alias;
+        let is_phone = |s: &Session| !meaning.explicit && s.extension == phone;
+        let tests: [&dyn Fn(&Session) -> bool; 3] = [&is_agent, &is_alias, &is_phone];
+        for test in tests {
+            if let Some(found) = self.holder(test, dry) {
+                let mut answer = self.existing(found, &meaning.targets, &new, alone);
+                if wish.agent.is_some() && self.sessions[&found].agent != agent {
+                    (answer.verdict, answer.reason) = ("refused", "in-use".into());
+                }
+                return Ok(answer);
+            }
+        }
+        if meaning.explicit && !dry {
+            self.end_lost_in_the_way(id, &meaning.targets, &new);
+        }
+        let rows = self.survey(&meaning.targets, &new, alone);
+        let answer = |verdict, session, node, reason: &str| Answer {
+            verdict,
+            session,
+            node,
+            reason: reason.into(),
+            rows: rows_of(&rows),
+        };
+        if !rows.iter().any(|row| row.why.is_empty()) {
+            let reason = match () {
+                () if rows.is_empty() && meaning.explicit => "empty-alias",
+                () if rows.is_empty() => "no-node",
+                () if !meaning.known => "unknown-alias",
+                () => "no-eligible-node",
+            };
+            return Ok(answer("refused", None, String::new(), reason));
+        }
+        let best = Self::best(&rows, chosen(id).as_deref())?.ok_or("nobody was chosen")?;
+        let node = best.node.clone();
+        if dry {
+            return Ok(answer("would-place", None, node, ""));
+        }
+        new.node = node.clone();
+        self.assign(id, new, &best);
+        Ok(answer("placed", Some(id), node, ""))
+    }
+
+    fn existing(&self, id: SessionId, targets: &[(String, String)], new: &Session, alone: Option<SessionId>) -> Answer {
+        let rows = rows_of(&self.survey(targets, new, alone));
+        let s = &self.sessions[&id];
+        Answer { verdict: "existing", session: Some(id), node: s.node.clone(), reason: s.reason.clone(), rows }
+    }
+
+    /// The open session that `test` finds. One whose node is long gone is over.
+    fn holder(&mut self, test: &dyn Fn(&Session) -> bool, dry: bool) -> Option<SessionId> {
+        let (id, s) = self.open().find(|(_, s)| test(s))?;
+        if !self.is_lost(s) {
+            return Some(id);
+        }
+        if !dry {
+            self.end_lost(id);
+        }
+        None
+    }
+
+    fn end_lost(&mut self, id: SessionId) {
+        let live = self.sessions[&id].state == "live";
+        self.finish(id, if live { "ended" } else { "failed" }, "node-lost");
+    }
+
+    /// A session of a lost node does not keep a phone from anybody who could have it.
+    fn end_lost_in_the_way(&mut self, id: SessionId, targets: &[(String, String)], new: &Session) {
+        let free = self.survey(targets, new, None);
+        for row in free.into_iter().filter(|row| row.why.is_empty()) {
+            let holder = self.open().find(|(other, s)| *other != id && s.extension == row.extension);
+            if let Some((other, _)) = holder.filter(|(_, s)| self.is_lost(s)) {
+                self.end_lost(other);
+            }
+        }
+    }
+
+    fn assign(&mut self, id: SessionId, mut s: Session, row: &Row) {
+        let expires = self.now + limits::EXPIRY;
+        s.attempt += 1;
+        (s.node, s.extension) = (row.node.clone(), row.extension.clone());
+        (s.state, s.reason, s.since, s.due) = ("placed", String::new(), self.now, Some(expires));
+        let kind = Kind::Ring { attempt: s.attempt, expires, extension: s.extension.clone() };
+        self.send(&row.node, id, kind);
+        self.sessions.insert(id, s);
+    }
+
+    fn send(&mut self, node: &str, session: SessionId, kind: Kind) {
+        let message = Message { session, kind, visible_at: self.now, received: 0, step: self.step };
+        self.queues.entry(node.to_owned()).or_default().push(message);
+    }
+
+    /// Takes the session's order out of its node's queue.
+    fn drop_order(&mut self, id: SessionId) {
+        let node = self.sessions[&id].node.clone();
+        let is_order = |m: &Message| m.session == id && m.kind != Kind::HangUp;
+        self.queues.entry(node).or_default().retain(|m| !is_order(m));
+    }
+
+    pub fn finish(&mut self, id: SessionId, state: &'static str, reason: &str) {
+        self.drop_order(id);
+        let now = self.now;
+        let s = self.sessions.get_mut(&id).expect("a session");
+        (s.state, s.reason, s.since, s.due) = (state, reason.to_owned(), now, None);
+        s.gone_at = Some(now + limits::KEEP);
+        self.ended.insert(id, now);
+    }
+
+    /// P4: another node, or the end. Says which.
+    fn place_again(&mut self, id: SessionId, why: &str, chosen: Chosen<'_>) -> Result<String, Fault> {
+        let mut s = self.sessions[&id].clone();
+        s.tried.insert(s.node.clone());
+        if s.wanted {
+            self.finish(id, "ended", "logged-out");
+            return Ok("failed".into());
+        }
+        if s.attempt >= limits::TRIES || s.give_up.is_none_or(|at| self.now > at) {
+            self.finish(id, "failed", why);
+            return Ok("failed".into());
+        }
+        let meaning = self.meaning(&s.alias);
+        self.end_lost_in_the_way(id, &meaning.targets, &s);
+        let rows = self.survey(&meaning.targets, &s, Some(id));
+        if rows.iter().all(|row| !row.why.is_empty()) {
+            self.finish(id, "failed", why);
+            return Ok("failed".into());
+        }
+        let best = Self::best(&rows, chosen(id).as_deref())?.ok_or("nobody was chosen")?;
+        self.drop_order(id);
+        let result = format!("placed {}", best.node);
+        self.assign(id, s, &best);
+        Ok(result)
+    }
+
+    pub fn report(
+        &mut self,
+        node: &str,
+        id: SessionId,
+        what: &str,
+        why: &str,
+        chosen: Chosen<'_>,
+    ) -> Result<String, Fault> {
+        let state = match self.sessions.get(&id) {
+            Some(s) if s.is_open() && s.node == node => s.state,
+            Some(_) | None => "gone",
+        };
+        match (state, what) {
+            ("gone" | "placed", _) => return Ok("gone".into()),
+            ("ringing", "live") => {
+                self.drop_order(id);
+                let now = self.now;
+                let s = self.sessions.get_mut(&id).expect("a session");
+                (s.state, s.since) = ("live", now);
+            }
+            (_, "live") => {}
+            ("ringing", "cannot") => return self.place_again(id, why, chosen),
+            (_, "ended") => self.finish(id, "ended", why),
+            (_, _) => self.finish(id, "failed", why),
+        }
+        Ok("done".into())
+    }
+
+    /// What a node does with one order it received; `found` is which.
+    pub fn take_one(&mut self, node: &str, at: usize, chosen: Chosen<'_>) -> Result<Taken, Fault> {
+        let message = self.queues[node][at].clone();
+        let id = message.session;
+        let Kind::Ring { attempt, expires, .. } = message.kind else {
+            self.queues.get_mut(node).expect("a queue").remove(at);
+            return Ok(Taken::HangUp(id));
+        };
+        let fits = |s: &&Session| s.state == "placed" && s.node == node && s.attempt == attempt;
+        let Some(s) = self.sessions.get(&id).filter(fits).cloned() else {
+            self.queues.get_mut(node).expect("a queue").remove(at);
+            return Ok(Taken::Stale(id));
+        };
+        if self.now > expires {
+            self.finish(id, "failed", "order-expired");
+            return Ok(Taken::Expired(id));
+        }
+        let host = &self.nodes[node];
+        if host.state != "active" || host.drain {
+            let why = if host.drain { "draining".to_owned() } else { host.state.clone() };
+            return Ok(Taken::Moved(id, self.place_again(id, &why, chosen)?));
+        }
+        let hidden = &mut self.queues.get_mut(node).expect("a queue")[at];
+        hidden.visible_at = self.now + limits::VISIBILITY;
+        hidden.received += 1;
+        let now = self.now;
+        let ringing = self.sessions.get_mut(&id).expect("a session");
+        (ringing.state, ringing.since, ringing.due) = ("ringing", now, None);
+        Ok(Taken::Ring(id, s.attempt, s.extension))
+    }
+
+    pub fn adopt(&mut self, node: &str, id: SessionId, state: &'static str, found: &Session) -> &'static str {
+        let now = self.now;
+        if let Some(s) = self.sessions.get(&id).filter(|s| s.is_open()) {
+            if s.node != node {
+                return "stale";
+            }
+            let wanted = s.wanted;
+            if s.state != state && s.state != "live" {
+                self.drop_order(id);
+                let s = self.sessions.get_mut(&id).expect("a session");
+                (s.state, s.since, s.due) = (state, now, None);
+            }
+            return if wanted { "stale" } else { "kept" };
+        }
+        let old = self.sessions.get(&id).cloned();
+        if old.as_ref().is_some_and(|old| old.reason != "node-lost" || old.wanted) {
+            return "stale";
+        }
+        let shares = |s: &Session| s.agent == found.agent || s.alias == found.alias || s.extension == found.extension;
+        if self.open().any(|(_, s)| shares(s)) {
+            return "stale";
+        }
+        let restored = Session {
+            node: node.to_owned(),
+            state,
+            reason: String::new(),
+            since: now,
+            created: old.as_ref().map_or(now, |old| old.created),
+            tried: old.map(|old| old.tried).unwrap_or_default(),
+            give_up: None,
+            wanted: false,
+            due: None,
+            gone_at: None,
+            ..found.clone()
+        };
+        self.sessions.insert(id, restored);
+        self.ended.remove(&id);
+        "restored"
+    }
+
+    /// One session of a node that stops or is lost. `None` if it stays.
+    pub fn leave_one(&mut self, id: SessionId, why: &str, chosen: Chosen<'_>) -> Result<String, Fault> {
+        self.place_again(id, why, chosen)
+    }
+
+    /// A session of a lost node: an order that nobody took goes elsewhere (P4), anything else is over (P9).
+    pub fn reap_one(&mut self, id: SessionId, chosen: Chosen<'_>) -> Result<String, Fault> {
+        if self.sessions[&id].state != "placed" {
+            self.end_lost(id);
+            return Ok("node-lost".into());
+        }
+        let result = self.place_again(id, "node-lost", chosen)?;
+        Ok(if result == "failed" { "node-lost".into() } else { result })
+    }
+
+    pub fn forget_ended(&mut self) {
+        let oldest = self.now - limits::KEEP;
+        self.ended.retain(|_, at| *at > oldest);
+    }
+
+    /// (what, session, node)
+    pub fn logout(&mut self, who: &str) -> (&'static str, Option<(SessionId, String)>) {
+        let stem = who.strip_suffix(limits::SUFFIX).filter(|stem| !stem.is_empty()).unwrap_or(who);
+        let tests: [&dyn Fn(&Session) -> bool; 4] =
+            [&|s| s.alias == who, &|s| s.extension == who, &|s| s.extension == stem, &|s| s.agent == who];
+        let mut found = tests.iter().find_map(|test| self.holder(test, false));
+        if found.is_none() {
+            found = self.open().map(|(id, _)| id).find(|id| id.to_string() == who);
+        }
+        let Some(id) = found else { return ("none", None) };
+        let s = self.sessions.get_mut(&id).expect("a session");
+        let node = s.node.clone();
+        if s.state == "placed" {
+            self.finish(id, "ended", "logged-out");
+            return ("ended", Some((id, node)));
+        }
+        s.wanted = true;
+        self.send(&node, id, Kind::HangUp);
+        ("asked", Some((id, node)))
+    }
+
+    pub fn pass(&mut self, time: Ms) {
+        self.now += time;
+        let now = self.now;
+        self.sessions.retain(|_, s| s.gone_at.is_none_or(|at| at > now));
+    }
+}

@@ -1,0 +1,113 @@
+//! The program's types as the model's words, and back. Owns nothing but that translation.
+
+use evenring::ids::SessionId;
+use evenring::node::BookedState;
+use evenring::node::roster::PhoneState;
+use evenring::node::session::{Class, Outcome, Reason};
+use evenring::registry::view::{Placement, Verdict};
+use evenring::registry::{LoginRequest, Order};
+
+use super::op::Login;
+use super::rules::{Answer, Taken, Wish};
+use super::world::Session;
+use crate::ledger::id;
+
+pub fn phone_state(word: &str) -> PhoneState {
+    match word {
+        "registered" => PhoneState::Registered,
+        "unreachable" => PhoneState::Unreachable,
+        "unregistered" => PhoneState::Unregistered,
+        _ => PhoneState::Unknown,
+    }
+}
+
+/// Every order of a few things.
+pub fn orders(all: &[SessionId]) -> Vec<Vec<SessionId>> {
+    if all.len() <= 1 {
+        return vec![all.to_vec()];
+    }
+    let mut found = Vec::new();
+    for (at, first) in all.iter().enumerate() {
+        let mut rest = all.to_vec();
+        rest.remove(at);
+        for mut order in orders(&rest) {
+            order.insert(0, *first);
+            found.push(order);
+        }
+    }
+    found
+}
+
+pub fn booked(state: BookedState) -> &'static str {
+    match state {
+        BookedState::Placed => "placed",
+        BookedState::Ringing => "ringing",
+        BookedState::Live => "live",
+        BookedState::Gone => "gone",
+    }
+}
+
+pub fn outcome(what: &str) -> Outcome {
+    match what {
+        "live" => Outcome::Live,
+        "ended" => Outcome::Ended(Reason::HungUp),
+        "failed" => Outcome::Failed(Reason::Busy),
+        _ => Outcome::Cannot(Reason::Congestion(34)),
+    }
+}
+
+pub fn wish(login: &Login) -> Wish {
+    let agent = login.agent.map(str::to_owned);
+    Wish { alias: login.alias.into(), agent, campaign: login.campaign.into(), remote: login.remote }
+}
+
+pub fn request(login: &Login) -> LoginRequest {
+    LoginRequest {
+        alias: id(login.alias),
+        agent: login.agent.map(id),
+        campaign: (!login.campaign.is_empty()).then(|| id(login.campaign)),
+        class: if login.remote { Class::Remote } else { Class::Local },
+    }
+}
+
+pub fn as_login(session: SessionId, s: &Session) -> evenring::node::session::Login {
+    evenring::node::session::Login {
+        session,
+        attempt: s.attempt,
+        alias: id(&s.alias),
+        extension: id(&s.extension),
+        agent: id(&s.agent),
+        campaign: (!s.campaign.is_empty()).then(|| id(&s.campaign)),
+        class: if s.remote { Class::Remote } else { Class::Local },
+    }
+}
+
+pub fn answer(real: &Placement) -> Answer {
+    let verdict = match real.verdict {
+        Verdict::Placed => "placed",
+        Verdict::Existing => "existing",
+        Verdict::Refused => "refused",
+        Verdict::WouldPlace => "would-place",
+    };
+    let rows = real.nodes.iter().map(|row| (row.name.clone(), row.why.clone(), row.load)).collect();
+    let (node, reason) = (real.node.clone(), real.reason.clone());
+    comparable(Answer { verdict, session: real.session, node, reason, rows })
+}
+
+/// Without the loads of lost nodes: whether their sessions are ended before or after the look is nobody's business.
+pub fn comparable(mut answer: Answer) -> Answer {
+    for row in answer.rows.iter_mut().filter(|row| ["lapsed", "stopped", "unknown-node"].contains(&row.1.as_str())) {
+        row.2 = 0.0;
+    }
+    answer
+}
+
+pub fn taken(order: Order) -> Taken {
+    match order {
+        Order::Ring(login) => Taken::Ring(login.session, login.attempt, login.extension.to_string()),
+        Order::HangUp(at) => Taken::HangUp(at),
+        Order::Moved(at, result) => Taken::Moved(at, result),
+        Order::Expired(at) => Taken::Expired(at),
+        Order::Stale(at) => Taken::Stale(id(&at)),
+    }
+}

@@ -1,0 +1,192 @@
+//! The model's state, and what can be read off it. Owns the tables and the choice of a node. Must never know Redis:
+//! holders, loads and indexes are not kept here, they follow from the open sessions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use evenring::ids::SessionId;
+
+/// Milliseconds of model time.
+pub type Ms = i64;
+/// What disagrees, in words.
+pub type Fault = String;
+
+/// The settings of the run; all multiples of 20 s, so that no step of time ends exactly on a limit.
+pub mod limits {
+    use super::Ms;
+    pub const LEASE: Ms = 100_000;
+    pub const EXPIRY: Ms = 200_000;
+    pub const KEEP: Ms = 400_000;
+    pub const GRACE: Ms = 60_000;
+    pub const VISIBILITY: Ms = 40_000;
+    pub const TRIES: u32 = 2;
+    pub const GIVE_UP: Ms = 30_000 * TRIES as Ms + LEASE;
+    pub const SUFFIX: &str = "x";
+}
+
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub generation: String,
+    pub host: String,
+    pub state: String,
+    pub drain: bool,
+    pub weight: u32,
+    pub cap: Option<u32>,
+    pub campaigns: Vec<String>,
+    pub channels: usize,
+    pub lease_until: Ms,
+    pub reap_at: Ms,
+}
+
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub alias: String,
+    pub extension: String,
+    pub agent: String,
+    pub campaign: String,
+    pub remote: bool,
+    pub node: String,
+    pub state: &'static str,
+    pub reason: String,
+    pub since: Ms,
+    pub created: Ms,
+    pub attempt: u32,
+    pub tried: BTreeSet<String>,
+    /// `None`: never again.
+    pub give_up: Option<Ms>,
+    pub wanted: bool,
+    /// When the order that nobody has taken expires.
+    pub due: Option<Ms>,
+    pub gone_at: Option<Ms>,
+}
+
+impl Session {
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, "placed" | "ringing" | "live")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    Ring { attempt: u32, expires: Ms, extension: String },
+    HangUp,
+}
+
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub session: SessionId,
+    pub kind: Kind,
+    pub visible_at: Ms,
+    pub received: u32,
+    /// The step in which it became visible: orders are taken oldest first.
+    pub step: usize,
+}
+
+/// Where a phone may ring, and why not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub node: String,
+    pub extension: String,
+    pub why: String,
+    pub load: f64,
+    channels: usize,
+}
+
+/// What an alias means.
+pub struct Meaning {
+    pub targets: Vec<(String, String)>,
+    pub known: bool,
+    pub explicit: bool,
+}
+
+/// Which node Redis chose for a session; the model says whether it may.
+pub type Chosen<'a> = &'a dyn Fn(SessionId) -> Option<String>;
+
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    pub now: Ms,
+    pub step: usize,
+    pub nodes: BTreeMap<String, Node>,
+    pub phones: BTreeMap<String, BTreeMap<String, String>>,
+    pub aliases: BTreeMap<String, Vec<(String, String)>>,
+    pub sessions: BTreeMap<SessionId, Session>,
+    pub ended: BTreeMap<SessionId, Ms>,
+    pub queues: BTreeMap<String, Vec<Message>>,
+}
+
+impl World {
+    pub fn open(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.sessions.iter().filter(|(_, s)| s.is_open()).map(|(id, s)| (*id, s))
+    }
+
+    /// Its node is so long gone that the session counts as over.
+    pub fn is_lost(&self, session: &Session) -> bool {
+        self.nodes.get(&session.node).is_none_or(|node| node.reap_at < self.now)
+    }
+
+    pub fn locals(&self, node: &str) -> usize {
+        self.open().filter(|(_, s)| s.node == node && !s.remote).count()
+    }
+
+    /// An explicit alias wins; the suffix is taken off where that names a phone that somebody knows.
+    pub fn meaning(&self, alias: &str) -> Meaning {
+        if let Some(list) = self.aliases.get(alias) {
+            let targets = list.iter().map(|(extension, node)| (node.clone(), extension.clone())).collect();
+            return Meaning { targets, known: true, explicit: true };
+        }
+        let stem = alias.strip_suffix(limits::SUFFIX).filter(|stem| !stem.is_empty()).unwrap_or(alias);
+        let is_known =
+            |phone: &str| self.nodes.keys().any(|n| self.phones.get(n).is_some_and(|list| list.contains_key(phone)));
+        let phone = if !is_known(stem) && is_known(alias) { alias } else { stem };
+        let targets = self.nodes.keys().map(|node| (node.clone(), phone.to_owned())).collect();
+        Meaning { targets, known: is_known(phone), explicit: false }
+    }
+
+    /// Why a node may not ring a phone; empty if it may.
+    fn refusal(&self, name: &str, extension: &str, campaign: &str, remote: bool) -> String {
+        let Some(node) = self.nodes.get(name) else { return "unknown-node".into() };
+        let phone = self.phones.get(name).and_then(|list| list.get(extension));
+        let full = !remote && node.cap.is_some_and(|cap| self.locals(name) >= cap as usize);
+        match phone {
+            _ if node.lease_until < self.now && node.state == "stopped" => "stopped".into(),
+            _ if node.lease_until < self.now => "lapsed".into(),
+            _ if node.state != "active" => node.state.clone(),
+            _ if node.drain => "draining".into(),
+            _ if !node.campaigns.is_empty() && !node.campaigns.iter().any(|c| c == campaign) => "campaign".into(),
+            None => "unknown-phone".into(),
+            Some(state) if state != "registered" => state.clone(),
+            Some(_) if full => "full".into(),
+            Some(_) => String::new(),
+        }
+    }
+
+    /// Every target with its judgement. `alone` is given where another session's phone must not be taken: whose it is.
+    pub fn survey(&self, targets: &[(String, String)], s: &Session, alone: Option<SessionId>) -> Vec<Row> {
+        let row = |(node, extension): &(String, String)| {
+            let mut why = self.refusal(node, extension, &s.campaign, s.remote);
+            if why.is_empty() && s.tried.contains(node) {
+                why = "tried".into();
+            }
+            let taken =
+                |id| self.open().any(|(o, other)| o != id && other.extension == *extension && !self.is_lost(other));
+            if why.is_empty() && alone.is_some_and(taken) {
+                why = "phone-in-use".into();
+            }
+            let weight = self.nodes.get(node).map_or(1, |n| n.weight);
+            #[expect(clippy::cast_precision_loss, reason = "a handful of sessions")]
+            let load = self.locals(node) as f64 / f64::from(weight);
+            let channels = self.nodes.get(node).map_or(0, |n| n.channels);
+            Row { node: node.clone(), extension: extension.clone(), why, load, channels }
+        };
+        targets.iter().map(row).collect()
+    }
+
+    /// The row of the node that Redis chose. It must be eligible, of the least load, and of those of the fewest channels.
+    pub fn best(rows: &[Row], chosen: Option<&str>) -> Result<Option<Row>, Fault> {
+        let eligible = || rows.iter().filter(|row| row.why.is_empty());
+        let least = eligible().map(|row| row.load).fold(f64::INFINITY, f64::min);
+        let fewest = eligible().filter(|row| row.load <= least).map(|row| row.channels).min();
+        let Some(fewest) = fewest else { return Ok(None) };
+        let found = eligible().find(|row| row.load <= least && row.channels == fewest && Some(&*row.node) == chosen);
+        found.cloned().map(Some).ok_or_else(|| format!("{chosen:?} was chosen among {rows:?}"))
+    }
+}

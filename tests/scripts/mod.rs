@@ -1,0 +1,9 @@
+//! The tests, by promise. Owns nothing else.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
+
+mod even;
+mod faults;
+mod one_ring;
+mod retries;
+mod rsmq;
+mod soft_state;
