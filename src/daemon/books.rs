@@ -132,7 +132,7 @@ impl Books {
             let beat = self.registry.heartbeat(name, generation, state, channels, registrations).await?;
             batch.pulse = None;
             for (session, lost, reason) in &beat.reaped {
-                warn!(node = %name, session, lost, reason, "ended for a node that is gone");
+                warn!(node = %name, session, lost, reason, "settled for a node that is gone");
             }
             done.books = Some(beat.books);
         }

@@ -455,6 +455,7 @@ fn booked(state: &str) -> BookedState {
         "placed" => BookedState::Placed,
         "ringing" => BookedState::Ringing,
         "live" => BookedState::Live,
+        "unwanted" => BookedState::Unwanted,
         _ => BookedState::Gone,
     }
 }

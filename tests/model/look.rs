@@ -189,7 +189,7 @@ impl Look {
                 ("index", "open" | "due") => drop(pairs.iter().map(|(k, v)| put(k, when(v))).collect::<Vec<_>>()),
                 // follow from the sessions, and are checked as invariants
                 ("holders" | "QUEUES", _) | ("index", "nodes") | ("local" | "remote", _) => {}
-                (queue, "Q") if queue.starts_with("ring-") => {}
+                (queue, "Q") if queue.starts_with("ring-") || queue == "logins" => {}
                 (queue, "") if queue.starts_with("ring-") => {
                     for (id, at) in &pairs {
                         let bodies = self.pairs(&format!("{key}:Q"));

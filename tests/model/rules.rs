@@ -90,6 +90,7 @@ impl World {
             since: self.now,
             created: self.now,
             attempt: 0,
+            unrung: 0,
             tried: BTreeSet::new(),
             give_up: Some(self.now + limits::GIVE_UP),
             wanted: false,
@@ -220,7 +221,9 @@ impl World {
             self.finish(id, "ended", "logged-out");
             return Ok("failed".into());
         }
-        if s.attempt >= limits::TRIES || s.give_up.is_none_or(|at| self.now > at) {
+        // A node that was never asked to ring is no try.
+        s.unrung += u32::from(s.state == "placed");
+        if s.attempt - s.unrung >= limits::TRIES || s.give_up.is_none_or(|at| self.now > at) {
             self.finish(id, "failed", why);
             return Ok("failed".into());
         }
@@ -361,7 +364,7 @@ impl World {
     pub fn logout(&mut self, who: &str) -> (&'static str, Option<(SessionId, String)>) {
         let stem = who.strip_suffix(limits::SUFFIX).filter(|stem| !stem.is_empty()).unwrap_or(who);
         let tests: [&dyn Fn(&Session) -> bool; 4] =
-            [&|s| s.alias == who, &|s| s.extension == who, &|s| s.extension == stem, &|s| s.agent == who];
+            [&|s| s.alias == who, &|s| s.extension == who, &|s| s.agent == who, &|s| s.extension == stem];
         let mut found = tests.iter().find_map(|test| self.holder(test, false));
         if found.is_none() {
             found = self.open().map(|(id, _)| id).find(|id| id.to_string() == who);

@@ -43,6 +43,7 @@ pub fn booked(state: BookedState) -> &'static str {
         BookedState::Placed => "placed",
         BookedState::Ringing => "ringing",
         BookedState::Live => "live",
+        BookedState::Unwanted => "unwanted",
         BookedState::Gone => "gone",
     }
 }

@@ -50,6 +50,8 @@ pub struct Session {
     pub since: Ms,
     pub created: Ms,
     pub attempt: u32,
+    /// Those of the attempts that rang nobody.
+    pub unrung: u32,
     pub tried: BTreeSet<String>,
     /// `None`: never again.
     pub give_up: Option<Ms>,

@@ -4,7 +4,7 @@
 -- ARGV  1 node  2 generation  3 lease ms  4 state (starting|active|down)  5 channels  6 registrations
 --       7 keep ended ms  8 most sessions to clean in one beat  9 order expiry ms
 -- reply { 'ok', sessions, reaped } | { 'fenced' } | { 'unknown' }
---       sessions of { session, state }: what Redis has for this node; reaped of { session, node, reason }, the reason
+--       sessions of { session, state }: what Redis has for this node, unwanted = to be hung up; reaped of { session, node, reason }, the reason
 --       of a session that was placed elsewhere is 'placed NODE'
 local node, generation, lease_ms, state = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local keep_ms, most, expiry_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -53,7 +53,8 @@ for _, set in ipairs({ ':local:', ':remote:' }) do
   for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
     local s = record(session_key(id))
     if is_open(s) and s.node == node then
-      sessions[#sessions + 1] = { id, s.state }
+      -- The order to hang up may have been lost on its way; the wish is not.
+      sessions[#sessions + 1] = { id, s.wanted == '1' and 'unwanted' or s.state }
     else
       -- P5: a record that was lost is no load.
       redis.call('SREM', ns .. set .. node, id)

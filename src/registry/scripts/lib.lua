@@ -51,15 +51,22 @@ local function base36(n)
   return text
 end
 
+-- RSMQ's createQueue, with RSMQ's own defaults; a queue that is there stays as it is.
+local function open_queue(queue)
+  local attributes = ns .. ':' .. queue .. ':Q'
+  if redis.call('HSETNX', attributes, 'vt', 30) == 1 then
+    local t = redis.call('TIME')
+    redis.call('HSET', attributes, 'delay', 0, 'maxsize', 65536, 'created', t[1], 'modified', t[1])
+    redis.call('SADD', ns .. ':QUEUES', queue)
+  end
+end
+
 -- RSMQ's sendMessage. The seed stands in for RSMQ's random 22 characters; the caller makes it unique.
 local function enqueue(queue, body, seed)
   local t = redis.call('TIME')
   local key = ns .. ':' .. queue
   local attributes = key .. ':Q'
-  if redis.call('HSETNX', attributes, 'vt', 30) == 1 then
-    redis.call('HSET', attributes, 'delay', 0, 'maxsize', 65536, 'created', t[1], 'modified', t[1])
-    redis.call('SADD', ns .. ':QUEUES', queue)
-  end
+  open_queue(queue)
   local id = base36(tonumber(t[1] .. string.format('%06d', tonumber(t[2])))) .. redis.sha1hex(seed):sub(1, 22)
   redis.call('ZADD', key, tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000), id)
   redis.call('HSET', attributes, id, body)
@@ -222,6 +229,8 @@ local function place_again(id, s, why, now, expiry_ms, keep_ms)
     finish(id, s, 'ended', 'logged-out', now, keep_ms)
     return 'failed'
   end
+  -- A node that was never asked to ring is no try: a drain, a stop, a host that died with the order in its queue.
+  if s.state == 'placed' then s.tries = tonumber(s.tries) + 1 end
   if tonumber(s.try) >= tonumber(s.tries) or now > tonumber(s.give_up) then
     finish(id, s, 'failed', why, now, keep_ms)
     return 'failed'

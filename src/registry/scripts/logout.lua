@@ -1,4 +1,5 @@
--- logout.lua: ends the session of an alias, extension, agent or session id. One that has not been rung is ended here;
+-- logout.lua: ends the session of an alias, extension, agent or session id, in this order; an alias may
+-- also be one whose session was made by its bare extension. One that has not been rung is ended here;
 -- for any other its node gets an order to hang up.
 -- ARGV  1 who  2 keep ended ms  3 alias suffix
 -- reply { 'none' } | { 'ended', session, node } | { 'asked', session, node }
@@ -6,10 +7,10 @@ local who, keep_ms, suffix = ARGV[1], ARGV[2], ARGV[3]
 local now = clock()
 local id, s = held('alias:' .. who, now, keep_ms)
 if not id then id, s = held('phone:' .. who, now, keep_ms) end
+if not id then id, s = held('agent:' .. who, now, keep_ms) end
 if not id and #who > #suffix and suffix ~= '' and who:sub(-#suffix) == suffix then
   id, s = held('phone:' .. who:sub(1, -#suffix - 1), now, keep_ms)
 end
-if not id then id, s = held('agent:' .. who, now, keep_ms) end
 if not id then
   s = record(session_key(who))
   if is_open(s) then id = who end

@@ -15,4 +15,7 @@ redis.call('HSET', key, 'generation', generation, 'host', host, 'state', 'starti
   'max_agents', ARGV[6], 'campaigns', ARGV[7], 'version', ARGV[8], 'channels', 0, 'registrations', 0,
   'lease_until', now + lease_ms, 'reap_at', now + lease_ms)
 redis.call('HSETNX', key, 'drain', 0)
+-- An RSMQ client sends only into queues that exist.
+open_queue('logins')
+open_queue('ring-' .. node)
 return { 'ok', previous }
