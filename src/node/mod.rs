@@ -2,6 +2,9 @@
 //! sessions on this node and the rules between them. Must never know a socket, a file, a clock, a random source, a
 //! log or Redis: `daemon` carries its effects out.
 
+mod books;
+mod connection;
+mod orders;
 pub mod pacing;
 pub mod ring;
 pub mod roster;
@@ -13,7 +16,7 @@ use std::time::Duration;
 
 use crate::ami::action::Action;
 use crate::ami::event::{ChannelState, Event};
-use crate::ami::id::{originate_action_id, session_of_action_id};
+use crate::ami::id::session_of_action_id;
 use crate::ami::outcome::{Answer, Tag};
 use crate::config::RingSettings;
 use crate::ids::{ChannelId, Generation, NodeName, Now, SessionId};
@@ -283,59 +286,6 @@ impl Node {
         }
     }
 
-    fn booted(&mut self, uptime: Option<Duration>, now: Now) {
-        let started = uptime.map(|uptime| Now(now.0.saturating_sub(uptime)));
-        self.restarted = match (self.asterisk_started, started) {
-            (Some(before), Some(started)) => started > before.after(Duration::from_secs(2)),
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        self.asterisk_started = started.or(Some(now));
-        self.sync();
-    }
-
-    fn closed(&mut self, gone: bool, now: Now) {
-        let give_up_at = match self.asterisk {
-            Asterisk::Away { give_up_at, .. } => give_up_at,
-            Asterisk::Syncing { .. } | Asterisk::Ready => Some(now.after(GIVE_UP_AFTER)),
-        };
-        let ever = !matches!(self.asterisk, Asterisk::Away { ever: false, .. });
-        self.asterisk = Asterisk::Away { ever, give_up_at };
-        self.snapshot = Snapshot::default();
-        self.open.clear();
-        self.give_waiting_back(Reason::NodeLost);
-        if gone {
-            self.give_up();
-        }
-    }
-
-    /// What was never written to Asterisk can be rung elsewhere at once.
-    fn give_waiting_back(&mut self, why: Reason) {
-        for id in std::mem::take(&mut self.waiting) {
-            if let Some(session) = self.sessions.get_mut(&id) {
-                let step = session.lost(why.clone());
-                self.step(id, step);
-            }
-        }
-    }
-
-    fn give_up(&mut self) {
-        if let Asterisk::Away { give_up_at, .. } = &mut self.asterisk {
-            *give_up_at = None;
-        }
-        self.channels.clear();
-        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
-        if !ids.is_empty() {
-            self.effects.push_back(Effect::Note(Note::GivenUp { sessions: ids.len() }));
-        }
-        for id in ids {
-            if let Some(session) = self.sessions.get_mut(&id) {
-                let step = session.lost(Reason::NodeLost);
-                self.step(id, step);
-            }
-        }
-    }
-
     fn event(&mut self, event: Event<'_>, now: Now) {
         match event {
             Event::ContactStatus { phone, status, .. } => self.roster.contact(phone, status),
@@ -397,133 +347,6 @@ impl Node {
         }
     }
 
-    fn originate_answer(&mut self, id: SessionId, answer: Answer, now: Now) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let step = match answer {
-            Answer::Success(_) | Answer::List { .. } => Step::Nothing,
-            Answer::Error { message, .. } => session.refused(&message),
-            Answer::NotSent(_) => {
-                session.not_sent();
-                self.waiting.push_front(id);
-                Step::Nothing
-            }
-            // With the connection gone the next snapshot tells; otherwise ask for the channel now.
-            Answer::Unknown(_) if matches!(self.asterisk, Asterisk::Away { .. }) => Step::Nothing,
-            Answer::Unknown(_) => session.ask(now),
-        };
-        self.step(id, step);
-    }
-
-    fn hang_up_answer(&mut self, id: SessionId, answer: Answer) {
-        match answer {
-            // The Hangup event follows.
-            Answer::Success(_) | Answer::List { .. } => {}
-            Answer::Error { message, .. } if message.eq_ignore_ascii_case("No such channel") => {
-                if let Some(session) = self.sessions.get_mut(&id) {
-                    let step = session.missing(false);
-                    self.step(id, step);
-                }
-            }
-            Answer::Error { message, .. } => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, message))),
-            Answer::NotSent(why) => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, why.to_string()))),
-            Answer::Unknown(why) => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, why.to_string()))),
-        }
-    }
-
-    fn order(&mut self, login: Login) {
-        let id = login.session;
-        // Redelivered, or adopted in the meantime: it rings once.
-        if self.sessions.contains_key(&id) {
-            return;
-        }
-        let mut session = Session::new(login);
-        if self.asterisk == Asterisk::Ready {
-            self.sessions.insert(id, session);
-            self.waiting.push_back(id);
-        } else {
-            let step = session.lost(Reason::NodeLost);
-            self.sessions.insert(id, session);
-            self.step(id, step);
-        }
-    }
-
-    fn hang_up_order(&mut self, id: SessionId) {
-        let step = match self.sessions.get_mut(&id) {
-            Some(session) => session.call_off(),
-            None => Step::Report(Outcome::Ended(Reason::LoggedOut)),
-        };
-        self.waiting.retain(|waiting| *waiting != id || step == Step::Nothing);
-        self.step(id, step);
-    }
-
-    fn stale(&mut self, ids: &[SessionId]) {
-        for id in ids {
-            self.sessions.remove(id);
-            self.effects.push_back(Effect::Note(Note::Drift(*id, "its agent has moved on: hanging up")));
-            self.send(Purpose::HangUp(*id), None, Action::hangup(ChannelId(*id)));
-        }
-    }
-
-    fn tell_all(&mut self) {
-        self.roster.tell_all();
-        for session in self.sessions.values().filter(|session| !session.is_waiting()) {
-            let live = if session.is_live() { Live::Yes } else { Live::NotYet };
-            self.effects.push_back(Effect::Adopt(session.login.clone(), live));
-        }
-    }
-
-    /// Compares what Redis believes with what is here (P5). A difference must last, for a report may be on its way.
-    fn compare(&mut self, books: &[(SessionId, BookedState)], now: Now) {
-        if self.asterisk != Asterisk::Ready {
-            return;
-        }
-        let mut disputed = BTreeMap::new();
-        let mut lasting = Vec::new();
-        let mut dispute = |id: SessionId, before: &BTreeMap<SessionId, Now>| {
-            let since = before.get(&id).copied().unwrap_or(now);
-            disputed.insert(id, since);
-            if now.since(since) >= DISAGREE_FOR {
-                lasting.push(id);
-            }
-        };
-        for (id, state) in books {
-            if *state != BookedState::Placed && !self.sessions.contains_key(id) {
-                dispute(*id, &self.disputed);
-            }
-        }
-        let booked: BTreeSet<SessionId> = books.iter().map(|(id, _)| *id).collect();
-        for id in self.sessions.keys().filter(|id| !booked.contains(id)) {
-            dispute(*id, &self.disputed);
-        }
-        self.disputed = disputed;
-        for id in lasting {
-            self.disputed.remove(&id);
-            self.mend(id, books);
-        }
-    }
-
-    fn mend(&mut self, id: SessionId, books: &[(SessionId, BookedState)]) {
-        let (what, effect) = match self.sessions.get(&id) {
-            Some(session) if session.is_waiting() => {
-                self.sessions.remove(&id);
-                self.waiting.retain(|waiting| *waiting != id);
-                ("Redis ended it before it was rung: not ringing it", None)
-            }
-            Some(session) => {
-                let live = if session.is_live() { Live::Yes } else { Live::NotYet };
-                ("Redis had lost it: told again", Some(Effect::Adopt(session.login.clone(), live)))
-            }
-            None => {
-                let was_live = books.contains(&(id, BookedState::Live));
-                let outcome =
-                    if was_live { Outcome::Ended(Reason::HungUp) } else { Outcome::Failed(Reason::OutcomeUnknown) };
-                ("Asterisk has no such channel: ended", Some(Effect::Report(id, None, outcome)))
-            }
-        };
-        self.effects.push_back(Effect::Note(Note::Drift(id, what)));
-        self.effects.extend(effect);
-    }
-
     fn timer(&mut self, now: Now) {
         match self.asterisk {
             Asterisk::Away { give_up_at: Some(at), .. } if at <= now => self.give_up(),
@@ -536,37 +359,6 @@ impl Node {
             if let Some(session) = self.sessions.get_mut(&id) {
                 let step = session.timer(now);
                 self.step(id, step);
-            }
-        }
-    }
-
-    /// Writes as many Originates as the bucket allows.
-    fn ring_waiting(&mut self, now: Now) {
-        if self.asterisk != Asterisk::Ready {
-            return;
-        }
-        while let Some(id) = self.waiting.front().copied() {
-            let Some(session) = self.sessions.get_mut(&id).filter(|session| session.is_waiting()) else {
-                self.waiting.pop_front();
-                continue;
-            };
-            if !self.bucket.take(now) {
-                return;
-            }
-            self.waiting.pop_front();
-            let technology = self.roster.technology(&session.login.extension).unwrap_or(crate::ids::Technology::Pjsip);
-            match ring::originate(&session.login, technology, &self.name, &self.ring) {
-                Ok(action) => {
-                    session.originated(self.ring.timeout, now);
-                    let action_id = originate_action_id(self.generation, id, session.login.attempt);
-                    self.effects.push_back(Effect::Note(Note::Ringing(id, action_id.clone())));
-                    self.send(Purpose::Originate(id), Some(action_id), action);
-                }
-                Err(error) => {
-                    let step = session.refused(&error.to_string());
-                    self.effects.push_back(Effect::Note(Note::Unbuildable(id, error.to_string())));
-                    self.step(id, step);
-                }
             }
         }
     }
