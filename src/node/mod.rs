@@ -49,7 +49,7 @@ pub enum Input<'a> {
     Registered,
     /// A deadline has passed.
     Timer,
-    /// The daemon stops: what was not written to Asterisk is given back.
+    /// The daemon stops: what was not written to Asterisk is given back, and so is every order from now on.
     Stopping,
 }
 
@@ -201,6 +201,7 @@ pub struct Node {
     open: BTreeMap<Tag, Purpose>,
     next_tag: u64,
     disputed: BTreeMap<SessionId, Now>,
+    stopping: bool,
     effects: VecDeque<Effect>,
 }
 
@@ -224,6 +225,7 @@ impl Node {
             open: BTreeMap::new(),
             next_tag: 0,
             disputed: BTreeMap::new(),
+            stopping: false,
             effects: VecDeque::new(),
         }
     }
@@ -278,7 +280,10 @@ impl Node {
             Input::Stale(ids) => self.stale(&ids),
             Input::Registered => self.tell_all(),
             Input::Timer => self.timer(now),
-            Input::Stopping => self.give_waiting_back(Reason::Stopping),
+            Input::Stopping => {
+                self.stopping = true;
+                self.give_waiting_back(Reason::Stopping);
+            }
         }
         self.ring_waiting(now);
         if self.state() != before {

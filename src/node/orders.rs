@@ -16,14 +16,17 @@ impl Node {
             return;
         }
         let mut session = Session::new(login);
-        if self.asterisk == Asterisk::Ready {
-            self.sessions.insert(id, session);
+        let back = match self.asterisk {
+            Asterisk::Ready if self.stopping => Some(Reason::Stopping),
+            Asterisk::Ready => None,
+            Asterisk::Away { .. } | Asterisk::Syncing { .. } => Some(Reason::NodeLost),
+        };
+        let step = back.map_or(Step::Nothing, |why| session.lost(why));
+        if step == Step::Nothing {
             self.waiting.push_back(id);
-        } else {
-            let step = session.lost(Reason::NodeLost);
-            self.sessions.insert(id, session);
-            self.step(id, step);
         }
+        self.sessions.insert(id, session);
+        self.step(id, step);
     }
 
     pub(super) fn hang_up_order(&mut self, id: SessionId) {
