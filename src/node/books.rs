@@ -36,7 +36,7 @@ impl Node {
             }
         }
         let booked: BTreeSet<SessionId> = books.iter().map(|(id, _)| *id).collect();
-        for id in self.sessions.keys().filter(|id| !booked.contains(id)) {
+        for (id, _) in self.sessions.iter().filter(|(id, session)| !booked.contains(id) && !session.is_unwanted()) {
             dispute(*id, &self.disputed);
         }
         self.disputed = disputed;

@@ -275,9 +275,9 @@ impl Node {
             Input::Event(event) => self.event(event, now),
             Input::Answer(tag, answer) => self.answer(tag, answer, now),
             Input::Ring(login) => self.order(login),
-            Input::HangUp(id) => self.hang_up_order(id),
+            Input::HangUp(id) => self.hang_up_order(id, now),
             Input::Books(books) => self.compare(&books, now),
-            Input::Stale(ids) => self.stale(&ids),
+            Input::Stale(ids) => self.stale(&ids, now),
             Input::Registered => self.tell_all(),
             Input::Timer => self.timer(now),
             Input::Stopping => {
@@ -298,13 +298,13 @@ impl Node {
             Event::DeviceState { phone, state } => self.roster.device(phone, state),
             Event::Newchannel(channel) => {
                 self.channels.insert(channel.unique.into());
-                self.on_channel(channel.unique, Session::channel_made);
+                self.on_channel(channel.unique, |session| session.channel_made(now));
             }
             Event::Newstate(channel) if channel.state == ChannelState::Ringing => {
-                self.on_channel(channel.unique, Session::alerting);
+                self.on_channel(channel.unique, |session| session.alerting(now));
             }
             Event::Newstate(channel) if channel.state == ChannelState::Up => {
-                self.on_channel(channel.unique, Session::answered);
+                self.on_channel(channel.unique, |session| session.answered(now));
             }
             Event::Hangup { channel, cause } => {
                 self.channels.remove(channel.unique);
@@ -330,7 +330,7 @@ impl Node {
         // one of an earlier generation, if the channel was adopted.
         let Some((_, id, attempt)) = session_of_action_id(action_id) else { return };
         let Some(session) = self.sessions.get_mut(&id).filter(|s| s.login.attempt == attempt) else { return };
-        let step = if ok { session.answered() } else { session.originate_failed(reason, now) };
+        let step = if ok { session.answered(now) } else { session.originate_failed(reason, now) };
         self.step(id, step);
     }
 

@@ -29,20 +29,25 @@ impl Node {
         self.step(id, step);
     }
 
-    pub(super) fn hang_up_order(&mut self, id: SessionId) {
+    pub(super) fn hang_up_order(&mut self, id: SessionId, now: Now) {
         let step = match self.sessions.get_mut(&id) {
-            Some(session) => session.call_off(),
+            Some(session) => session.call_off(now),
             None => Step::Report(Outcome::Ended(Reason::LoggedOut)),
         };
         self.waiting.retain(|waiting| *waiting != id || step == Step::Nothing);
         self.step(id, step);
     }
 
-    pub(super) fn stale(&mut self, ids: &[SessionId]) {
+    pub(super) fn stale(&mut self, ids: &[SessionId], now: Now) {
         for id in ids {
-            self.sessions.remove(id);
             self.effects.push_back(Effect::Note(Note::Drift(*id, "its agent has moved on: hanging up")));
-            self.send(Purpose::HangUp(*id), None, Action::hangup(ChannelId(*id)));
+            match self.sessions.get_mut(id) {
+                Some(session) => {
+                    let step = session.call_off(now);
+                    self.step(*id, step);
+                }
+                None => self.send(Purpose::HangUp(*id), None, Action::hangup(ChannelId(*id))),
+            }
         }
     }
 
@@ -83,13 +88,15 @@ impl Node {
             Answer::Success(_) | Answer::List { .. } => Step::Nothing,
             Answer::Error { message, .. } => session.refused(&message),
             Answer::NotSent(_) => {
-                session.not_sent();
-                self.waiting.push_front(id);
-                Step::Nothing
+                let step = session.not_sent();
+                if session.is_waiting() {
+                    self.waiting.push_front(id);
+                }
+                step
             }
             // With the connection gone the next snapshot tells; otherwise ask for the channel now.
             Answer::Unknown(_) if matches!(self.asterisk, Asterisk::Away { .. }) => Step::Nothing,
-            Answer::Unknown(_) => session.ask(now),
+            Answer::Unknown(_) => session.unanswered(now),
         };
         self.step(id, step);
     }

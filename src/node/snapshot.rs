@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Asterisk, Effect, Live, Node, Note, Purpose, SNAPSHOT_AGAIN, ring};
 use crate::ami::action::Action;
-use crate::ami::event::{ChannelState, DeviceState, Event};
+use crate::ami::event::{DeviceState, Event};
 use crate::ami::frame::Message;
 use crate::ami::item::ChannelItem;
 use crate::ami::outcome::Answer;
@@ -82,9 +82,9 @@ impl Node {
     }
 
     fn channel_found(&mut self, id: SessionId, item: &ChannelItem<'_>, now: Now) {
-        let live = item.channel.state == ChannelState::Up;
+        let state = item.channel.state;
         if let Some(session) = self.sessions.get_mut(&id) {
-            let step = session.found(live, self.ring.timeout, now);
+            let step = session.found(state, self.ring.timeout, now);
             self.step(id, step);
             return;
         }
@@ -92,8 +92,10 @@ impl Node {
             self.effects.push_back(Effect::Note(Note::Unreadable(id)));
             return;
         };
-        self.sessions.insert(id, Session::adopted(login.clone(), live, self.ring.timeout, now));
-        self.effects.push_back(Effect::Adopt(login, if live { Live::Yes } else { Live::NotYet }));
+        let session = Session::adopted(login.clone(), state, self.ring.timeout, now);
+        let live = if session.is_live() { Live::Yes } else { Live::NotYet };
+        self.sessions.insert(id, session);
+        self.effects.push_back(Effect::Adopt(login, live));
     }
 
     /// The answer to a question about one session: is its channel there?
@@ -103,7 +105,7 @@ impl Node {
         let unique = ChannelId(id).to_string();
         let found = items.iter().filter_map(channel).find(|item| item.channel.unique == unique.as_bytes());
         let step = match found {
-            Some(item) => session.found(item.channel.state == ChannelState::Up, self.ring.timeout, now),
+            Some(item) => session.found(item.channel.state, self.ring.timeout, now),
             None => session.missing(false),
         };
         self.step(id, step);
