@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use super::session::Reason;
 use super::snapshot::Snapshot;
-use super::{Asterisk, Effect, GIVE_UP_AFTER, Node, Note};
+use super::{Asterisk, Effect, GIVE_UP_AFTER, Node, Note, Purpose};
 use crate::ids::{Now, SessionId};
 
 impl Node {
     pub(super) fn booted(&mut self, uptime: Option<Duration>, now: Now) {
         let started = uptime.map(|uptime| Now(now.0.saturating_sub(uptime)));
-        self.restarted = match (self.asterisk_started, started) {
+        // It stays said until the channels have been compared: Asterisk may say twice that it is booted.
+        self.restarted |= match (self.asterisk_started, started) {
             (Some(before), Some(started)) => started > before.after(Duration::from_secs(2)),
             (Some(_), None) => true,
             (None, _) => false,
         };
         self.asterisk_started = started.or(Some(now));
+        self.sessions.values_mut().for_each(|session| session.reconnected(now));
         self.sync();
     }
 
@@ -28,7 +30,9 @@ impl Node {
         let ever = !matches!(self.asterisk, Asterisk::Away { ever: false, .. });
         self.asterisk = Asterisk::Away { ever, give_up_at };
         self.snapshot = Snapshot::default();
-        self.open.clear();
+        // Of an Originate that nobody has read yet, "not sent" is still to come; all other answers mean nothing now.
+        self.open.retain(|_, purpose| matches!(purpose, Purpose::Originate(_)));
+        self.disputed.clear();
         self.give_waiting_back(Reason::NodeLost);
         if gone {
             self.give_up();

@@ -159,6 +159,8 @@ impl NodeState {
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 /// Redis and the node must disagree for this long before it is called drift: a report may be on its way.
 const DISAGREE_FOR: Duration = Duration::from_millis(900);
+/// An Originate that could not be sent is tried again after this.
+const NOT_SENT_AGAIN: Duration = Duration::from_millis(200);
 /// A failed snapshot is tried again after this.
 const SNAPSHOT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -202,6 +204,8 @@ pub struct Node {
     next_tag: u64,
     disputed: BTreeMap<SessionId, Now>,
     stopping: bool,
+    /// No Originate before this: the last one could not be sent.
+    hold_until: Now,
     effects: VecDeque<Effect>,
 }
 
@@ -226,6 +230,7 @@ impl Node {
             next_tag: 0,
             disputed: BTreeMap::new(),
             stopping: false,
+            hold_until: now,
             effects: VecDeque::new(),
         }
     }
@@ -262,8 +267,9 @@ impl Node {
             Asterisk::Syncing { again_at } => again_at,
             Asterisk::Ready => None,
         };
-        let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty()).then(|| self.bucket.next(now));
-        let sessions = self.sessions.values().filter_map(Session::deadline).min();
+        let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty())
+            .then(|| self.bucket.next(now).max(self.hold_until));
+        let sessions = if self.is_away() { None } else { self.sessions.values().filter_map(Session::deadline).min() };
         [asterisk, paced, sessions].into_iter().flatten().min()
     }
 
@@ -316,13 +322,17 @@ impl Node {
             }
             Event::Shutdown { .. } => self.closed(true, now),
             // A reload changes who is known here, without an event for each: look again.
-            Event::Reload { .. } if self.asterisk == Asterisk::Ready => self.ask_devices(),
+            Event::Reload { .. } if !self.is_away() => self.ask_devices(),
             Event::FullyBooted { uptime } => self.booted(uptime, now),
             Event::OriginateResponse { action_id: None, .. }
             | Event::Newstate(_)
             | Event::Reload { .. }
             | Event::Other => {}
         }
+    }
+
+    fn is_away(&self) -> bool {
+        matches!(self.asterisk, Asterisk::Away { .. })
     }
 
     fn originate_response(&mut self, action_id: &[u8], ok: bool, reason: u8, now: Now) {
@@ -357,6 +367,10 @@ impl Node {
             Asterisk::Away { give_up_at: Some(at), .. } if at <= now => self.give_up(),
             Asterisk::Syncing { again_at: Some(at) } if at <= now => self.sync(),
             Asterisk::Away { .. } | Asterisk::Syncing { .. } | Asterisk::Ready => {}
+        }
+        // Nothing can be known of a session while Asterisk is away: it comes back, or all of them are given up.
+        if self.is_away() {
+            return;
         }
         let due: Vec<SessionId> =
             self.sessions.iter().filter(|(_, s)| s.deadline().is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();

@@ -2,7 +2,7 @@
 //! never judge a call: `session` does.
 
 use super::session::{Login, Outcome, Reason, Session, Step};
-use super::{Asterisk, Effect, Node, Note, Purpose, ring};
+use super::{Asterisk, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, ring};
 use crate::ami::action::Action;
 use crate::ami::id::originate_action_id;
 use crate::ami::outcome::Answer;
@@ -53,7 +53,7 @@ impl Node {
 
     /// Writes as many Originates as the bucket allows.
     pub(super) fn ring_waiting(&mut self, now: Now) {
-        if self.asterisk != Asterisk::Ready {
+        if self.asterisk != Asterisk::Ready || now < self.hold_until {
             return;
         }
         while let Some(id) = self.waiting.front().copied() {
@@ -87,7 +87,10 @@ impl Node {
         let step = match answer {
             Answer::Success(_) | Answer::List { .. } => Step::Nothing,
             Answer::Error { message, .. } => session.refused(&message),
+            Answer::NotSent(_) if matches!(self.asterisk, Asterisk::Away { .. }) => session.lost(Reason::NodeLost),
+            Answer::NotSent(_) if self.stopping => session.lost(Reason::Stopping),
             Answer::NotSent(_) => {
+                self.hold_until = now.after(NOT_SENT_AGAIN);
                 let step = session.not_sent();
                 if session.is_waiting() {
                     self.waiting.push_front(id);

@@ -10,7 +10,7 @@ use crate::ami::frame::Message;
 use crate::ami::item::ChannelItem;
 use crate::ami::outcome::Answer;
 use crate::ids::{ChannelId, Now, Phone, SessionId};
-use crate::node::session::Session;
+use crate::node::session::{Reason, Session};
 
 /// Which lists of the running snapshot have come.
 #[derive(Debug, Default)]
@@ -29,6 +29,7 @@ impl Node {
     }
 
     pub(super) fn ask_devices(&mut self) {
+        self.snapshot.devices = false;
         self.send(Purpose::Devices, None, Action::device_state_list());
     }
 
@@ -50,6 +51,8 @@ impl Node {
                 let message = describe(&answer);
                 self.effects.push_back(Effect::Note(Note::SnapshotFailed { action, message }));
                 self.asterisk = Asterisk::Syncing { again_at: Some(now.after(SNAPSHOT_AGAIN)) };
+                // Who knows how long: others can ring them now.
+                self.give_waiting_back(Reason::NodeLost);
                 return;
             }
         }
