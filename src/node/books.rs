@@ -31,7 +31,12 @@ impl Node {
             }
         };
         for (id, state) in books {
-            if *state != BookedState::Placed && !self.sessions.contains_key(id) {
+            let differs = match self.sessions.get(id) {
+                None => *state != BookedState::Placed,
+                // A Redis that took over from another may have lost that it is live.
+                Some(session) => session.is_live() && !session.is_unwanted() && *state != BookedState::Live,
+            };
+            if differs {
                 dispute(*id, &self.disputed);
             }
         }
