@@ -8,6 +8,7 @@ mod orders;
 pub mod pacing;
 pub mod ring;
 pub mod roster;
+mod rung;
 pub mod session;
 mod snapshot;
 
@@ -22,6 +23,7 @@ use crate::config::RingSettings;
 use crate::ids::{ChannelId, Generation, NodeName, Now, SessionId};
 use pacing::Bucket;
 use roster::Roster;
+use rung::Rung;
 use session::{Class, Login, Outcome, Reason, Session, Step};
 use snapshot::Snapshot;
 
@@ -204,8 +206,11 @@ pub struct Node {
     next_tag: u64,
     disputed: BTreeMap<SessionId, Now>,
     stopping: bool,
+    rung: Rung,
     /// No Originate before this: the last one could not be sent.
     hold_until: Now,
+    /// The moment of the input that is being handled.
+    now: Now,
     effects: VecDeque<Effect>,
 }
 
@@ -230,7 +235,9 @@ impl Node {
             next_tag: 0,
             disputed: BTreeMap::new(),
             stopping: false,
+            rung: Rung::default(),
             hold_until: now,
+            now,
             effects: VecDeque::new(),
         }
     }
@@ -276,11 +283,12 @@ impl Node {
     /// Takes one input; what is to be done comes out of [`Self::next_effect`].
     pub fn handle(&mut self, input: Input<'_>, now: Now) {
         let before = self.state();
+        self.now = now;
         match input {
             Input::Closed { gone } => self.closed(gone, now),
             Input::Event(event) => self.event(event, now),
             Input::Answer(tag, answer) => self.answer(tag, answer, now),
-            Input::Ring(login) => self.order(login),
+            Input::Ring(login) => self.order(login, now),
             Input::HangUp(id) => self.hang_up_order(id, now),
             Input::Books(books) => self.compare(&books, now),
             Input::Stale(ids) => self.stale(&ids, now),
@@ -389,8 +397,11 @@ impl Node {
             Step::Ask => self.send(Purpose::Probe(id), None, Action::status(&ring::VARIABLES)),
             Step::Report(outcome) => {
                 let login = self.sessions.get(&id).map(|session| session.login.clone());
-                if outcome != Outcome::Live {
-                    self.sessions.remove(&id);
+                if outcome != Outcome::Live
+                    && let Some(session) = self.sessions.remove(&id)
+                    && !session.is_waiting()
+                {
+                    self.rung.ended(id, session.login.attempt, outcome.clone(), self.now);
                 }
                 self.effects.push_back(Effect::Report(id, login, outcome));
             }

@@ -9,10 +9,15 @@ use crate::ami::outcome::Answer;
 use crate::ids::{ChannelId, Now, SessionId, Technology};
 
 impl Node {
-    pub(super) fn order(&mut self, login: Login) {
+    pub(super) fn order(&mut self, login: Login, now: Now) {
         let id = login.session;
         // Redelivered, or adopted in the meantime: it rings once.
         if self.sessions.contains_key(&id) {
+            return;
+        }
+        // A Redis that took over from another may have lost that it was rung, and how that ended.
+        if let Some(outcome) = self.rung.outcome(id, login.attempt, now) {
+            self.effects.push_back(Effect::Report(id, Some(login), outcome));
             return;
         }
         let mut session = Session::new(login);
