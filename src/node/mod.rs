@@ -313,6 +313,7 @@ impl Node {
             Event::Newchannel(channel) => {
                 self.channels.insert(channel.unique.into());
                 self.on_channel(channel.unique, |session| session.channel_made(now));
+                self.ask_whose(channel.unique);
             }
             Event::Newstate(channel) if channel.state == ChannelState::Ringing => {
                 self.on_channel(channel.unique, |session| session.alerting(now));
@@ -357,6 +358,16 @@ impl Node {
         if let Some(session) = self.sessions.get_mut(&id) {
             let step = change(session);
             self.step(id, step);
+        }
+    }
+
+    /// A channel of ours that nobody here knows: an earlier daemon's last Originate, or one that was given up for lost.
+    fn ask_whose(&mut self, unique: &[u8]) {
+        if let Some(ChannelId(id)) = ChannelId::parse(unique)
+            && !self.is_away()
+            && !self.sessions.contains_key(&id)
+        {
+            self.step(id, Step::Ask);
         }
     }
 

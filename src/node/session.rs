@@ -202,6 +202,10 @@ impl Session {
 
     /// Originate could not be written after all: it waits for its turn again, unless it was called off.
     pub fn not_sent(&mut self) -> Step {
+        // Its channel has been seen: it was sent after all.
+        if self.channel {
+            return Step::Nothing;
+        }
         if self.unwanted {
             return Step::Report(Outcome::Ended(Reason::LoggedOut));
         }

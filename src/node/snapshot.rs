@@ -104,14 +104,16 @@ impl Node {
     /// The answer to a question about one session: is its channel there?
     pub(super) fn probe_answer(&mut self, id: SessionId, answer: Answer, now: Now) {
         let Answer::List { items, .. } = answer else { return };
-        let Some(session) = self.sessions.get_mut(&id) else { return };
         let unique = ChannelId(id).to_string();
         let found = items.iter().filter_map(channel).find(|item| item.channel.unique == unique.as_bytes());
-        let step = match found {
-            Some(item) => session.found(item.channel.state, self.ring.timeout, now),
-            None => session.missing(false),
-        };
-        self.step(id, step);
+        match (found, self.sessions.get_mut(&id)) {
+            (Some(item), _) => self.channel_found(id, &item, now),
+            (None, Some(session)) => {
+                let step = session.missing(false);
+                self.step(id, step);
+            }
+            (None, None) => {}
+        }
     }
 }
 
