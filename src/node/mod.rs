@@ -2,9 +2,13 @@
 //! sessions on this node and the rules between them. Must never know a socket, a file, a clock, a random source, a
 //! log or Redis: `daemon` carries its effects out.
 
+mod books;
+mod connection;
+mod orders;
 pub mod pacing;
 pub mod ring;
 pub mod roster;
+mod rung;
 pub mod session;
 mod snapshot;
 
@@ -13,12 +17,13 @@ use std::time::Duration;
 
 use crate::ami::action::Action;
 use crate::ami::event::{ChannelState, Event};
-use crate::ami::id::{originate_action_id, session_of_action_id};
+use crate::ami::id::session_of_action_id;
 use crate::ami::outcome::{Answer, Tag};
 use crate::config::RingSettings;
 use crate::ids::{ChannelId, Generation, NodeName, Now, SessionId};
 use pacing::Bucket;
 use roster::Roster;
+use rung::Rung;
 use session::{Class, Login, Outcome, Reason, Session, Step};
 use snapshot::Snapshot;
 
@@ -46,7 +51,7 @@ pub enum Input<'a> {
     Registered,
     /// A deadline has passed.
     Timer,
-    /// The daemon stops: what was not written to Asterisk is given back.
+    /// The daemon stops: what was not written to Asterisk is given back, and so is every order from now on.
     Stopping,
 }
 
@@ -156,6 +161,8 @@ impl NodeState {
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 /// Redis and the node must disagree for this long before it is called drift: a report may be on its way.
 const DISAGREE_FOR: Duration = Duration::from_millis(900);
+/// An Originate that could not be sent is tried again after this.
+const NOT_SENT_AGAIN: Duration = Duration::from_millis(200);
 /// A failed snapshot is tried again after this.
 const SNAPSHOT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -198,6 +205,12 @@ pub struct Node {
     open: BTreeMap<Tag, Purpose>,
     next_tag: u64,
     disputed: BTreeMap<SessionId, Now>,
+    stopping: bool,
+    rung: Rung,
+    /// No Originate before this: the last one could not be sent.
+    hold_until: Now,
+    /// The moment of the input that is being handled.
+    now: Now,
     effects: VecDeque<Effect>,
 }
 
@@ -221,6 +234,10 @@ impl Node {
             open: BTreeMap::new(),
             next_tag: 0,
             disputed: BTreeMap::new(),
+            stopping: false,
+            rung: Rung::default(),
+            hold_until: now,
+            now,
             effects: VecDeque::new(),
         }
     }
@@ -257,82 +274,34 @@ impl Node {
             Asterisk::Syncing { again_at } => again_at,
             Asterisk::Ready => None,
         };
-        let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty()).then(|| self.bucket.next(now));
-        let sessions = self.sessions.values().filter_map(Session::deadline).min();
+        let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty())
+            .then(|| self.bucket.next(now).max(self.hold_until));
+        let sessions = if self.is_away() { None } else { self.sessions.values().filter_map(Session::deadline).min() };
         [asterisk, paced, sessions].into_iter().flatten().min()
     }
 
     /// Takes one input; what is to be done comes out of [`Self::next_effect`].
     pub fn handle(&mut self, input: Input<'_>, now: Now) {
         let before = self.state();
+        self.now = now;
         match input {
             Input::Closed { gone } => self.closed(gone, now),
             Input::Event(event) => self.event(event, now),
             Input::Answer(tag, answer) => self.answer(tag, answer, now),
-            Input::Ring(login) => self.order(login),
-            Input::HangUp(id) => self.hang_up_order(id),
+            Input::Ring(login) => self.order(login, now),
+            Input::HangUp(id) => self.hang_up_order(id, now),
             Input::Books(books) => self.compare(&books, now),
-            Input::Stale(ids) => self.stale(&ids),
+            Input::Stale(ids) => self.stale(&ids, now),
             Input::Registered => self.tell_all(),
             Input::Timer => self.timer(now),
-            Input::Stopping => self.give_waiting_back(Reason::Stopping),
+            Input::Stopping => {
+                self.stopping = true;
+                self.give_waiting_back(Reason::Stopping);
+            }
         }
         self.ring_waiting(now);
         if self.state() != before {
             self.effects.push_back(Effect::Beat);
-        }
-    }
-
-    fn booted(&mut self, uptime: Option<Duration>, now: Now) {
-        let started = uptime.map(|uptime| Now(now.0.saturating_sub(uptime)));
-        self.restarted = match (self.asterisk_started, started) {
-            (Some(before), Some(started)) => started > before.after(Duration::from_secs(2)),
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        self.asterisk_started = started.or(Some(now));
-        self.sync();
-    }
-
-    fn closed(&mut self, gone: bool, now: Now) {
-        let give_up_at = match self.asterisk {
-            Asterisk::Away { give_up_at, .. } => give_up_at,
-            Asterisk::Syncing { .. } | Asterisk::Ready => Some(now.after(GIVE_UP_AFTER)),
-        };
-        let ever = !matches!(self.asterisk, Asterisk::Away { ever: false, .. });
-        self.asterisk = Asterisk::Away { ever, give_up_at };
-        self.snapshot = Snapshot::default();
-        self.open.clear();
-        self.give_waiting_back(Reason::NodeLost);
-        if gone {
-            self.give_up();
-        }
-    }
-
-    /// What was never written to Asterisk can be rung elsewhere at once.
-    fn give_waiting_back(&mut self, why: Reason) {
-        for id in std::mem::take(&mut self.waiting) {
-            if let Some(session) = self.sessions.get_mut(&id) {
-                let step = session.lost(why.clone());
-                self.step(id, step);
-            }
-        }
-    }
-
-    fn give_up(&mut self) {
-        if let Asterisk::Away { give_up_at, .. } = &mut self.asterisk {
-            *give_up_at = None;
-        }
-        self.channels.clear();
-        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
-        if !ids.is_empty() {
-            self.effects.push_back(Effect::Note(Note::GivenUp { sessions: ids.len() }));
-        }
-        for id in ids {
-            if let Some(session) = self.sessions.get_mut(&id) {
-                let step = session.lost(Reason::NodeLost);
-                self.step(id, step);
-            }
         }
     }
 
@@ -343,13 +312,14 @@ impl Node {
             Event::DeviceState { phone, state } => self.roster.device(phone, state),
             Event::Newchannel(channel) => {
                 self.channels.insert(channel.unique.into());
-                self.on_channel(channel.unique, Session::channel_made);
+                self.on_channel(channel.unique, |session| session.channel_made(now));
+                self.ask_whose(channel.unique);
             }
             Event::Newstate(channel) if channel.state == ChannelState::Ringing => {
-                self.on_channel(channel.unique, Session::alerting);
+                self.on_channel(channel.unique, |session| session.alerting(now));
             }
             Event::Newstate(channel) if channel.state == ChannelState::Up => {
-                self.on_channel(channel.unique, Session::answered);
+                self.on_channel(channel.unique, |session| session.answered(now));
             }
             Event::Hangup { channel, cause } => {
                 self.channels.remove(channel.unique);
@@ -361,7 +331,7 @@ impl Node {
             }
             Event::Shutdown { .. } => self.closed(true, now),
             // A reload changes who is known here, without an event for each: look again.
-            Event::Reload { .. } if self.asterisk == Asterisk::Ready => self.ask_devices(),
+            Event::Reload { .. } if !self.is_away() => self.ask_devices(),
             Event::FullyBooted { uptime } => self.booted(uptime, now),
             Event::OriginateResponse { action_id: None, .. }
             | Event::Newstate(_)
@@ -370,12 +340,16 @@ impl Node {
         }
     }
 
+    fn is_away(&self) -> bool {
+        matches!(self.asterisk, Asterisk::Away { .. })
+    }
+
     fn originate_response(&mut self, action_id: &[u8], ok: bool, reason: u8, now: Now) {
         // By ActionID, never by channel: a refused duplicate carries the channel id of the live call. It may be
         // one of an earlier generation, if the channel was adopted.
         let Some((_, id, attempt)) = session_of_action_id(action_id) else { return };
         let Some(session) = self.sessions.get_mut(&id).filter(|s| s.login.attempt == attempt) else { return };
-        let step = if ok { session.answered() } else { session.originate_failed(reason, now) };
+        let step = if ok { session.answered(now) } else { session.originate_failed(reason, now) };
         self.step(id, step);
     }
 
@@ -384,6 +358,16 @@ impl Node {
         if let Some(session) = self.sessions.get_mut(&id) {
             let step = change(session);
             self.step(id, step);
+        }
+    }
+
+    /// A channel of ours that nobody here knows: an earlier daemon's last Originate, or one that was given up for lost.
+    fn ask_whose(&mut self, unique: &[u8]) {
+        if let Some(ChannelId(id)) = ChannelId::parse(unique)
+            && !self.is_away()
+            && !self.sessions.contains_key(&id)
+        {
+            self.step(id, Step::Ask);
         }
     }
 
@@ -397,138 +381,15 @@ impl Node {
         }
     }
 
-    fn originate_answer(&mut self, id: SessionId, answer: Answer, now: Now) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let step = match answer {
-            Answer::Success(_) | Answer::List { .. } => Step::Nothing,
-            Answer::Error { message, .. } => session.refused(&message),
-            Answer::NotSent(_) => {
-                session.not_sent();
-                self.waiting.push_front(id);
-                Step::Nothing
-            }
-            // With the connection gone the next snapshot tells; otherwise ask for the channel now.
-            Answer::Unknown(_) if matches!(self.asterisk, Asterisk::Away { .. }) => Step::Nothing,
-            Answer::Unknown(_) => session.ask(now),
-        };
-        self.step(id, step);
-    }
-
-    fn hang_up_answer(&mut self, id: SessionId, answer: Answer) {
-        match answer {
-            // The Hangup event follows.
-            Answer::Success(_) | Answer::List { .. } => {}
-            Answer::Error { message, .. } if message.eq_ignore_ascii_case("No such channel") => {
-                if let Some(session) = self.sessions.get_mut(&id) {
-                    let step = session.missing(false);
-                    self.step(id, step);
-                }
-            }
-            Answer::Error { message, .. } => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, message))),
-            Answer::NotSent(why) => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, why.to_string()))),
-            Answer::Unknown(why) => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, why.to_string()))),
-        }
-    }
-
-    fn order(&mut self, login: Login) {
-        let id = login.session;
-        // Redelivered, or adopted in the meantime: it rings once.
-        if self.sessions.contains_key(&id) {
-            return;
-        }
-        let mut session = Session::new(login);
-        if self.asterisk == Asterisk::Ready {
-            self.sessions.insert(id, session);
-            self.waiting.push_back(id);
-        } else {
-            let step = session.lost(Reason::NodeLost);
-            self.sessions.insert(id, session);
-            self.step(id, step);
-        }
-    }
-
-    fn hang_up_order(&mut self, id: SessionId) {
-        let step = match self.sessions.get_mut(&id) {
-            Some(session) => session.call_off(),
-            None => Step::Report(Outcome::Ended(Reason::LoggedOut)),
-        };
-        self.waiting.retain(|waiting| *waiting != id || step == Step::Nothing);
-        self.step(id, step);
-    }
-
-    fn stale(&mut self, ids: &[SessionId]) {
-        for id in ids {
-            self.sessions.remove(id);
-            self.effects.push_back(Effect::Note(Note::Drift(*id, "its agent has moved on: hanging up")));
-            self.send(Purpose::HangUp(*id), None, Action::hangup(ChannelId(*id)));
-        }
-    }
-
-    fn tell_all(&mut self) {
-        self.roster.tell_all();
-        for session in self.sessions.values().filter(|session| !session.is_waiting()) {
-            let live = if session.is_live() { Live::Yes } else { Live::NotYet };
-            self.effects.push_back(Effect::Adopt(session.login.clone(), live));
-        }
-    }
-
-    /// Compares what Redis believes with what is here (P5). A difference must last, for a report may be on its way.
-    fn compare(&mut self, books: &[(SessionId, BookedState)], now: Now) {
-        if self.asterisk != Asterisk::Ready {
-            return;
-        }
-        let mut disputed = BTreeMap::new();
-        let mut lasting = Vec::new();
-        let mut dispute = |id: SessionId, before: &BTreeMap<SessionId, Now>| {
-            let since = before.get(&id).copied().unwrap_or(now);
-            disputed.insert(id, since);
-            if now.since(since) >= DISAGREE_FOR {
-                lasting.push(id);
-            }
-        };
-        for (id, state) in books {
-            if *state != BookedState::Placed && !self.sessions.contains_key(id) {
-                dispute(*id, &self.disputed);
-            }
-        }
-        let booked: BTreeSet<SessionId> = books.iter().map(|(id, _)| *id).collect();
-        for id in self.sessions.keys().filter(|id| !booked.contains(id)) {
-            dispute(*id, &self.disputed);
-        }
-        self.disputed = disputed;
-        for id in lasting {
-            self.disputed.remove(&id);
-            self.mend(id, books);
-        }
-    }
-
-    fn mend(&mut self, id: SessionId, books: &[(SessionId, BookedState)]) {
-        let (what, effect) = match self.sessions.get(&id) {
-            Some(session) if session.is_waiting() => {
-                self.sessions.remove(&id);
-                self.waiting.retain(|waiting| *waiting != id);
-                ("Redis ended it before it was rung: not ringing it", None)
-            }
-            Some(session) => {
-                let live = if session.is_live() { Live::Yes } else { Live::NotYet };
-                ("Redis had lost it: told again", Some(Effect::Adopt(session.login.clone(), live)))
-            }
-            None => {
-                let was_live = books.contains(&(id, BookedState::Live));
-                let outcome =
-                    if was_live { Outcome::Ended(Reason::HungUp) } else { Outcome::Failed(Reason::OutcomeUnknown) };
-                ("Asterisk has no such channel: ended", Some(Effect::Report(id, None, outcome)))
-            }
-        };
-        self.effects.push_back(Effect::Note(Note::Drift(id, what)));
-        self.effects.extend(effect);
-    }
-
     fn timer(&mut self, now: Now) {
         match self.asterisk {
             Asterisk::Away { give_up_at: Some(at), .. } if at <= now => self.give_up(),
             Asterisk::Syncing { again_at: Some(at) } if at <= now => self.sync(),
             Asterisk::Away { .. } | Asterisk::Syncing { .. } | Asterisk::Ready => {}
+        }
+        // Nothing can be known of a session while Asterisk is away: it comes back, or all of them are given up.
+        if self.is_away() {
+            return;
         }
         let due: Vec<SessionId> =
             self.sessions.iter().filter(|(_, s)| s.deadline().is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
@@ -540,37 +401,6 @@ impl Node {
         }
     }
 
-    /// Writes as many Originates as the bucket allows.
-    fn ring_waiting(&mut self, now: Now) {
-        if self.asterisk != Asterisk::Ready {
-            return;
-        }
-        while let Some(id) = self.waiting.front().copied() {
-            let Some(session) = self.sessions.get_mut(&id).filter(|session| session.is_waiting()) else {
-                self.waiting.pop_front();
-                continue;
-            };
-            if !self.bucket.take(now) {
-                return;
-            }
-            self.waiting.pop_front();
-            let technology = self.roster.technology(&session.login.extension).unwrap_or(crate::ids::Technology::Pjsip);
-            match ring::originate(&session.login, technology, &self.name, &self.ring) {
-                Ok(action) => {
-                    session.originated(self.ring.timeout, now);
-                    let action_id = originate_action_id(self.generation, id, session.login.attempt);
-                    self.effects.push_back(Effect::Note(Note::Ringing(id, action_id.clone())));
-                    self.send(Purpose::Originate(id), Some(action_id), action);
-                }
-                Err(error) => {
-                    let step = session.refused(&error.to_string());
-                    self.effects.push_back(Effect::Note(Note::Unbuildable(id, error.to_string())));
-                    self.step(id, step);
-                }
-            }
-        }
-    }
-
     fn step(&mut self, id: SessionId, step: Step) {
         match step {
             Step::Nothing => {}
@@ -578,8 +408,11 @@ impl Node {
             Step::Ask => self.send(Purpose::Probe(id), None, Action::status(&ring::VARIABLES)),
             Step::Report(outcome) => {
                 let login = self.sessions.get(&id).map(|session| session.login.clone());
-                if outcome != Outcome::Live {
-                    self.sessions.remove(&id);
+                if outcome != Outcome::Live
+                    && let Some(session) = self.sessions.remove(&id)
+                    && !session.is_waiting()
+                {
+                    self.rung.ended(id, session.login.attempt, outcome.clone(), self.now);
                 }
                 self.effects.push_back(Effect::Report(id, login, outcome));
             }

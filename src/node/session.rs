@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::ami::event::ChannelState;
 use crate::ids::{Agent, Alias, Campaign, Extension, Now, SessionId};
 
 /// Whether an agent's phone is beside this cluster or elsewhere. Only local agents are load.
@@ -172,9 +173,9 @@ impl Session {
     }
 
     /// A session that was found as a channel in Asterisk.
-    pub fn adopted(login: Login, live: bool, ring_timeout: Duration, now: Now) -> Self {
+    pub fn adopted(login: Login, state: ChannelState, ring_timeout: Duration, now: Now) -> Self {
         let mut session = Self::new(login);
-        session.found(live, ring_timeout, now);
+        session.found(state, ring_timeout, now);
         session
     }
 
@@ -199,30 +200,50 @@ impl Session {
         self.deadline = Some(now.after(ring_timeout).after(GRACE));
     }
 
-    /// Originate could not be written after all: it waits for its turn again.
-    pub fn not_sent(&mut self) {
+    /// Originate could not be written after all: it waits for its turn again, unless it was called off.
+    pub fn not_sent(&mut self) -> Step {
+        // Its channel has been seen: it was sent after all.
+        if self.channel {
+            return Step::Nothing;
+        }
+        if self.unwanted {
+            return Step::Report(Outcome::Ended(Reason::LoggedOut));
+        }
         self.stage = Stage::Waiting;
         self.deadline = None;
+        Step::Nothing
     }
 
-    /// Whether Originate was written may never be known: only the channel itself can tell.
-    pub fn ask(&mut self, now: Now) -> Step {
+    /// Whether Originate was written may never be known: only the channel itself can tell, if it has not done so.
+    pub fn unanswered(&mut self, now: Now) -> Step {
+        if self.channel || self.stage != Stage::Ringing { Step::Nothing } else { self.ask(now) }
+    }
+
+    fn ask(&mut self, now: Now) -> Step {
         self.stage = Stage::Asking;
         self.deadline = Some(now.after(GRACE));
         Step::Ask
     }
 
-    /// The channel was seen in a list of channels.
-    pub fn found(&mut self, live: bool, ring_timeout: Duration, now: Now) -> Step {
+    /// The channel was seen in a list of channels, in this state.
+    pub fn found(&mut self, state: ChannelState, ring_timeout: Duration, now: Now) -> Step {
         self.channel = true;
-        if live {
-            return self.answered();
+        self.alerted |= state == ChannelState::Ringing;
+        if state == ChannelState::Up && !self.unwanted {
+            return self.answered(now);
         }
-        if self.stage != Stage::Ringing {
-            self.alerted = true;
+        if state == ChannelState::Up {
+            self.stage = Stage::Live;
+        } else if self.stage != Stage::Ringing && self.stage != Stage::Live {
             self.originated(ring_timeout, now);
         }
-        if self.unwanted { Step::HangUp } else { Step::Nothing }
+        // Perhaps the hang-up got lost with a connection.
+        if self.unwanted { self.hang_up(now) } else { Step::Nothing }
+    }
+
+    /// AMI is back after a gap: what was due in the meantime waits for the list of channels.
+    pub fn reconnected(&mut self, now: Now) {
+        self.deadline = self.deadline.map(|at| at.max(now.after(GRACE)));
     }
 
     /// The channel is in no list of channels. `restarted`: Asterisk is not the one that was asked to ring.
@@ -234,7 +255,7 @@ impl Session {
             Stage::Live => Outcome::Ended(Reason::HungUp),
             Stage::Ringing | Stage::Asking if self.unwanted => Outcome::Ended(Reason::LoggedOut),
             Stage::Ringing | Stage::Asking if restarted => Outcome::Cannot(Reason::NodeLost),
-            Stage::Ringing | Stage::Asking => Outcome::Failed(Reason::OutcomeUnknown),
+            Stage::Ringing | Stage::Asking => self.evidence().unwrap_or(Outcome::Failed(Reason::OutcomeUnknown)),
         };
         Step::Report(outcome)
     }
@@ -250,31 +271,38 @@ impl Session {
 
     /// Asterisk did not take the Originate.
     pub fn refused(&mut self, message: &str) -> Step {
+        if self.unwanted {
+            return Step::Report(Outcome::Ended(Reason::LoggedOut));
+        }
         let words = message.chars().filter(|c| !c.is_control()).take(80).collect();
         Step::Report(Outcome::Cannot(Reason::Refused(words)))
     }
 
     /// Event Newchannel.
-    pub fn channel_made(&mut self) -> Step {
+    pub fn channel_made(&mut self, now: Now) -> Step {
         self.channel = true;
-        if self.unwanted { Step::HangUp } else { Step::Nothing }
+        if self.unwanted { self.hang_up(now) } else { Step::Nothing }
     }
 
     /// Event Newstate: Ringing.
-    pub fn alerting(&mut self) -> Step {
+    pub fn alerting(&mut self, now: Now) -> Step {
         self.alerted = true;
-        Step::Nothing
+        if self.channel { Step::Nothing } else { self.channel_made(now) }
     }
 
     /// Event Newstate: Up, or OriginateResponse: Success.
-    pub fn answered(&mut self) -> Step {
+    pub fn answered(&mut self, now: Now) -> Step {
         if self.stage == Stage::Live {
             return Step::Nothing;
         }
+        if self.cause.is_some() {
+            // It was answered and is over already.
+            return Step::Report(Outcome::Ended(if self.unwanted { Reason::LoggedOut } else { Reason::HungUp }));
+        }
+        let known = std::mem::replace(&mut self.channel, true);
         self.stage = Stage::Live;
-        self.channel = true;
         self.deadline = None;
-        Step::Report(Outcome::Live)
+        if self.unwanted && !known { self.hang_up(now) } else { Step::Report(Outcome::Live) }
     }
 
     /// Event OriginateResponse: Failure with this `Reason`.
@@ -282,7 +310,8 @@ impl Session {
         if self.stage == Stage::Live || self.stage == Stage::Waiting {
             return Step::Nothing;
         }
-        if !self.channel {
+        // Any other reason than 0 is the word of a channel that was made.
+        if !self.channel && reason == 0 {
             let step = Outcome::Cannot(Reason::NotReachable);
             return Step::Report(if self.unwanted { Outcome::Ended(Reason::LoggedOut) } else { step });
         }
@@ -292,6 +321,10 @@ impl Session {
 
     /// Event Hangup of this channel. `alerted`: the channel had been ringing by then.
     pub fn hung_up(&mut self, cause: u16, alerted: bool, now: Now) -> Step {
+        if self.stage == Stage::Waiting {
+            return Step::Nothing;
+        }
+        self.channel = true;
         self.cause = Some(cause);
         self.alerted |= alerted;
         if self.unwanted {
@@ -301,13 +334,21 @@ impl Session {
     }
 
     /// A hang-up is asked for. The channel can be hung up only once it is there.
-    pub fn call_off(&mut self) -> Step {
+    pub fn call_off(&mut self, now: Now) -> Step {
         self.unwanted = true;
         match self.stage {
             Stage::Waiting => Step::Report(Outcome::Ended(Reason::LoggedOut)),
-            Stage::Ringing | Stage::Live | Stage::Asking if self.channel => Step::HangUp,
+            Stage::Ringing | Stage::Live | Stage::Asking if self.channel => self.hang_up(now),
             Stage::Ringing | Stage::Live | Stage::Asking => Step::Nothing,
         }
+    }
+
+    /// A live call has no other deadline: should the hang-up get lost, it is asked for again.
+    fn hang_up(&mut self, now: Now) -> Step {
+        if self.stage == Stage::Live && self.cause.is_none() {
+            self.deadline = Some(now.after(GRACE));
+        }
+        Step::HangUp
     }
 
     /// When [`Self::timer`] wants to be called.
@@ -318,16 +359,28 @@ impl Session {
     /// The deadline has passed.
     pub fn timer(&mut self, now: Now) -> Step {
         self.deadline = None;
-        match (self.stage, self.cause, self.refused) {
-            (Stage::Waiting, _, _) => Step::Nothing,
+        match self.stage {
+            Stage::Waiting => Step::Nothing,
+            Stage::Live if self.unwanted && self.cause.is_none() => self.hang_up(now),
+            Stage::Live if self.unwanted => Step::Report(Outcome::Ended(Reason::LoggedOut)),
             // Nobody said that Asterisk stopped: it was somebody's command.
-            (Stage::Live, _, _) => Step::Report(Outcome::Ended(Reason::HungUp)),
-            (Stage::Ringing, Some(0), Some(_)) => Step::Report(Outcome::Failed(Reason::HungUp)),
-            // The other half never came: judge by what there is.
-            (Stage::Ringing, Some(cause), _) => Step::Report(verdict(0, cause, self.alerted)),
-            (Stage::Ringing, None, Some(reason)) => Step::Report(verdict(reason, 0, self.alerted)),
-            (Stage::Ringing, None, None) => self.ask(now),
-            (Stage::Asking, _, _) => Step::Report(Outcome::Failed(Reason::OutcomeUnknown)),
+            Stage::Live => Step::Report(Outcome::Ended(Reason::HungUp)),
+            Stage::Ringing | Stage::Asking => match self.evidence() {
+                // The other half never came: judge by what there is.
+                Some(outcome) => Step::Report(outcome),
+                None if self.stage == Stage::Ringing => self.ask(now),
+                None if self.unwanted => Step::Report(Outcome::Ended(Reason::LoggedOut)),
+                None => Step::Report(Outcome::Failed(Reason::OutcomeUnknown)),
+            },
+        }
+    }
+
+    /// What there is says so much.
+    fn evidence(&self) -> Option<Outcome> {
+        match (self.refused, self.cause) {
+            (None, None) => None,
+            (_, _) if self.unwanted => Some(Outcome::Ended(Reason::LoggedOut)),
+            (reason, cause) => Some(verdict(reason.unwrap_or(0), cause.unwrap_or(0), self.alerted)),
         }
     }
 

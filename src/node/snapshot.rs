@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use super::{Asterisk, Effect, Live, Node, Note, Purpose, SNAPSHOT_AGAIN, ring};
 use crate::ami::action::Action;
-use crate::ami::event::{ChannelState, DeviceState, Event};
+use crate::ami::event::{DeviceState, Event};
 use crate::ami::frame::Message;
 use crate::ami::item::ChannelItem;
 use crate::ami::outcome::Answer;
 use crate::ids::{ChannelId, Now, Phone, SessionId};
-use crate::node::session::Session;
+use crate::node::session::{Reason, Session};
 
 /// Which lists of the running snapshot have come.
 #[derive(Debug, Default)]
@@ -29,6 +29,7 @@ impl Node {
     }
 
     pub(super) fn ask_devices(&mut self) {
+        self.snapshot.devices = false;
         self.send(Purpose::Devices, None, Action::device_state_list());
     }
 
@@ -50,6 +51,8 @@ impl Node {
                 let message = describe(&answer);
                 self.effects.push_back(Effect::Note(Note::SnapshotFailed { action, message }));
                 self.asterisk = Asterisk::Syncing { again_at: Some(now.after(SNAPSHOT_AGAIN)) };
+                // Who knows how long: others can ring them now.
+                self.give_waiting_back(Reason::NodeLost);
                 return;
             }
         }
@@ -82,9 +85,9 @@ impl Node {
     }
 
     fn channel_found(&mut self, id: SessionId, item: &ChannelItem<'_>, now: Now) {
-        let live = item.channel.state == ChannelState::Up;
+        let state = item.channel.state;
         if let Some(session) = self.sessions.get_mut(&id) {
-            let step = session.found(live, self.ring.timeout, now);
+            let step = session.found(state, self.ring.timeout, now);
             self.step(id, step);
             return;
         }
@@ -92,21 +95,25 @@ impl Node {
             self.effects.push_back(Effect::Note(Note::Unreadable(id)));
             return;
         };
-        self.sessions.insert(id, Session::adopted(login.clone(), live, self.ring.timeout, now));
-        self.effects.push_back(Effect::Adopt(login, if live { Live::Yes } else { Live::NotYet }));
+        let session = Session::adopted(login.clone(), state, self.ring.timeout, now);
+        let live = if session.is_live() { Live::Yes } else { Live::NotYet };
+        self.sessions.insert(id, session);
+        self.effects.push_back(Effect::Adopt(login, live));
     }
 
     /// The answer to a question about one session: is its channel there?
     pub(super) fn probe_answer(&mut self, id: SessionId, answer: Answer, now: Now) {
         let Answer::List { items, .. } = answer else { return };
-        let Some(session) = self.sessions.get_mut(&id) else { return };
         let unique = ChannelId(id).to_string();
         let found = items.iter().filter_map(channel).find(|item| item.channel.unique == unique.as_bytes());
-        let step = match found {
-            Some(item) => session.found(item.channel.state == ChannelState::Up, self.ring.timeout, now),
-            None => session.missing(false),
-        };
-        self.step(id, step);
+        match (found, self.sessions.get_mut(&id)) {
+            (Some(item), _) => self.channel_found(id, &item, now),
+            (None, Some(session)) => {
+                let step = session.missing(false);
+                self.step(id, step);
+            }
+            (None, None) => {}
+        }
     }
 }
 

@@ -1,0 +1,75 @@
+//! Redis's books against what is here (P5). Owns how long a difference must last and how it is mended. Must never
+//! write to Redis: its effects are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::session::{Outcome, Reason};
+use super::{Asterisk, BookedState, DISAGREE_FOR, Effect, Live, Node, Note};
+use crate::ids::{Now, SessionId};
+
+impl Node {
+    pub(super) fn tell_all(&mut self) {
+        self.roster.tell_all();
+        for session in self.sessions.values().filter(|session| !session.is_waiting()) {
+            let live = if session.is_live() { Live::Yes } else { Live::NotYet };
+            self.effects.push_back(Effect::Adopt(session.login.clone(), live));
+        }
+    }
+
+    /// Compares what Redis believes with what is here (P5). A difference must last, for a report may be on its way.
+    pub(super) fn compare(&mut self, books: &[(SessionId, BookedState)], now: Now) {
+        if self.asterisk != Asterisk::Ready {
+            return;
+        }
+        let mut disputed = BTreeMap::new();
+        let mut lasting = Vec::new();
+        let mut dispute = |id: SessionId, before: &BTreeMap<SessionId, Now>| {
+            let since = before.get(&id).copied().unwrap_or(now);
+            disputed.insert(id, since);
+            if now.since(since) >= DISAGREE_FOR {
+                lasting.push(id);
+            }
+        };
+        for (id, state) in books {
+            let differs = match self.sessions.get(id) {
+                None => *state != BookedState::Placed,
+                // A Redis that took over from another may have lost that it is live.
+                Some(session) => session.is_live() && !session.is_unwanted() && *state != BookedState::Live,
+            };
+            if differs {
+                dispute(*id, &self.disputed);
+            }
+        }
+        let booked: BTreeSet<SessionId> = books.iter().map(|(id, _)| *id).collect();
+        for (id, _) in self.sessions.iter().filter(|(id, session)| !booked.contains(id) && !session.is_unwanted()) {
+            dispute(*id, &self.disputed);
+        }
+        self.disputed = disputed;
+        for id in lasting {
+            self.disputed.remove(&id);
+            self.mend(id, books);
+        }
+    }
+
+    fn mend(&mut self, id: SessionId, books: &[(SessionId, BookedState)]) {
+        let (what, effect) = match self.sessions.get(&id) {
+            Some(session) if session.is_waiting() => {
+                self.sessions.remove(&id);
+                self.waiting.retain(|waiting| *waiting != id);
+                ("Redis ended it before it was rung: not ringing it", None)
+            }
+            Some(session) => {
+                let live = if session.is_live() { Live::Yes } else { Live::NotYet };
+                ("Redis had lost it: told again", Some(Effect::Adopt(session.login.clone(), live)))
+            }
+            None => {
+                let was_live = books.contains(&(id, BookedState::Live));
+                let outcome =
+                    if was_live { Outcome::Ended(Reason::HungUp) } else { Outcome::Failed(Reason::OutcomeUnknown) };
+                ("Asterisk has no such channel: ended", Some(Effect::Report(id, None, outcome)))
+            }
+        };
+        self.effects.push_back(Effect::Note(Note::Drift(id, what)));
+        self.effects.extend(effect);
+    }
+}

@@ -1,0 +1,127 @@
+//! Orders from Redis, and the Originates and hang-ups they become. Owns pacing and what the answers to both mean. Must
+//! never judge a call: `session` does.
+
+use super::session::{Login, Outcome, Reason, Session, Step};
+use super::{Asterisk, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, ring};
+use crate::ami::action::Action;
+use crate::ami::id::originate_action_id;
+use crate::ami::outcome::Answer;
+use crate::ids::{ChannelId, Now, SessionId, Technology};
+
+impl Node {
+    pub(super) fn order(&mut self, login: Login, now: Now) {
+        let id = login.session;
+        // Redelivered, or adopted in the meantime: it rings once.
+        if self.sessions.contains_key(&id) {
+            return;
+        }
+        // A Redis that took over from another may have lost that it was rung, and how that ended.
+        if let Some(outcome) = self.rung.outcome(id, login.attempt, now) {
+            self.effects.push_back(Effect::Report(id, Some(login), outcome));
+            return;
+        }
+        let mut session = Session::new(login);
+        let back = match self.asterisk {
+            Asterisk::Ready if self.stopping => Some(Reason::Stopping),
+            Asterisk::Ready => None,
+            Asterisk::Away { .. } | Asterisk::Syncing { .. } => Some(Reason::NodeLost),
+        };
+        let step = back.map_or(Step::Nothing, |why| session.lost(why));
+        if step == Step::Nothing {
+            self.waiting.push_back(id);
+        }
+        self.sessions.insert(id, session);
+        self.step(id, step);
+    }
+
+    pub(super) fn hang_up_order(&mut self, id: SessionId, now: Now) {
+        let step = match self.sessions.get_mut(&id) {
+            Some(session) => session.call_off(now),
+            None => Step::Report(Outcome::Ended(Reason::LoggedOut)),
+        };
+        self.waiting.retain(|waiting| *waiting != id || step == Step::Nothing);
+        self.step(id, step);
+    }
+
+    pub(super) fn stale(&mut self, ids: &[SessionId], now: Now) {
+        for id in ids {
+            self.effects.push_back(Effect::Note(Note::Drift(*id, "its agent has moved on: hanging up")));
+            match self.sessions.get_mut(id) {
+                Some(session) => {
+                    let step = session.call_off(now);
+                    self.step(*id, step);
+                }
+                None => self.send(Purpose::HangUp(*id), None, Action::hangup(ChannelId(*id))),
+            }
+        }
+    }
+
+    /// Writes as many Originates as the bucket allows.
+    pub(super) fn ring_waiting(&mut self, now: Now) {
+        if self.asterisk != Asterisk::Ready || now < self.hold_until {
+            return;
+        }
+        while let Some(id) = self.waiting.front().copied() {
+            let Some(session) = self.sessions.get_mut(&id).filter(|session| session.is_waiting()) else {
+                self.waiting.pop_front();
+                continue;
+            };
+            if !self.bucket.take(now) {
+                return;
+            }
+            self.waiting.pop_front();
+            let technology = self.roster.technology(&session.login.extension).unwrap_or(Technology::Pjsip);
+            match ring::originate(&session.login, technology, &self.name, &self.ring) {
+                Ok(action) => {
+                    session.originated(self.ring.timeout, now);
+                    let action_id = originate_action_id(self.generation, id, session.login.attempt);
+                    self.effects.push_back(Effect::Note(Note::Ringing(id, action_id.clone())));
+                    self.send(Purpose::Originate(id), Some(action_id), action);
+                }
+                Err(error) => {
+                    let step = session.refused(&error.to_string());
+                    self.effects.push_back(Effect::Note(Note::Unbuildable(id, error.to_string())));
+                    self.step(id, step);
+                }
+            }
+        }
+    }
+
+    pub(super) fn originate_answer(&mut self, id: SessionId, answer: Answer, now: Now) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let step = match answer {
+            Answer::Success(_) | Answer::List { .. } => Step::Nothing,
+            Answer::Error { message, .. } => session.refused(&message),
+            Answer::NotSent(_) if matches!(self.asterisk, Asterisk::Away { .. }) => session.lost(Reason::NodeLost),
+            Answer::NotSent(_) if self.stopping => session.lost(Reason::Stopping),
+            Answer::NotSent(_) => {
+                self.hold_until = now.after(NOT_SENT_AGAIN);
+                let step = session.not_sent();
+                if session.is_waiting() {
+                    self.waiting.push_front(id);
+                }
+                step
+            }
+            // With the connection gone the next snapshot tells; otherwise ask for the channel now.
+            Answer::Unknown(_) if matches!(self.asterisk, Asterisk::Away { .. }) => Step::Nothing,
+            Answer::Unknown(_) => session.unanswered(now),
+        };
+        self.step(id, step);
+    }
+
+    pub(super) fn hang_up_answer(&mut self, id: SessionId, answer: Answer) {
+        match answer {
+            // The Hangup event follows.
+            Answer::Success(_) | Answer::List { .. } => {}
+            Answer::Error { message, .. } if message.eq_ignore_ascii_case("No such channel") => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    let step = session.missing(false);
+                    self.step(id, step);
+                }
+            }
+            Answer::Error { message, .. } => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, message))),
+            Answer::NotSent(why) => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, why.to_string()))),
+            Answer::Unknown(why) => self.effects.push_back(Effect::Note(Note::HangUpFailed(id, why.to_string()))),
+        }
+    }
+}
