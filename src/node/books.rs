@@ -33,8 +33,9 @@ impl Node {
         for (id, state) in books {
             let differs = match self.sessions.get(id) {
                 None => *state != BookedState::Placed,
+                Some(session) if session.is_unwanted() => false,
                 // A Redis that took over from another may have lost that it is live.
-                Some(session) => session.is_live() && !session.is_unwanted() && *state != BookedState::Live,
+                Some(session) => *state == BookedState::Unwanted || session.is_live() && *state != BookedState::Live,
             };
             if differs {
                 dispute(*id, &self.disputed);
@@ -47,12 +48,17 @@ impl Node {
         self.disputed = disputed;
         for id in lasting {
             self.disputed.remove(&id);
-            self.mend(id, books);
+            self.mend(id, books, now);
         }
     }
 
-    fn mend(&mut self, id: SessionId, books: &[(SessionId, BookedState)]) {
+    fn mend(&mut self, id: SessionId, books: &[(SessionId, BookedState)], now: Now) {
+        let unwanted = books.contains(&(id, BookedState::Unwanted));
         let (what, effect) = match self.sessions.get(&id) {
+            Some(_) if unwanted => {
+                self.hang_up_order(id, now);
+                ("the order to hang up was lost: hanging up", None)
+            }
             Some(session) if session.is_waiting() => {
                 self.sessions.remove(&id);
                 self.waiting.retain(|waiting| *waiting != id);
@@ -63,9 +69,13 @@ impl Node {
                 ("Redis had lost it: told again", Some(Effect::Adopt(session.login.clone(), live)))
             }
             None => {
-                let was_live = books.contains(&(id, BookedState::Live));
-                let outcome =
-                    if was_live { Outcome::Ended(Reason::HungUp) } else { Outcome::Failed(Reason::OutcomeUnknown) };
+                let outcome = if unwanted {
+                    Outcome::Ended(Reason::LoggedOut)
+                } else if books.contains(&(id, BookedState::Live)) {
+                    Outcome::Ended(Reason::HungUp)
+                } else {
+                    Outcome::Failed(Reason::OutcomeUnknown)
+                };
                 ("Asterisk has no such channel: ended", Some(Effect::Report(id, None, outcome)))
             }
         };

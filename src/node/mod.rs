@@ -64,6 +64,8 @@ pub enum BookedState {
     Ringing,
     /// Live.
     Live,
+    /// Ringing or live, and its agent has asked to be logged out.
+    Unwanted,
     /// In the node's set, but over or unknown.
     Gone,
 }
