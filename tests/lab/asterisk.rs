@@ -317,6 +317,19 @@ impl Node {
         contacts.filter(|(name, _)| !name.starts_with('<')).collect()
     }
 
+    /// How many PJSIP contacts are on disk, so that Asterisk knows them again after [`Self::kill9`]. It writes what has
+    /// changed once a second.
+    pub fn saved(&self) -> usize {
+        let dir = self.root().join("var/lib/asterisk");
+        if dir.join("astdb.sqlite3-journal").exists() {
+            return 0; // just writing
+        }
+        let database = fs::read(dir.join("astdb.sqlite3")).unwrap_or_default();
+        let keys = String::from_utf8_lossy(&database).into_owned();
+        let names = keys.split("/registrar/contact/").skip(1).filter_map(|rest| Some(rest.split_once(";@")?.0));
+        names.collect::<std::collections::BTreeSet<_>>().len()
+    }
+
     /// Rings a phone (`PJSIP/cc100`) from the console and, if it answers, lets it wait so many seconds.
     pub fn ring(&self, phone: &str, seconds: u32) {
         let text = self.cli(&format!("channel originate {phone} application Wait {seconds}"));
