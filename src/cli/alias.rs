@@ -85,7 +85,7 @@ pub(super) async fn run(registry: &mut Registry, args: &AliasArgs) -> Result<u8,
             let phones =
                 phones.iter().map(|PhoneAt(extension, node)| (extension.clone(), node.clone())).collect::<Vec<_>>();
             registry.set_alias(alias, &phones).await?;
-            output::line_out(&format!("{alias}: {} phones", phones.len()));
+            output::line_out(&format!("{alias}: {} phone{}", phones.len(), if phones.len() == 1 { "" } else { "s" }));
             Ok(DONE)
         }
         What::Remove { alias } => {

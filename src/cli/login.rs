@@ -117,7 +117,7 @@ pub(super) fn show_candidates(placement: &Placement) {
     output::print_table(&table);
 }
 
-/// Waits until the session is live or over. `None`: Redis has lost it.
+/// Waits until the session is live or over, or for longer than that ever takes. `None`: Redis has lost it.
 async fn wait(
     registry: &mut Registry,
     settings: &Settings,
@@ -147,8 +147,10 @@ async fn wait(
             let _ = tokio::time::timeout(LOOK_AGAIN, news.next()).await;
         }
     };
-    match tokio::time::timeout(most, look).await {
+    let result = tokio::time::timeout(most, look).await;
+    match result {
         Ok(result) => result,
-        Err(_) => Ok(None),
+        // Then how it stands is the answer.
+        Err(_) => Ok(registry.sessions(Which::One(session)).await?.pop()),
     }
 }

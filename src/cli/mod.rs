@@ -31,11 +31,12 @@ use crate::registry::{LoginRequest, Registry, RegistryError};
     version,
     max_term_width = 100,
     after_help = "\
-Exit codes: 0 done (login --wait: live), 1 failed or refused, 2 wrong usage or configuration, 3 Redis cannot be used.
+Exit codes: 0 done (login --wait: live), 1 failed or refused, 2 wrong usage or configuration,
+3 Redis cannot be used.
 
 Examples:
   evenring run                                   the daemon of this node
-  evenring login cc100x --agent 7 --wait         log an agent in and wait until the phone is answered
+  evenring login cc100x --agent 7 --wait         log an agent in, wait until he answers
   evenring explain cc100x                        where would it ring, and why not elsewhere
   evenring status                                all nodes
   evenring sessions --json                       all sessions, for programs
@@ -44,7 +45,7 @@ Examples:
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
-    /// The configuration file.
+    /// The configuration file; without it /etc/evenring/config.toml, if there is one.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }

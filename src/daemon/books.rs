@@ -123,6 +123,7 @@ impl Books {
                 match result.as_str() {
                     "done" => {}
                     "gone" => debug!(node = %name, %session, ?outcome, "Redis has no such open session here"),
+                    "failed" => info!(node = %name, %session, "not placed again: no node or no try is left"),
                     _ => info!(node = %name, %session, result, "placed again"),
                 }
             }

@@ -114,6 +114,9 @@ impl Orders {
                     attempt = login.attempt, "order taken");
             }
             Order::HangUp(session) => info!(%node, %session, "order to hang up"),
+            Order::Moved(session, result) if result == "failed" => {
+                info!(%node, %session, "order not for now, and not placed again: no node or no try is left");
+            }
             Order::Moved(session, result) => info!(%node, %session, result, "order not for now: placed again"),
             Order::Expired(session) => {
                 warn!(%node, %session, reason = "order-expired", "order was too old: rings nobody")

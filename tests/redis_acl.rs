@@ -1,0 +1,258 @@
+//! The Redis user that README.md tells operators to make, on a real Redis: it may do all that the program does, and
+//! nothing else.
+//!
+//! Owns a walk through every call of the registry. Must never hold a rule of its own: the user's line stands in README.md.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
+
+mod lab;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use evenring::config::{NodeSettings, Settings};
+use evenring::ids::{Alias, Generation, NodeName, SessionId};
+use evenring::node::roster::{PhoneChanges, PhoneState};
+use evenring::node::session::{Class, Login, Outcome, Reason};
+use evenring::node::{Live, NodeState};
+use evenring::registry::view::{Placement, Verdict, Which};
+use evenring::registry::{Adopted, LoggedOut, LoginRequest, Order, Registry, session_of_message};
+use redis::{ErrorKind, ServerErrorKind};
+
+/// The life of every daemon here.
+const LIFE: Generation = Generation::from_bits(1);
+
+fn file(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
+}
+
+/// The one line of README.md that makes the user.
+fn line() -> String {
+    let readme = file("README.md");
+    let lines: Vec<&str> = readme.lines().filter(|line| line.starts_with("user evenring ")).collect();
+    assert_eq!(lines.len(), 1, "README.md has one line that makes the Redis user: {lines:?}");
+    lines[0].to_owned()
+}
+
+/// A Redis with that user, and with the default user for what an administrator does.
+struct House {
+    redis: lab::redis::Redis,
+    password: String,
+    _dir: tempfile::TempDir,
+}
+
+impl House {
+    fn start() -> Self {
+        let (dir, line) = (tempfile::tempdir().unwrap(), line());
+        let users = dir.path().join("users.acl");
+        fs::write(&users, format!("user default on nopass ~* &* +@all\n{line}\n")).unwrap();
+        let redis = lab::redis::Redis::start_with(Ipv4Addr::LOCALHOST, &["--aclfile", users.to_str().unwrap()]);
+        let password = line.split(' ').find_map(|word| word.strip_prefix('>')).expect("a password").to_owned();
+        Self { redis, password, _dir: dir }
+    }
+
+    fn registry(&self) -> Registry {
+        let toml = format!(
+            "node.name = \"tel-1\"\nplacement.lease = \"1m\"\n[redis]\nurl = \"{}\"\nusername = \"evenring\"\n\
+             password = \"{}\"\n",
+            self.redis.url(),
+            self.password
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), toml).unwrap();
+        Registry::new(&Settings::load(Some(file.path()), std::iter::empty()).unwrap()).unwrap()
+    }
+
+    fn connect(&self, credentials: &str) -> redis::Connection {
+        let client = redis::Client::open(format!("redis://{credentials}{}", self.redis.address())).unwrap();
+        client.get_connection().unwrap()
+    }
+
+    fn admin(&self, words: &[&str]) -> redis::Value {
+        query(&mut self.connect(""), words).unwrap()
+    }
+}
+
+fn query(connection: &mut redis::Connection, words: &[&str]) -> Result<redis::Value, redis::RedisError> {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query(connection)
+}
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+async fn join(registry: &mut Registry, name: &str) {
+    let settings = NodeSettings { name: node(name), weight: 1, max_agents: None, campaigns: Vec::new() };
+    registry.register(&settings, LIFE, "host").await.unwrap().unwrap();
+    let phones = (100..110).map(|n| (format!("cc{n}").parse().unwrap(), PhoneState::Registered)).collect();
+    registry.phones(&node(name), LIFE, &PhoneChanges { replace: true, phones }).await.unwrap();
+    beat(registry, name).await;
+}
+
+async fn beat(registry: &mut Registry, name: &str) -> usize {
+    registry.heartbeat(&node(name), LIFE, NodeState::Active, 0, 10).await.unwrap().reaped.len()
+}
+
+fn request(alias: &str) -> LoginRequest {
+    LoginRequest { alias: alias.parse().unwrap(), agent: None, campaign: None, class: Class::Local }
+}
+
+async fn place(registry: &mut Registry, alias: &str, session: u64) -> Placement {
+    let placement = registry.place(&request(alias), SessionId::from_bits(session)).await.unwrap();
+    assert_eq!(placement.verdict, Verdict::Placed, "{placement:?}");
+    placement
+}
+
+async fn take(registry: &mut Registry, name: &str) -> Vec<Order> {
+    registry.take(&node(name), LIFE, 10).await.unwrap()
+}
+
+async fn report(registry: &mut Registry, name: &str, session: u64, outcome: Outcome) -> String {
+    let told = [(SessionId::from_bits(session), outcome)];
+    registry.report(&node(name), LIFE, &told).await.unwrap().remove(0)
+}
+
+async fn a_login(registry: &mut Registry) {
+    let would = registry.explain(&request("cc100x"), SessionId::from_bits(1)).await.unwrap();
+    assert_eq!(would.verdict, Verdict::WouldPlace);
+    let first = place(registry, "cc100x", 1).await.node;
+    let second = if first == "tel-1" { "tel-2" } else { "tel-1" };
+    let _wake_ups = registry.subscribe_orders(&node(&first)).await.unwrap();
+    let _news = registry.subscribe_session(SessionId::from_bits(1)).await.unwrap();
+    assert!(matches!(take(registry, &first).await[..], [Order::Ring(_)]));
+    let cannot = Outcome::Cannot(Reason::NotReachable);
+    assert_eq!(report(registry, &first, 1, cannot).await, format!("placed {second}"));
+    let orders = take(registry, second).await;
+    let [Order::Ring(login)] = &orders[..] else { panic!("{orders:?}") };
+    assert_eq!(report(registry, second, 1, Outcome::Live).await, "done");
+    let lost = Login {
+        session: SessionId::from_bits(2),
+        alias: "cc101x".parse().unwrap(),
+        extension: "cc101".parse().unwrap(),
+        agent: "cc101".parse().unwrap(),
+        ..login.clone()
+    };
+    let found = [(login.clone(), Live::Yes), (lost, Live::Yes)];
+    let adopted = registry.adopt(&node(second), LIFE, &found).await.unwrap();
+    assert_eq!(adopted, [Adopted::Kept, Adopted::Restored]);
+    assert_eq!(registry.sessions(Which::Open).await.unwrap().len(), 2);
+    let who = "cc100x".parse::<Alias>().unwrap();
+    assert!(matches!(registry.logout(&who).await.unwrap(), LoggedOut::Asked(_, _)));
+    assert!(matches!(take(registry, second).await[..], [Order::HangUp(_)]));
+    assert_eq!(report(registry, second, 1, Outcome::Ended(Reason::LoggedOut)).await, "done");
+    assert_eq!(registry.sessions(Which::One(SessionId::from_bits(1))).await.unwrap().len(), 1);
+    assert_eq!(registry.sessions(Which::All).await.unwrap().len(), 2);
+}
+
+async fn nodes_that_go(house: &House, registry: &mut Registry) {
+    join(registry, "gone").await;
+    for (alias, phone) in [("desk1", "cc105@gone"), ("desk2", "cc106@tel-2"), ("desk3", "cc107@tel-2")] {
+        let (extension, name) = phone.split_once('@').unwrap();
+        registry.set_alias(&alias.parse().unwrap(), &[(extension.parse().unwrap(), node(name))]).await.unwrap();
+    }
+    assert_eq!(registry.aliases().await.unwrap().len(), 3);
+    place(registry, "desk1", 11).await;
+    house.admin(&["HSET", "{evenring}:node:gone", "lease_until", "0", "reap_at", "0"]);
+    assert_eq!(beat(registry, "tel-1").await, 1, "a survivor ends what is left of the node that is gone");
+    place(registry, "desk2", 12).await;
+    place(registry, "desk3", 13).await;
+    let who = "desk3".parse::<Alias>().unwrap();
+    assert!(matches!(registry.logout(&who).await.unwrap(), LoggedOut::Ended(_, _)));
+    assert!(registry.remove_alias(&who).await.unwrap());
+    registry.set_alias(&"desk2".parse().unwrap(), &[("cc108".parse().unwrap(), node("tel-1"))]).await.unwrap();
+    assert_eq!(registry.leave(&node("tel-2"), LIFE).await.unwrap(), 1);
+    assert!(matches!(take(registry, "tel-1").await[..], [Order::Ring(_)]), "the order has moved");
+    assert_eq!(registry.nodes().await.unwrap().len(), 3);
+}
+
+async fn the_inbox(house: &House, registry: &mut Registry) {
+    for (id, body) in [("good", r#"{"alias":"cc103x","reply":"web-1"}"#), ("none", "{}")] {
+        house.admin(&["HSET", "{evenring}:logins:Q", id, body]);
+        house.admin(&["ZADD", "{evenring}:logins", "0", id]);
+    }
+    let message = registry.receive_login().await.unwrap().unwrap();
+    let asked = message.login.as_ref().unwrap().request();
+    let placement = registry.place(&asked, session_of_message(&message.id)).await.unwrap();
+    registry.answer_login(&message, Ok(&placement)).await.unwrap();
+    let message = registry.receive_login().await.unwrap().unwrap();
+    let reason = message.login.as_ref().unwrap_err().clone();
+    registry.answer_login(&message, Err(&reason)).await.unwrap();
+    assert!(registry.receive_login().await.unwrap().is_none());
+    assert_eq!(house.admin(&["ZCARD", "{evenring}:web-1"]), redis::Value::Int(1), "the sender has its answer");
+}
+
+async fn phones(registry: &mut Registry) {
+    let changes = PhoneChanges { replace: false, phones: vec![("cc109".parse().unwrap(), PhoneState::Unknown)] };
+    registry.phones(&node("tel-1"), LIFE, &changes).await.unwrap();
+    registry.contacts(&node("tel-1"), LIFE, &[("cc100".to_owned(), "{}".to_owned())]).await.unwrap();
+    let list = registry.phone_list(Some(&"cc100".parse().unwrap())).await.unwrap();
+    assert!(list.iter().any(|row| row.node == "tel-1" && row.contact.is_some()), "{list:?}");
+    assert!(registry.now_ms().await.unwrap() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_user_may_do_all_that_the_program_does() {
+    let house = House::start();
+    let mut registry = house.registry();
+    join(&mut registry, "tel-1").await;
+    join(&mut registry, "tel-2").await;
+    a_login(&mut registry).await;
+    the_inbox(&house, &mut registry).await;
+    phones(&mut registry).await;
+    nodes_that_go(&house, &mut registry).await;
+    assert_eq!(house.admin(&["ACL", "LOG"]), redis::Value::Array(Vec::new()), "Redis has denied something");
+}
+
+#[test]
+fn the_user_may_do_nothing_else() {
+    let house = House::start();
+    let mut connection = house.connect(&format!("evenring:{}@", house.password));
+    let denied = [
+        &["FLUSHALL"][..],
+        &["CONFIG", "GET", "*"],
+        &["KEYS", "*"],
+        &["SCAN", "0"],
+        &["ACL", "LIST"],
+        &["SCRIPT", "FLUSH"],
+        &["EVAL", "return 1", "0"],
+        &["GET", "{evenring}:x"],
+        &["HGETALL", "other"],
+        &["HSET", "{evenring}x", "a", "b"],
+        &["HSET", "evenring:node:a", "state", "active"],
+        &["PUBLISH", "other", "x"],
+        &["SUBSCRIBE", "other"],
+    ];
+    for words in denied {
+        let error = query(&mut connection, words).expect_err(&format!("{words:?} was allowed"));
+        assert_eq!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm), "{words:?}: {error}");
+    }
+    let script = "return redis.call('HGET', 'other', 'x')";
+    let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(script).query(&mut connection).unwrap();
+    let error = query(&mut connection, &["EVALSHA", &sha, "0"]).expect_err("a script may do more than its caller");
+    assert!(error.to_string().contains("ACL"), "{error}");
+    house.admin(&["HSET", "other", "x", "y"]);
+}
+
+#[test]
+fn the_user_may_do_no_command_that_nobody_needs() {
+    let granted: BTreeSet<String> =
+        line().split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect();
+    // What the client itself says; AUTH and HELLO need no permission.
+    let mut needed: BTreeSet<String> = ["evalsha", "script|load", "subscribe"].map(str::to_owned).into();
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/registry");
+    for folder in [scripts.clone(), scripts.join("scripts")] {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            let text = fs::read_to_string(entry.path()).unwrap();
+            let calls = text.split("redis.call('").chain(text.split("redis::cmd(\"")).skip(1);
+            let names = calls.map(|rest| rest.split(['\'', '"']).next().unwrap());
+            let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase());
+            needed.extend(names.filter(is_name).map(str::to_ascii_lowercase));
+        }
+    }
+    assert!(needed.contains("zrangebyscore") && needed.contains("time"), "the scripts were not found: {needed:?}");
+    assert_eq!(granted, needed);
+}
