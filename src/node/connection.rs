@@ -31,7 +31,7 @@ impl Node {
         self.asterisk = Asterisk::Away { ever, give_up_at };
         self.snapshot = Snapshot::default();
         // Of an Originate that nobody has read yet, "not sent" is still to come; all other answers mean nothing now.
-        self.open.retain(|_, purpose| matches!(purpose, Purpose::Originate(_)));
+        self.open.retain(|_, purpose| matches!(purpose, Purpose::Originate(_, _)));
         self.disputed.clear();
         self.give_waiting_back(Reason::NodeLost);
         if gone {

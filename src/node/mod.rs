@@ -182,7 +182,8 @@ enum Asterisk {
 enum Purpose {
     Devices,
     Channels,
-    Originate(SessionId),
+    /// With the try: a late answer to an earlier one says nothing about this one.
+    Originate(SessionId, u32),
     HangUp(SessionId),
     Probe(SessionId),
 }
@@ -377,7 +378,7 @@ impl Node {
         let Some(purpose) = self.open.remove(&tag) else { return };
         match purpose {
             Purpose::Devices | Purpose::Channels => self.snapshot_answer(purpose, answer, now),
-            Purpose::Originate(id) => self.originate_answer(id, answer, now),
+            Purpose::Originate(id, attempt) => self.originate_answer(id, attempt, answer, now),
             Purpose::HangUp(id) => self.hang_up_answer(id, answer),
             Purpose::Probe(id) => self.probe_answer(id, answer, now),
         }

@@ -74,9 +74,10 @@ impl Node {
             match ring::originate(&session.login, technology, &self.name, &self.ring) {
                 Ok(action) => {
                     session.originated(self.ring.timeout, now);
-                    let action_id = originate_action_id(self.generation, id, session.login.attempt);
+                    let attempt = session.login.attempt;
+                    let action_id = originate_action_id(self.generation, id, attempt);
                     self.effects.push_back(Effect::Note(Note::Ringing(id, action_id.clone())));
-                    self.send(Purpose::Originate(id), Some(action_id), action);
+                    self.send(Purpose::Originate(id, attempt), Some(action_id), action);
                 }
                 Err(error) => {
                     let step = session.refused(&error.to_string());
@@ -87,8 +88,10 @@ impl Node {
         }
     }
 
-    pub(super) fn originate_answer(&mut self, id: SessionId, answer: Answer, now: Now) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+    pub(super) fn originate_answer(&mut self, id: SessionId, attempt: u32, answer: Answer, now: Now) {
+        let Some(session) = self.sessions.get_mut(&id).filter(|session| session.login.attempt == attempt) else {
+            return;
+        };
         let step = match answer {
             Answer::Success(_) | Answer::List { .. } => Step::Nothing,
             Answer::Error { message, .. } => session.refused(&message),

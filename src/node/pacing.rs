@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::ids::Now;
 
+/// Sums of fractions come out a little short of a whole token; without this, a timer for it would stay due.
+const WHOLE: f64 = 1.0 - 1e-5;
+
 /// A token bucket: `rate` a second on average, at most `burst` at once.
 #[derive(Debug)]
 pub struct Bucket {
@@ -23,17 +26,17 @@ impl Bucket {
     /// Takes one token, if there is one.
     pub fn take(&mut self, now: Now) -> bool {
         self.fill(now);
-        if self.tokens < 1.0 {
+        if self.tokens < WHOLE {
             return false;
         }
-        self.tokens -= 1.0;
+        self.tokens = (self.tokens - 1.0).max(0.0);
         true
     }
 
     /// When the next token will be there (now, if one is).
     pub fn next(&mut self, now: Now) -> Now {
         self.fill(now);
-        let missing = (1.0 - self.tokens).max(0.0);
+        let missing = if self.tokens < WHOLE { 1.0 - self.tokens } else { 0.0 };
         now.after(Duration::from_secs_f64(missing / self.rate))
     }
 

@@ -1,0 +1,671 @@
+//! The node machine, without a socket, a clock or Redis: these inputs at these times give exactly these effects.
+//!
+//! Each case is a table of lines; `node_support` says what a line means. Asterisk's own words are in
+//! `node_fixtures.rs`, and random ones in `node_random.rs`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail loudly, too")]
+
+mod node_support;
+
+use node_support::Stand;
+
+/// Each line in, and all effects of it.
+#[track_caller]
+fn check_on(mut stand: Stand, steps: &[(&str, &str)]) -> Stand {
+    for (at, (line, expected)) in steps.iter().enumerate() {
+        assert_eq!(stand.say(line), *expected, "step {}: {line}, of {steps:?}", at + 1);
+    }
+    stand
+}
+
+#[track_caller]
+fn check(steps: &[(&str, &str)]) -> Stand {
+    check_on(Stand::ready(), steps)
+}
+
+/// What becomes of a session that was ordered and whose Originate Asterisk took, and no other effect.
+#[track_caller]
+fn ends(lines: &[&str], expected: &str) {
+    let mut stand = check(&[("order s1", "> Originate s1.1"), ("answer Originate ok", "")]);
+    let seen: Vec<String> = lines.iter().map(|line| stand.say(line)).filter(|seen| !seen.is_empty()).collect();
+    assert_eq!(seen.join("; "), expected, "{lines:?}");
+    assert_eq!(
+        stand.node.sessions().count(),
+        usize::from(expected.is_empty() || expected.ends_with("live")),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_login_becomes_an_originate() {
+    let settings = "[ring]\ntimeout = \"20s\"\ncaller_id = '\"{agent}\" <{alias}>'\n[ring.variables]\nDESK = \"{campaign}-{session}\"\n";
+    let stand = check_on(Stand::ready_with(settings), &[("order s5 2", "> Originate s5.2")]);
+    let expected = "Action: Originate\r\nActionID: er-000000000000000a-o-0000000000000005-2\r\nChannel: PJSIP/cc5\r\n\
+        ChannelId: evenring-0000000000000005\r\nTimeout: 20000\r\nAsync: true\r\nApplication: ConfBridge\r\n\
+        Data: evenring-a5\r\nCallerID: \"a5\" <cc5x>\r\nVariable: EVENRING_ALIAS=cc5x\r\nVariable: EVENRING_EXTENSION=cc5\r\n\
+        Variable: EVENRING_AGENT=a5\r\nVariable: EVENRING_CAMPAIGN=\r\nVariable: EVENRING_CLASS=local\r\n\
+        Variable: EVENRING_TRY=2\r\nVariable: DESK=-0000000000000005\r\n\r\n";
+    assert_eq!(stand.wire, expected);
+}
+
+#[test]
+fn the_technology_is_the_one_that_can_ring() {
+    let mut stand = Stand::new("");
+    stand.say("booted 100");
+    stand.say("answer DeviceStateList PJSIP/cc1:UNAVAILABLE SIP/cc1:NOT_INUSE");
+    stand.say("answer Status");
+    stand.say("order s1");
+    assert!(stand.wire.contains("\r\nChannel: SIP/cc1\r\n"), "{}", stand.wire);
+}
+
+/// Every row of the table of Originates in the facts about Asterisk; where 16 and 22 differ, both.
+#[test]
+fn what_the_evidence_means() {
+    let live = ["new s1", "ringing s1", "up s1", "response s1 ok"];
+    ends(&live, "s1 live");
+    ends(&[&live[..], &["gone s1 16"]].concat(), "s1 live; s1 ended hung-up");
+    // No answer: 22, 16, chan_sip; the phone rang.
+    for cause in ["19", "0", "16"] {
+        let gone = format!("gone s1 {cause} ringing");
+        ends(&["new s1", "ringing s1", "response s1 3", &gone], "s1 failed no-answer");
+        ends(&["new s1", &gone, "response s1 3"], "s1 failed no-answer");
+        // Dead or silent: it never said that it rings.
+        ends(&["new s1", "response s1 3", &format!("gone s1 {cause}")], "s1 cannot silent");
+    }
+    for (cause, outcome) in [
+        ("17", "failed busy"),
+        ("21", "failed declined"),
+        ("19", "failed phone-unavailable"),
+        ("18", "failed phone-unavailable"),
+        ("1", "cannot not-found"),
+        ("34", "cannot congestion-34"),
+        ("38", "cannot congestion-38"),
+        ("16", "failed hung-up"),
+    ] {
+        let (gone, outcome) = (format!("gone s1 {cause}"), format!("s1 {outcome}"));
+        ends(&["new s1", "response s1 0", &gone], &outcome);
+        ends(&["new s1", &gone, "response s1 0"], &outcome);
+        // The events of the channel's life may be missing, and a half of the evidence as well.
+        ends(&[&gone, "response s1 0"], &outcome);
+        ends(&["new s1", &gone, "wait 499"], "");
+        ends(&["new s1", &gone, "wait 500"], &outcome);
+    }
+    // chan_sip says busy, declined and 480 with its own reason.
+    ends(&["new s1", "response s1 5", "gone s1 17"], "s1 failed busy");
+    ends(&["new s1", "gone s1 21", "response s1 5"], "s1 failed declined");
+    ends(&["new s1", "response s1 5", "gone s1 19"], "s1 failed phone-unavailable");
+    ends(&["new s1", "response s1 5", "wait 500"], "s1 failed busy");
+    // Not registered, unreachable, no such endpoint or technology: no channel at all.
+    ends(&["response s1 0"], "s1 cannot not-reachable");
+    ends(&["new s1", "response s1 0", "wait 500"], "s1 failed hung-up");
+    ends(&["response s1 3", "wait 500"], "s1 cannot silent");
+}
+
+#[test]
+fn a_hang_up_without_cause_may_be_the_end_of_asterisk() {
+    // A command of an operator: nothing follows.
+    ends(&["new s1", "ringing s1", "response s1 0", "gone s1 0 ringing", "wait 1999"], "");
+    ends(&["new s1", "ringing s1", "response s1 0", "gone s1 0 ringing", "wait 2000"], "s1 failed hung-up");
+    ends(&["new s1", "up s1", "gone s1 0", "wait 2000"], "s1 live; s1 ended hung-up");
+    let stops = "given up 1; s1 cannot node-lost; beat down";
+    ends(&["new s1", "response s1 0", "gone s1 0", "wait 1100", "shutdown"], stops);
+    ends(&["new s1", "gone s1 0", "response s1 0", "wait 1100", "shutdown"], stops);
+    ends(
+        &["new s1", "up s1", "gone s1 0", "wait 1100", "shutdown"],
+        "s1 live; given up 1; s1 ended node-lost; beat down",
+    );
+    // It said nothing, and nobody listens any more.
+    ends(
+        &["new s1", "response s1 0", "gone s1 0", "wait 700", "closed", "refused"],
+        &format!("beat down; {}", &stops[..31]),
+    );
+}
+
+#[test]
+fn what_is_not_ours_is_ignored() {
+    check(&[
+        ("order s1 2", "> Originate s1.2"),
+        ("response - 0", ""),
+        // An earlier try of the same session, and a session that is elsewhere.
+        ("response s1.1 0", ""),
+        ("response s2.1 ok", ""),
+        ("new 1700.1", ""),
+        ("up 1700.1", ""),
+        ("gone 1700.1 16", ""),
+        ("response s1.2 0", "s1 cannot not-reachable"),
+        ("response s1.2 0", ""),
+    ]);
+}
+
+#[test]
+fn an_order_is_rung_once() {
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("order s1", ""),
+        ("answer Originate ok", ""),
+        ("order s1", ""),
+        ("new s1", ""),
+        ("up s1", "s1 live"),
+        ("order s1", ""),
+        ("gone s1 16", "s1 ended hung-up"),
+        // A Redis that lost its last second would order it again.
+        ("order s1", "s1 ended hung-up"),
+        ("wait 60000", ""),
+        ("order s1", "s1 ended hung-up"),
+        // The next try is a new one.
+        ("order s1 2", "> Originate s1.2"),
+    ]);
+}
+
+#[test]
+fn while_asterisk_is_away_orders_go_back() {
+    check_on(
+        Stand::new(""),
+        &[
+            ("order s1", "s1 cannot node-lost"),
+            ("refused", ""),
+            ("order s2", "s2 cannot node-lost"),
+            ("booted 1", "> DeviceStateList; > Status"),
+            ("order s3", "s3 cannot node-lost"),
+            ("answer DeviceStateList PJSIP/cc1:NOT_INUSE confbridge:1:INUSE", "phones all 1"),
+            ("answer Status 1700.1:Up", "synced 1 phones 1 channels 0 sessions; beat active"),
+            // What was never tried may be ordered again.
+            ("order s1", "> Originate s1.1"),
+            ("closed", "beat down"),
+            ("order s4", "s4 cannot node-lost"),
+        ],
+    );
+}
+
+#[test]
+fn asterisk_refuses() {
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("answer Originate error Extension does not exist.", "s1 cannot refused: Extension does not exist."),
+        ("order s2", "> Originate s2.1"),
+        ("hangup s2", ""),
+        ("answer Originate error Permission denied", "s2 ended logged-out"),
+    ]);
+}
+
+#[test]
+fn what_was_not_sent_waits_and_is_sent_once() {
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("answer Originate notsent", ""),
+        ("order s1", ""),
+        ("wait 199", ""),
+        ("wait 1", "> Originate s1.1"),
+        ("answer Originate ok", ""),
+        ("wait 5000", ""),
+        ("response s1 0", "s1 cannot not-reachable"),
+        // Called off before it was known that it was not sent: never rung.
+        ("order s2", "> Originate s2.1"),
+        ("hangup s2", ""),
+        ("answer Originate notsent", "s2 ended logged-out"),
+        // The connection ended before it was written: others ring it at once.
+        ("wait 200", ""),
+        ("order s3", "> Originate s3.1"),
+        ("closed", "beat down"),
+        ("answer Originate notsent", "s3 cannot node-lost"),
+        ("wait 60000", ""),
+    ]);
+}
+
+#[test]
+fn what_may_have_been_sent_is_asked_for_and_never_sent_again() {
+    let asked = [("order s1", "> Originate s1.1"), ("answer Originate unknown", "> Status")];
+    let missing = [("answer Status", "s1 failed outcome-unknown"), ("wait 60000", "")];
+    check(&[&asked[..], &missing].concat());
+    check(&[&asked[..], &[("answer Status s1:Ringing", ""), ("up s1", "s1 live")]].concat());
+    check(&[&asked[..], &[("answer Status s1:Up", "s1 live"), ("response s1 ok", "")]].concat());
+    // No answer to the question, either.
+    check(&[&asked[..], &[("answer Status unknown", ""), ("wait 3000", "s1 failed outcome-unknown")]].concat());
+    // Meanwhile Asterisk itself tells.
+    check(&[&asked[..], &[("response s1 0", "s1 cannot not-reachable"), ("answer Status", "")]].concat());
+    check(&[&asked[..], &[("new s1", ""), ("gone s1 17", ""), ("response s1 0", "s1 failed busy")]].concat());
+    check(&[&asked[..], &[("gone s1 17", ""), ("wait 500", "s1 failed busy")]].concat());
+    // Called off meanwhile.
+    check(&[&asked[..], &[("hangup s1", ""), ("answer Status", "s1 ended logged-out")]].concat());
+    check(&[&asked[..], &[("hangup s1", ""), ("answer Status s1:Ringing", "> Hangup s1")]].concat());
+    // It comes after all: whose is it, and does Redis still want it?
+    let late = [
+        ("new s1", "> Status"),
+        ("answer Status s1:Ringing", "adopt s1 ringing"),
+        ("stale s1", "drift s1; > Hangup s1"),
+        ("gone s1 0", "s1 ended logged-out"),
+    ];
+    check(&[&asked[..], &missing[..1], &late].concat());
+}
+
+#[test]
+fn a_lost_answer_does_not_undo_what_is_known() {
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("new s1", ""),
+        ("answer Originate unknown", ""),
+        ("ringing s1", ""),
+        ("response s1 3", ""),
+        ("gone s1 0 ringing", "s1 failed no-answer"),
+        ("order s2", "> Originate s2.1"),
+        ("new s2", ""),
+        ("up s2", "s2 live"),
+        ("answer Originate unknown", ""),
+        ("gone s2 16", "s2 ended hung-up"),
+    ]);
+}
+
+#[test]
+fn no_word_at_all_is_asked_for_in_the_end() {
+    check_on(
+        Stand::ready_with("[ring]\ntimeout = \"4s\"\n"),
+        &[
+            ("order s1", "> Originate s1.1"),
+            ("answer Originate ok", ""),
+            ("wait 6999", ""),
+            ("wait 1", "> Status"),
+            ("answer Status", "s1 failed outcome-unknown"),
+            ("order s2", "> Originate s2.1"),
+            ("wait 7000", "> Status"),
+            ("wait 3000", "s2 failed outcome-unknown"),
+        ],
+    );
+    // Over before it could be said that it was live.
+    ends(&["gone s1 16", "response s1 ok"], "s1 ended hung-up");
+}
+
+/// Three sessions in the middle: one rings, one is live, one waits for its turn.
+fn in_the_middle() -> Stand {
+    let settings = "[ring]\nrate = 1\nburst = 2\n";
+    check_on(
+        Stand::ready_with(settings),
+        &[
+            ("order s1", "> Originate s1.1"),
+            ("order s2", "> Originate s2.1"),
+            ("order s3", ""),
+            ("new s1", ""),
+            ("answer Originate:s1.1 ok", ""),
+            ("new s2", ""),
+            ("answer Originate:s2.1 ok", ""),
+            ("up s2", "s2 live"),
+        ],
+    )
+}
+
+#[test]
+fn a_connection_that_ends_gives_back_what_waits_and_gives_up_the_rest_in_time() {
+    check_on(
+        in_the_middle(),
+        &[
+            ("closed", "s3 cannot node-lost; beat down"),
+            ("wait 2999", ""),
+            ("closed", ""),
+            ("wait 1", "given up 2; s1 cannot node-lost; s2 ended node-lost"),
+            ("wait 60000", ""),
+        ],
+    );
+    check_on(
+        in_the_middle(),
+        &[("refused", "s3 cannot node-lost; given up 2; s1 cannot node-lost; s2 ended node-lost; beat down")],
+    );
+    check_on(
+        in_the_middle(),
+        &[
+            ("closed", "s3 cannot node-lost; beat down"),
+            ("wait 500", ""),
+            ("refused", "given up 2; s1 cannot node-lost; s2 ended node-lost"),
+        ],
+    );
+}
+
+#[test]
+fn a_connection_that_comes_back_goes_on() {
+    let back = [
+        ("closed", "s3 cannot node-lost; beat down"),
+        ("wait 1000", ""),
+        ("booted 101", "> DeviceStateList; > Status; beat starting"),
+        ("answer DeviceStateList", "phones all 0"),
+    ];
+    let synced = |sessions| format!("synced 0 phones {sessions} channels {sessions} sessions; beat active");
+    let (two, none) = (synced(2), synced(0));
+    check_on(
+        in_the_middle(),
+        &[
+            &back[..],
+            &[("answer Status s1:Ringing s2:Up", &two), ("up s1", "s1 live"), ("gone s2 16", "s2 ended hung-up")],
+        ]
+        .concat(),
+    );
+    check_on(in_the_middle(), &[&back[..], &[("answer Status s1:Up s2:Up", &format!("s1 live; {two}"))]].concat());
+    let lost = format!("s1 failed outcome-unknown; s2 ended hung-up; {none}");
+    check_on(in_the_middle(), &[&back[..], &[("answer Status", &lost)]].concat());
+}
+
+#[test]
+fn an_asterisk_that_was_restarted_has_lost_its_calls() {
+    let lost = "s1 cannot node-lost; s2 ended node-lost; synced 0 phones 0 channels 0 sessions; beat active";
+    let back = [("closed", "s3 cannot node-lost; beat down"), ("wait 1500", "")];
+    // The uptime went back; and an Asterisk that does not say for how long it has been up is a new one.
+    for booted in ["booted 0", "booted"] {
+        check_on(
+            in_the_middle(),
+            &[
+                &back[..],
+                &[
+                    (booted, "> DeviceStateList; > Status; beat starting"),
+                    ("answer DeviceStateList", "phones all 0"),
+                    ("answer Status", lost),
+                ],
+            ]
+            .concat(),
+        );
+    }
+    // It says so twice.
+    check_on(
+        in_the_middle(),
+        &[
+            &back[..],
+            &[
+                ("booted 0", "> DeviceStateList; > Status; beat starting"),
+                ("wait 50", ""),
+                ("booted 0", "> DeviceStateList; > Status"),
+                ("answer DeviceStateList", "phones all 0"),
+                ("answer Status", lost),
+            ],
+        ]
+        .concat(),
+    );
+}
+
+#[test]
+fn deadlines_do_not_count_while_asterisk_is_away() {
+    let settings = "[ring]\ntimeout = \"4s\"\n";
+    let asked = [("order s1", "> Originate s1.1"), ("wait 6500", ""), ("closed", "beat down"), ("wait 2000", "")];
+    check_on(
+        Stand::ready_with(settings),
+        &[
+            &asked[..],
+            &[
+                ("booted 109", "> DeviceStateList; > Status; beat starting"),
+                ("wait 2999", ""),
+                ("answer DeviceStateList", "phones all 0"),
+                ("answer Status s1:Ringing", "synced 0 phones 1 channels 1 sessions; beat active"),
+            ],
+        ]
+        .concat(),
+    );
+    check_on(Stand::ready_with(settings), &[&asked[..], &[("wait 1000", "given up 1; s1 cannot node-lost")]].concat());
+}
+
+#[test]
+fn a_hang_up_finds_its_channel() {
+    // Before Newchannel, Asterisk would say that there is no such channel, and ring all the same.
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("hangup s1", ""),
+        ("answer Originate ok", ""),
+        ("new s1", "> Hangup s1"),
+        ("answer Hangup ok", ""),
+        ("response s1 0", ""),
+        ("gone s1 0", "s1 ended logged-out"),
+        ("wait 60000", ""),
+    ]);
+    check(&[("order s1", "> Originate s1.1"), ("hangup s1", ""), ("ringing s1", "> Hangup s1")]);
+    check(&[("order s1", "> Originate s1.1"), ("hangup s1", ""), ("response s1 ok", "> Hangup s1")]);
+    check(&[("order s1", "> Originate s1.1"), ("hangup s1", ""), ("response s1 0", "s1 ended logged-out")]);
+    // Already over.
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("new s1", ""),
+        ("up s1", "s1 live"),
+        ("hangup s1", "> Hangup s1"),
+        ("answer Hangup error No such channel", "s1 ended logged-out"),
+        ("hangup s9", "s9 ended logged-out"),
+    ]);
+    // Only half of the evidence.
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("new s1", ""),
+        ("hangup s1", "> Hangup s1"),
+        ("response s1 0", ""),
+        ("wait 500", "s1 ended logged-out"),
+    ]);
+}
+
+#[test]
+fn a_hang_up_that_is_lost_is_asked_for_again() {
+    let live = [("order s1", "> Originate s1.1"), ("new s1", ""), ("up s1", "s1 live"), ("hangup s1", "> Hangup s1")];
+    check(
+        &[
+            &live[..],
+            &[
+                ("answer Hangup unknown", "hang-up of s1 failed no answer within 5s"),
+                ("wait 3000", "> Hangup s1"),
+                ("answer Hangup ok", ""),
+                ("gone s1 16", "s1 ended logged-out"),
+            ],
+        ]
+        .concat(),
+    );
+    check(
+        &[
+            &live[..],
+            &[
+                ("closed", "beat down"),
+                ("booted 100", "> DeviceStateList; > Status; beat starting"),
+                ("answer DeviceStateList", "phones all 0"),
+                ("answer Status s1:Up", "> Hangup s1; synced 0 phones 1 channels 1 sessions; beat active"),
+            ],
+        ]
+        .concat(),
+    );
+}
+
+#[test]
+fn what_waits_can_be_called_off() {
+    let stand = check_on(
+        Stand::ready_with("[ring]\nrate = 1\nburst = 1\n"),
+        &[
+            ("order s1", "> Originate s1.1"),
+            ("order s2", ""),
+            ("order s3", ""),
+            ("hangup s2", "s2 ended logged-out"),
+            ("wait 1000", "> Originate s3.1"),
+            ("wait 1000", ""),
+        ],
+    );
+    assert_eq!(stand.node.sessions().count(), 2);
+}
+
+#[test]
+fn rings_are_paced() {
+    let mut stand = Stand::ready();
+    let originates = |seen: &str| seen.matches("> Originate").count();
+    let at_once: usize = (1..=150).map(|n| originates(&stand.say(&format!("order s{n}")))).sum();
+    assert_eq!(at_once, 100);
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.push(originates(&stand.say("wait 200")));
+    }
+    assert_eq!(seen, [10, 10, 10, 10, 10]);
+    assert_eq!(stand.say("wait 10000"), "", "and nothing is left");
+}
+
+#[test]
+fn books_that_differ_are_mended_when_it_lasts() {
+    let live = [("order s1", "> Originate s1.1"), ("new s1", ""), ("up s1", "s1 live")];
+    // Redis has what is not here.
+    check(&[
+        ("books s7:live s8:ringing s9:placed s6:gone", ""),
+        ("wait 899", ""),
+        ("books s7:live s8:ringing s9:placed s6:gone", ""),
+        ("wait 1", ""),
+        (
+            "books s7:live s8:ringing s9:placed s6:gone",
+            "drift s7; s7 ended hung-up; drift s8; s8 failed outcome-unknown; drift s6; s6 failed outcome-unknown",
+        ),
+        ("books s9:placed", ""),
+        ("wait 10000", ""),
+        ("books s9:placed", ""),
+    ]);
+    // A difference that goes away was a report on its way.
+    check(&[("books s7:live", ""), ("wait 800", ""), ("books", ""), ("wait 800", ""), ("books s7:live", "")]);
+    // Redis has lost what is here, or that it is live.
+    let again = "drift s1; adopt s1 live";
+    check(&[&live[..], &[("books", ""), ("wait 1000", ""), ("books", again), ("books s1:live", "")]].concat());
+    check(&[&live[..], &[("books s1:ringing", ""), ("wait 1000", ""), ("books s1:ringing", again)]].concat());
+    check(&[&live[..], &[("books s1:live", ""), ("wait 1000", ""), ("books s1:live", "")]].concat());
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("books", ""),
+        ("wait 1000", ""),
+        ("books", "drift s1; adopt s1 ringing"),
+    ]);
+    // What is being hung up needs no mending.
+    check(&[&live[..], &[("hangup s1", "> Hangup s1"), ("books", ""), ("wait 1000", ""), ("books", "")]].concat());
+    // A gap begins the count anew, and nothing is compared in it.
+    check(&[
+        ("books s7:live", ""),
+        ("closed", "beat down"),
+        ("wait 1000", ""),
+        ("books s7:live", ""),
+        ("booted 101", "> DeviceStateList; > Status; beat starting"),
+        ("answer DeviceStateList", "phones all 0"),
+        ("answer Status", "synced 0 phones 0 channels 0 sessions; beat active"),
+        ("books s7:live", ""),
+    ]);
+}
+
+#[test]
+fn what_redis_has_ended_while_it_waited_is_not_rung() {
+    check_on(
+        Stand::ready_with("[ring]\nrate = 1\nburst = 3\n"),
+        &[
+            ("order s1", "> Originate s1.1"),
+            ("order s2", "> Originate s2.1"),
+            ("order s3", "> Originate s3.1"),
+            ("order s4", ""),
+            ("books s1:ringing s2:ringing s3:ringing", ""),
+            ("wait 950", ""),
+            ("books s1:ringing s2:ringing s3:ringing", "drift s4"),
+            ("wait 5000", ""),
+        ],
+    );
+}
+
+#[test]
+fn channels_of_ours_are_adopted() {
+    let stand = check_on(
+        Stand::new(""),
+        &[
+            ("booted 100", "> DeviceStateList; > Status"),
+            ("answer Status s1:Up s2:Ringing s3:bare 1700.1:Up", "adopt s1 live; adopt s2 ringing; unreadable s3"),
+            ("answer DeviceStateList", "synced 0 phones 4 channels 2 sessions; beat active; phones all 0"),
+            // The outcome of an earlier daemon's Originate counts.
+            ("response s2 3", ""),
+            ("gone s2 19 ringing", "s2 failed no-answer"),
+            // An order for what was adopted rings nobody.
+            ("order s1", ""),
+            ("stale s1 s5", "drift s1; > Hangup s1; drift s5; > Hangup s5"),
+            ("answer Hangup:s1 ok", ""),
+            ("answer Hangup:s5 error No such channel", ""),
+            ("gone s1 16", "s1 ended logged-out"),
+        ],
+    );
+    assert_eq!((stand.node.sessions().count(), stand.node.channels()), (0, 2));
+}
+
+#[test]
+fn an_adopted_channel_that_does_not_ring_is_not_taken_for_one_that_does() {
+    check_on(
+        Stand::new(""),
+        &[
+            ("booted 100", "> DeviceStateList; > Status"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("answer Status s1:Down", "adopt s1 ringing; synced 0 phones 1 channels 1 sessions; beat active"),
+            ("response s1 3", ""),
+            ("gone s1 19", "s1 cannot silent"),
+        ],
+    );
+}
+
+#[test]
+fn a_redis_that_has_forgotten_is_told_everything() {
+    check_on(
+        in_the_middle(),
+        &[
+            ("device PJSIP/cc1 NOT_INUSE", "phones changed 1"),
+            ("registered", "adopt s1 ringing; adopt s2 live; phones all 1"),
+            ("registered", "adopt s1 ringing; adopt s2 live; phones all 1"),
+        ],
+    );
+}
+
+#[test]
+fn a_reload_asks_for_the_phones_again() {
+    check(&[
+        ("reload", "> DeviceStateList"),
+        ("order s1", "> Originate s1.1"),
+        ("answer DeviceStateList PJSIP/cc1:NOT_INUSE", "phones all 1"),
+        ("closed", "beat down"),
+        ("reload", ""),
+        ("booted 100", "> DeviceStateList; > Status; beat starting"),
+        ("answer DeviceStateList", "phones all 0"),
+        // In the middle of a snapshot, too.
+        ("reload", "> DeviceStateList"),
+        ("answer Status s1:Ringing", ""),
+        (
+            "answer DeviceStateList PJSIP/cc2:NOT_INUSE",
+            "synced 1 phones 1 channels 1 sessions; beat active; phones all 1",
+        ),
+    ]);
+}
+
+#[test]
+fn a_snapshot_that_is_refused_is_tried_again_and_nobody_waits_for_it() {
+    check_on(
+        Stand::new(""),
+        &[
+            ("booted 100", "> DeviceStateList; > Status"),
+            ("answer DeviceStateList error Permission denied", "snapshot failed DeviceStateList Permission denied"),
+            ("answer Status", ""),
+            ("order s1", "s1 cannot node-lost"),
+            ("wait 999", ""),
+            ("wait 1", "> DeviceStateList; > Status"),
+            ("answer Status unknown", "snapshot failed Status no answer within 5s"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("wait 1000", "> DeviceStateList; > Status"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("answer Status ok", "snapshot failed Status not a list"),
+            ("wait 1000", "> DeviceStateList; > Status"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("answer Status", "synced 0 phones 0 channels 0 sessions; beat active"),
+        ],
+    );
+    // A reload that takes the permission away.
+    check_on(
+        in_the_middle(),
+        &[
+            ("reload", "> DeviceStateList"),
+            (
+                "answer DeviceStateList error Permission denied",
+                "snapshot failed DeviceStateList Permission denied; s3 cannot node-lost; beat starting",
+            ),
+            ("up s1", "s1 live"),
+        ],
+    );
+}
+
+#[test]
+fn a_daemon_that_stops_gives_back_what_it_has_not_rung() {
+    check_on(
+        in_the_middle(),
+        &[
+            ("stopping", "s3 cannot stopping"),
+            ("order s4", "s4 cannot stopping"),
+            ("wait 5000", ""),
+            ("up s1", "s1 live"),
+        ],
+    );
+    check(&[("order s1", "> Originate s1.1"), ("stopping", ""), ("answer Originate notsent", "s1 cannot stopping")]);
+}
