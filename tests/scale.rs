@@ -95,18 +95,17 @@ async fn a_simulated_node_ends_rings_as_a_real_one_does() {
     let more = "[ring]\ntimeout = \"1s\"\n";
     let scale = Scale::start(1, SimSettings { phones: 20, ..SimSettings::default() }, more).await;
     let mut registry = scale.registry();
-    let mut number = 100;
-    for (behaviour, state, reason) in [
+    let cases = [
         (Behaviour::Answer { after: Duration::ZERO }, "live", ""),
         (Behaviour::Answer { after: Duration::from_millis(200) }, "live", ""),
         (Behaviour::Busy, "failed", "busy"),
         (Behaviour::Ring, "failed", "no-answer"),
         (Behaviour::Congestion, "failed", "congestion-34"),
         (Behaviour::Unreachable, "failed", "not-reachable"),
-    ] {
+    ];
+    for (number, (behaviour, state, reason)) in (100..).zip(cases) {
         scale.nodes[0].behave(behaviour);
         let session = registry.place(&request(number), new_session()).await.unwrap().session.unwrap();
-        number += 1;
         let mut last = None;
         scale
             .until(&format!("{behaviour:?} to be {state} {reason}"), async || {

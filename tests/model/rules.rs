@@ -73,15 +73,12 @@ impl World {
         Ok(previous)
     }
 
-    pub fn place(&mut self, wish: &Wish, id: SessionId, dry: bool, chosen: Chosen<'_>) -> Result<Answer, Fault> {
-        let meaning = self.meaning(&wish.alias);
-        let phone = meaning.targets.first().map_or(wish.alias.clone(), |(_, extension)| extension.clone());
-        let default = if meaning.explicit { wish.alias.clone() } else { phone.clone() };
-        let agent = wish.agent.clone().unwrap_or(default);
-        let mut new = Session {
+    /// The session that a wish would make, before it has a node.
+    fn wished(&self, wish: &Wish, phone: &str, agent: &str) -> Session {
+        Session {
             alias: wish.alias.clone(),
-            extension: phone.clone(),
-            agent: agent.clone(),
+            extension: phone.to_owned(),
+            agent: agent.to_owned(),
             campaign: wish.campaign.clone(),
             remote: wish.remote,
             node: String::new(),
@@ -96,7 +93,15 @@ impl World {
             wanted: false,
             due: None,
             gone_at: None,
-        };
+        }
+    }
+
+    pub fn place(&mut self, wish: &Wish, id: SessionId, dry: bool, chosen: Chosen<'_>) -> Result<Answer, Fault> {
+        let meaning = self.meaning(&wish.alias);
+        let phone = meaning.targets.first().map_or(wish.alias.clone(), |(_, extension)| extension.clone());
+        let default = if meaning.explicit { wish.alias.clone() } else { phone.clone() };
+        let agent = wish.agent.clone().unwrap_or(default);
+        let mut new = self.wished(wish, &phone, &agent);
         let alone = meaning.explicit.then_some(id);
         if !dry && let Some(own) = self.sessions.get(&id) {
             // P1: the same request again finds its own session, whatever has become of it.

@@ -246,7 +246,12 @@ impl<'a> Pair<'a> {
         self.world.forget_ended();
         let mut books: Vec<_> = beat.books.into_iter().map(|(id, state)| (id, booked(state))).collect();
         books.sort_unstable();
-        let model = self.world.open().filter(|(_, s)| s.node == voice.node).map(|(id, s)| (id, if s.wanted { "unwanted" } else { s.state })).collect();
+        let model = self
+            .world
+            .open()
+            .filter(|(_, s)| s.node == voice.node)
+            .map(|(id, s)| (id, if s.wanted { "unwanted" } else { s.state }))
+            .collect();
         same("books", books, model)
     }
 
