@@ -141,7 +141,7 @@ macro_rules! random_id {
 
         impl $name {
             /// Makes the id of 64 random bits. The caller brings the randomness.
-            pub fn from_bits(bits: u64) -> Self {
+            pub const fn from_bits(bits: u64) -> Self {
                 Self(bits)
             }
         }
