@@ -47,18 +47,8 @@ const IMPURE: &[&str] = &[
 ];
 
 /// What may lie at the top of the repository, besides files with a leading dot and licences.
-const TOP: &[&str] = &[
-    "Cargo.toml",
-    "Cargo.lock",
-    "src",
-    "examples",
-    "proto-fixtures",
-    "systemd",
-    "tests",
-    "README.md",
-    "dev",
-    "target",
-];
+const TOP: &[&str] =
+    &["Cargo.toml", "Cargo.lock", "src", "proto-fixtures", "systemd", "tests", "README.md", "dev", "target"];
 
 /// Path below `src/` to text.
 type Sources = BTreeMap<String, String>;

@@ -200,7 +200,7 @@ pub enum RingTarget {
 /// What is logged, and how.
 #[derive(Debug, Clone)]
 pub struct LogSettings {
-    /// A `tracing` filter such as `info` or `info,evenring::ami=debug`; checked.
+    /// A `tracing` filter such as `info`, or with a level for a room, as the sample shows; checked.
     pub filter: String,
     /// The form of a line.
     pub format: LogFormat,
