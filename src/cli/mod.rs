@@ -167,6 +167,11 @@ impl CliError {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    if let Some(argument) = std::env::args_os().find(|argument| argument.to_string_lossy().contains(char::is_control)) {
+        // Before clap sees it, which would show it as it is.
+        output::complain(&format!("the argument {argument:?} has a control character; none of ours may"));
+        return ExitCode::from(USAGE);
+    }
     let cli = Cli::parse();
     let result = cli.run();
     ExitCode::from(result.unwrap_or_else(|error| {

@@ -109,6 +109,8 @@ pub(super) struct NodeLoop {
     registered: bool,
     redis_down: bool,
     repeats: Repeats,
+    /// Of a snapshot that is refused every second.
+    snapshot_repeats: Repeats,
     ready_told: bool,
 }
 
@@ -125,6 +127,7 @@ impl NodeLoop {
             registered: false,
             redis_down: false,
             repeats: Repeats::default(),
+            snapshot_repeats: Repeats::default(),
             ready_told: false,
         }
     }
@@ -373,7 +376,7 @@ impl NodeLoop {
         }
     }
 
-    fn log_note(&self, note: &Note) {
+    fn log_note(&mut self, note: &Note) {
         let node = &self.name;
         match note {
             Note::Ringing(session, action_id) => info!(%node, %session, action_id, "ringing"),
@@ -381,7 +384,9 @@ impl NodeLoop {
                 info!(%node, registered, channels, sessions, "in sync with Asterisk");
             }
             Note::SnapshotFailed { action, message } => {
-                error!(%node, action, reason = message, "Asterisk refuses a part of the snapshot: not in the rotation; \
+                // Both lists are refused with the same words, every second: said once.
+                let Some(held) = self.snapshot_repeats.allow(message, self.clock.now()) else { return };
+                error!(%node, action, reason = message, held, "Asterisk refuses a part of the snapshot: not in the rotation; \
                     check the manager user's write classes (call, reporting)");
             }
             Note::Unreadable(session) => warn!(%node, %session, "a channel of ours without its variables: left alone"),

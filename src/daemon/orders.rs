@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::clock::{Clock, Repeats};
-use crate::ids::{Generation, NodeName};
+use crate::ids::{Generation, NodeName, SessionId};
 use crate::registry::{Order, Registry, RegistryError, session_of_message, view::Verdict};
 
 /// Orders fetched in one step.
@@ -121,7 +121,11 @@ impl Orders {
             Order::Expired(session) => {
                 warn!(%node, %session, reason = "order-expired", "order was too old: rings nobody")
             }
-            Order::Stale(session) => debug!(%node, session, "order was done already"),
+            Order::Stale(session) if session.parse::<SessionId>().is_ok() => {
+                debug!(%node, session, "order was done already");
+            }
+            // Not ours, or broken: its words are shown escaped.
+            Order::Stale(session) => warn!(%node, ?session, "an order that cannot be read: dropped"),
         }
     }
 

@@ -206,6 +206,10 @@ impl Connector {
             _ => {}
         }
         let kind = error.kind();
+        // What Redis says to a long request of somebody who has not logged in.
+        if why.contains("unauthenticated") {
+            return RegistryError::Denied { url, why };
+        }
         if error.is_timeout() {
             return self.unreachable("no answer in time".to_owned());
         }

@@ -197,6 +197,21 @@ impl Stand {
     }
 }
 
+/// Each line in, and all effects of it.
+#[track_caller]
+pub fn check_on(mut stand: Stand, steps: &[(&str, &str)]) -> Stand {
+    for (at, (line, expected)) in steps.iter().enumerate() {
+        assert_eq!(stand.say(line), *expected, "step {}: {line}, of {steps:?}", at + 1);
+    }
+    stand
+}
+
+/// The same on a node in sync.
+#[track_caller]
+pub fn check(steps: &[(&str, &str)]) -> Stand {
+    check_on(Stand::ready(), steps)
+}
+
 fn outcome_text(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Live => "live".to_owned(),

@@ -1,0 +1,249 @@
+//! The node machine across gaps: connections that end and come back, snapshots, adoption, a Redis that forgot, the end.
+//!
+//! Each case is a table of lines; `node_support` says what a line means.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail loudly, too")]
+
+mod node_support;
+
+use node_support::{Stand, check, check_on};
+
+/// Three sessions in the middle: one rings, one is live, one waits for its turn.
+fn in_the_middle() -> Stand {
+    let settings = "[ring]\nrate = 1\nburst = 2\n";
+    check_on(
+        Stand::ready_with(settings),
+        &[
+            ("order s1", "> Originate s1.1"),
+            ("order s2", "> Originate s2.1"),
+            ("order s3", ""),
+            ("new s1", ""),
+            ("answer Originate:s1.1 ok", ""),
+            ("new s2", ""),
+            ("answer Originate:s2.1 ok", ""),
+            ("up s2", "s2 live"),
+        ],
+    )
+}
+
+#[test]
+fn a_connection_that_ends_gives_back_what_waits_and_gives_up_the_rest_in_time() {
+    check_on(
+        in_the_middle(),
+        &[
+            ("closed", "s3 cannot node-lost; beat down"),
+            ("wait 2999", ""),
+            ("closed", ""),
+            ("wait 1", "given up 2; s1 cannot node-lost; s2 ended node-lost"),
+            ("wait 60000", ""),
+        ],
+    );
+    check_on(
+        in_the_middle(),
+        &[("refused", "s3 cannot node-lost; given up 2; s1 cannot node-lost; s2 ended node-lost; beat down")],
+    );
+    check_on(
+        in_the_middle(),
+        &[
+            ("closed", "s3 cannot node-lost; beat down"),
+            ("wait 500", ""),
+            ("refused", "given up 2; s1 cannot node-lost; s2 ended node-lost"),
+        ],
+    );
+}
+
+#[test]
+fn a_connection_that_comes_back_goes_on() {
+    let back = [
+        ("closed", "s3 cannot node-lost; beat down"),
+        ("wait 1000", ""),
+        ("booted 101", "> DeviceStateList; > Status; beat starting"),
+        ("answer DeviceStateList", "phones all 0"),
+    ];
+    let synced = |sessions| format!("synced 0 phones {sessions} channels {sessions} sessions; beat active");
+    let (two, none) = (synced(2), synced(0));
+    check_on(
+        in_the_middle(),
+        &[
+            &back[..],
+            &[("answer Status s1:Ringing s2:Up", &two), ("up s1", "s1 live"), ("gone s2 16", "s2 ended hung-up")],
+        ]
+        .concat(),
+    );
+    check_on(in_the_middle(), &[&back[..], &[("answer Status s1:Up s2:Up", &format!("s1 live; {two}"))]].concat());
+    let lost = format!("s1 failed outcome-unknown; s2 ended hung-up; {none}");
+    check_on(in_the_middle(), &[&back[..], &[("answer Status", &lost)]].concat());
+}
+
+#[test]
+fn an_asterisk_that_was_restarted_has_lost_its_calls() {
+    let lost = "s1 cannot node-lost; s2 ended node-lost; synced 0 phones 0 channels 0 sessions; beat active";
+    let back = [("closed", "s3 cannot node-lost; beat down"), ("wait 1500", "")];
+    // The uptime went back; and an Asterisk that does not say for how long it has been up is a new one.
+    for booted in ["booted 0", "booted"] {
+        check_on(
+            in_the_middle(),
+            &[
+                &back[..],
+                &[
+                    (booted, "> DeviceStateList; > Status; beat starting"),
+                    ("answer DeviceStateList", "phones all 0"),
+                    ("answer Status", lost),
+                ],
+            ]
+            .concat(),
+        );
+    }
+    // It says so twice.
+    check_on(
+        in_the_middle(),
+        &[
+            &back[..],
+            &[
+                ("booted 0", "> DeviceStateList; > Status; beat starting"),
+                ("wait 50", ""),
+                ("booted 0", "> DeviceStateList; > Status"),
+                ("answer DeviceStateList", "phones all 0"),
+                ("answer Status", lost),
+            ],
+        ]
+        .concat(),
+    );
+}
+
+#[test]
+fn deadlines_do_not_count_while_asterisk_is_away() {
+    let settings = "[ring]\ntimeout = \"4s\"\n";
+    let asked = [("order s1", "> Originate s1.1"), ("wait 6500", ""), ("closed", "beat down"), ("wait 2000", "")];
+    check_on(
+        Stand::ready_with(settings),
+        &[
+            &asked[..],
+            &[
+                ("booted 109", "> DeviceStateList; > Status; beat starting"),
+                ("wait 2999", ""),
+                ("answer DeviceStateList", "phones all 0"),
+                ("answer Status s1:Ringing", "synced 0 phones 1 channels 1 sessions; beat active"),
+            ],
+        ]
+        .concat(),
+    );
+    check_on(Stand::ready_with(settings), &[&asked[..], &[("wait 1000", "given up 1; s1 cannot node-lost")]].concat());
+}
+
+#[test]
+fn channels_of_ours_are_adopted() {
+    let stand = check_on(
+        Stand::new(""),
+        &[
+            ("booted 100", "> DeviceStateList; > Status"),
+            ("answer Status s1:Up s2:Ringing s3:bare 1700.1:Up", "adopt s1 live; adopt s2 ringing; unreadable s3"),
+            ("answer DeviceStateList", "synced 0 phones 4 channels 2 sessions; beat active; phones all 0"),
+            // The outcome of an earlier daemon's Originate counts.
+            ("response s2 3", ""),
+            ("gone s2 19 ringing", "s2 failed no-answer"),
+            // An order for what was adopted rings nobody.
+            ("order s1", ""),
+            ("stale s1 s5", "drift s1; > Hangup s1; drift s5; > Hangup s5"),
+            ("answer Hangup:s1 ok", ""),
+            ("answer Hangup:s5 error No such channel", ""),
+            ("gone s1 16", "s1 ended logged-out"),
+        ],
+    );
+    assert_eq!((stand.node.sessions().count(), stand.node.channels()), (0, 2));
+}
+
+#[test]
+fn an_adopted_channel_that_does_not_ring_is_not_taken_for_one_that_does() {
+    check_on(
+        Stand::new(""),
+        &[
+            ("booted 100", "> DeviceStateList; > Status"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("answer Status s1:Down", "adopt s1 ringing; synced 0 phones 1 channels 1 sessions; beat active"),
+            ("response s1 3", ""),
+            ("gone s1 19", "s1 cannot silent"),
+        ],
+    );
+}
+
+#[test]
+fn a_redis_that_has_forgotten_is_told_everything() {
+    check_on(
+        in_the_middle(),
+        &[
+            ("device PJSIP/cc1 NOT_INUSE", "phones changed 1"),
+            ("registered", "adopt s1 ringing; adopt s2 live; phones all 1"),
+            ("registered", "adopt s1 ringing; adopt s2 live; phones all 1"),
+        ],
+    );
+}
+
+#[test]
+fn a_reload_asks_for_the_phones_again() {
+    check(&[
+        ("reload", "> DeviceStateList"),
+        ("order s1", "> Originate s1.1"),
+        ("answer DeviceStateList PJSIP/cc1:NOT_INUSE", "phones all 1"),
+        ("closed", "beat down"),
+        ("reload", ""),
+        ("booted 100", "> DeviceStateList; > Status; beat starting"),
+        ("answer DeviceStateList", "phones all 0"),
+        // In the middle of a snapshot, too.
+        ("reload", "> DeviceStateList"),
+        ("answer Status s1:Ringing", ""),
+        (
+            "answer DeviceStateList PJSIP/cc2:NOT_INUSE",
+            "synced 1 phones 1 channels 1 sessions; beat active; phones all 1",
+        ),
+    ]);
+}
+
+#[test]
+fn a_snapshot_that_is_refused_is_tried_again_and_nobody_waits_for_it() {
+    check_on(
+        Stand::new(""),
+        &[
+            ("booted 100", "> DeviceStateList; > Status"),
+            ("answer DeviceStateList error Permission denied", "snapshot failed DeviceStateList Permission denied"),
+            ("answer Status", ""),
+            ("order s1", "s1 cannot node-lost"),
+            ("wait 999", ""),
+            ("wait 1", "> DeviceStateList; > Status"),
+            ("answer Status unknown", "snapshot failed Status no answer within 5s"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("wait 1000", "> DeviceStateList; > Status"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("answer Status ok", "snapshot failed Status not a list"),
+            ("wait 1000", "> DeviceStateList; > Status"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("answer Status", "synced 0 phones 0 channels 0 sessions; beat active"),
+        ],
+    );
+    // A reload that takes the permission away.
+    check_on(
+        in_the_middle(),
+        &[
+            ("reload", "> DeviceStateList"),
+            (
+                "answer DeviceStateList error Permission denied",
+                "snapshot failed DeviceStateList Permission denied; s3 cannot node-lost; beat starting",
+            ),
+            ("up s1", "s1 live"),
+        ],
+    );
+}
+
+#[test]
+fn a_daemon_that_stops_gives_back_what_it_has_not_rung() {
+    check_on(
+        in_the_middle(),
+        &[
+            ("stopping", "s3 cannot stopping"),
+            ("order s4", "s4 cannot stopping"),
+            ("wait 5000", ""),
+            ("up s1", "s1 live"),
+        ],
+    );
+    check(&[("order s1", "> Originate s1.1"), ("stopping", ""), ("answer Originate notsent", "s1 cannot stopping")]);
+}
