@@ -231,7 +231,7 @@ fn warn_redis(reader: &mut Reader, reach: Reach, password: Option<&SecretString>
 fn placement(reader: &mut Reader) -> Option<PlacementSettings> {
     let alias_suffix: Option<String> = reader.read("placement.alias_suffix", "x");
     let lease = reader.span("placement.lease", "3s", MILLISECOND * 200..=10 * MINUTE);
-    let heartbeat = reader.span("placement.heartbeat", "1s", MILLISECOND * 100..=5 * MINUTE);
+    let heartbeat = reader.span("placement.heartbeat", "1s", MILLISECOND * 100..=2 * SECOND);
     let tries = reader.number("placement.tries", 3, 1..=10);
     let order_expiry = reader.span("placement.order_expiry", "10s", SECOND..=10 * MINUTE);
     let session_keep = reader.span("placement.session_keep", "10m", SECOND..=24 * HOUR);
