@@ -309,15 +309,23 @@ pub struct AtRest {
     pub cpu_percent: f64,
 }
 
-/// One daemon among so many, each with so many live agents.
-pub async fn steady(binary: &Path, nodes: usize, agents: u32, time: Duration) -> AtRest {
+/// One daemon among so many, each with so many live agents; several looks of so long each.
+pub async fn steady(binary: &Path, nodes: usize, agents: u32, looks: usize, time: Duration) -> Vec<AtRest> {
     let logins = agents * u32::try_from(nodes).expect("a few nodes");
     let sim = SimSettings { phones: logins, rate: 100_000, ..SimSettings::default() };
     let cluster = Cluster::start(binary, nodes, sim, "[ring]\nrate = 10000\nburst = 10000\n").await;
     cluster.place_all(logins).await;
     cluster.wait_live(logins as usize).await;
     pause(Duration::from_secs(3)).await;
-    at_rest(cluster.daemons[0].pid(), time).await
+    look(cluster.daemons[0].pid(), looks, time).await
+}
+
+async fn look(pid: u32, looks: usize, time: Duration) -> Vec<AtRest> {
+    let mut all = Vec::new();
+    for _ in 0..looks {
+        all.push(at_rest(pid, time).await);
+    }
+    all
 }
 
 async fn at_rest(pid: u32, time: Duration) -> AtRest {
@@ -345,11 +353,16 @@ fn rss_mb(pid: u32) -> f64 {
 }
 
 /// An idle daemon, and how long it took from start to READY.
-pub async fn idle(binary: &Path, time: Duration) -> (AtRest, Duration) {
+pub async fn idle(binary: &Path, looks: usize, time: Duration) -> (Vec<AtRest>, Vec<Duration>) {
     let sim = SimSettings { phones: 20, ..SimSettings::default() };
     let cluster = Cluster::start(binary, 1, sim, "").await;
-    let rest = at_rest(cluster.daemons[0].pid(), time).await;
-    (rest, ready(binary, &cluster).await)
+    pause(Duration::from_secs(2)).await;
+    let rest = look(cluster.daemons[0].pid(), looks, time).await;
+    let mut took = Vec::new();
+    for _ in 0..looks {
+        took.push(ready(binary, &cluster).await);
+    }
+    (rest, took)
 }
 
 /// Starts one more daemon beside the first node's Asterisk and waits for READY on a notify socket of its own.
