@@ -242,10 +242,12 @@ impl Splitter {
 
     /// Where the message that begins at `at` ends, and where the next may begin.
     fn end(&mut self, buf: &[u8], at: usize) -> Option<(usize, usize)> {
-        let (last, gap) = match (self.crlf.find(buf, at), self.lf.find(buf, at)) {
-            (Some(crlf), Some(lf)) if lf < crlf => (lf, 2),
-            (Some(crlf), Some(_) | None) => (crlf, 3),
-            (None, Some(lf)) => (lf, 2),
+        // The one kind of end is looked for only up to the other: those bytes are still at hand.
+        let crlf = self.crlf.find(buf, at);
+        let before = crlf.map_or(buf, |crlf| &buf[..=crlf]);
+        let (last, gap) = match (crlf, self.lf.find(before, at)) {
+            (Some(_) | None, Some(lf)) => (lf, 2),
+            (Some(crlf), None) => (crlf, 3),
             (None, None) => return None,
         };
         if !self.dropping && buf.get(at) == Some(&b'R') && is_follows(&buf[at..=last]) {

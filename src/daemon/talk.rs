@@ -116,7 +116,13 @@ impl<'a> Talk<'a> {
                     self.was_written(wrote);
                 }
                 order = orders.recv(), if !self.stopping => self.take_orders(order, orders),
-                () = clock.sleep_until(deadline) => self.link.timer(clock.now()),
+                () = clock.sleep_until(deadline) => {
+                    let now = clock.now();
+                    if !may_read {
+                        self.link.kept_waiting(now);
+                    }
+                    self.link.timer(now);
+                }
             }
         }
     }

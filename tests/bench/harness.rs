@@ -132,9 +132,18 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// MB/s (10^6) of `bytes` handled by `work`.
-pub fn mb_per_s(bytes: usize, work: impl FnOnce()) -> f64 {
-    let start = now();
+/// Seconds of this thread on a core: other programs that share it do not count.
+pub fn cpu_s(work: impl FnOnce()) -> f64 {
+    let read = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    };
+    let start = read();
     work();
-    bytes as f64 / start.elapsed().as_secs_f64() / 1e6
+    read() - start
+}
+
+/// MB (10^6) of `bytes` that `work` handles in a second of a core.
+pub fn mb_per_s(bytes: usize, work: impl FnOnce()) -> f64 {
+    bytes as f64 / cpu_s(work) / 1e6
 }

@@ -165,7 +165,7 @@ fn tiny_cuts(bench: &mut Bench) {
         let lines: String = (0..lines).map(|n| format!("Output: line {n:>8} of many\r\n")).collect();
         format!("Response: Success\r\n{lines}\r\n").into_bytes()
     };
-    let (short, long) = (long(20).repeat(100), long(2000));
+    let (short, long) = (long(20).repeat(2000), long(2000).repeat(20));
     let of = |bytes: &[u8]| 1e9 / 1e6 / mb_per_s(bytes.len(), || assert!(in_pieces(bytes, 1) > 0));
     let name = "cut: a 59 kB message byte by byte (floor: short ones)";
     bench.row(name, "ns/byte", Reach::RatioAtMost(1.2), || of(&long), || of(&short));
