@@ -223,7 +223,10 @@ fn a_stream_without_end_takes_bounded_memory() {
 
 #[test]
 fn bytes_and_keys_are_kept_as_they_are() {
-    check(b"Event: U\r\nName: J\xc3\xbcrgen \xff\xe9\x01\t\x1b\r\n\r\n", &["Event=U|Name=J\\xc3\\xbcrgen \\xff\\xe9\\x01\\t\\x1b"]);
+    check(
+        b"Event: U\r\nName: J\xc3\xbcrgen \xff\xe9\x01\t\x1b\r\n\r\n",
+        &["Event=U|Name=J\\xc3\\xbcrgen \\xff\\xe9\\x01\\t\\x1b"],
+    );
     check("Event: Newchannel\r\nK: 1\r\nk: 2\r\nK: 3\r\n\r\n", &["Event=Newchannel|K=1|k=2|K=3"]);
     check("Event: E\r\nA: \r\nB:\r\nC:x\r\nD: a: b: c\r\n\r\n", &["Event=E|A=|B=|C=x|D=a: b: c"]);
 }
@@ -283,7 +286,9 @@ async fn the_answer_to_a_command_has_all_its_lines() {
 #[tokio::test]
 async fn an_old_answer_to_a_command_is_one_message_and_no_event() {
     let lf = |id: &str| {
-        format!("Response: Follows\r\nPrivilege: Command\r\nActionID: {id}\r\nA: 1\nno colon\n\n2\n--END COMMAND--\r\n\r\n")
+        format!(
+            "Response: Follows\r\nPrivilege: Command\r\nActionID: {id}\r\nA: 1\nno colon\n\n2\n--END COMMAND--\r\n\r\n"
+        )
     };
     let (heard, answer) = answered(lf, command()).await;
     assert_eq!(heard, ["1: success, 7 lines"]);
@@ -537,7 +542,8 @@ async fn a_wrong_password_is_said_so_and_not_hammered() {
     let peer = Peer::start(move |_, mut conn| {
         seen.send(Instant::now()).unwrap();
         conn.say(BANNER);
-        for words in ["Response: Success\r\nChallenge: 1\r\n", "Response: Error\r\nMessage: Authentication failed\r\n"] {
+        for words in ["Response: Success\r\nChallenge: 1\r\n", "Response: Error\r\nMessage: Authentication failed\r\n"]
+        {
             let said = conn.hear().unwrap();
             assert!(!said.text.contains("labsecret"));
             conn.say(format!("{words}ActionID: {}\r\n\r\n", said.id()));

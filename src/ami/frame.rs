@@ -14,8 +14,8 @@ use nom::combinator::all_consuming;
 use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
-pub use super::message::{Frame, Headers, Message};
 use super::message::{END_OF_OUTPUT, is_follows, without_cr};
+pub use super::message::{Frame, Headers, Message};
 use super::seek::Seek;
 
 /// How much a peer may send before it is taken for broken.

@@ -138,7 +138,8 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     Ok(result?)
 }
 
-fn link_settings(settings: &Settings, login: AmiLogin, events: EventMask, generation: Generation) -> LinkSettings {
+/// What a session on the configured manager is given.
+pub fn link_settings(settings: &Settings, login: AmiLogin, events: EventMask, generation: Generation) -> LinkSettings {
     LinkSettings {
         username: login.username,
         secret: login.secret,

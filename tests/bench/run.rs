@@ -6,8 +6,11 @@
 #![allow(missing_docs, unreachable_pub, reason = "one program")]
 #![allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 
+mod client;
 mod harness;
 mod parse;
+#[path = "../peer/mod.rs"]
+mod peer;
 mod streams;
 
 use harness::Bench;
@@ -16,12 +19,12 @@ fn main() {
     // cargo adds `--bench`; the first other word is the filter.
     let filter = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     let mut bench = Bench::new(filter);
-    parse::rows(&mut bench);
+    for group in [parse::rows, client::rows] {
+        group(&mut bench);
+    }
     print!("\n{}", bench.table());
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
-        std::path::PathBuf::from,
-    );
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), std::path::PathBuf::from);
     let json = serde_json::to_string_pretty(bench.rows()).expect("rows are JSON");
     std::fs::write(target.join("bench.json"), json + "\n").expect("target/bench.json can be written");
 }

@@ -65,8 +65,12 @@ fuzz_target!(|data: &[u8]| {
     };
     if let Ok(action) = Action::originate(&call) {
         let variable = format!("{}={}", word(4), word(5));
-        let mut expected =
-            vec![("Channel", word(0)), ("ChannelId", "evenring-0000000000000001"), ("Timeout", "1000"), ("Async", "true")];
+        let mut expected = vec![
+            ("Channel", word(0)),
+            ("ChannelId", "evenring-0000000000000001"),
+            ("Timeout", "1000"),
+            ("Async", "true"),
+        ];
         match target {
             Target::Application { .. } => expected.extend([("Application", word(1)), ("Data", word(2))]),
             Target::Exten { .. } => expected.extend([("Context", word(1)), ("Exten", word(2)), ("Priority", "1")]),
@@ -74,7 +78,8 @@ fuzz_target!(|data: &[u8]| {
         expected.extend([("CallerID", word(3)), ("Variable", &variable)]);
         check(&action, word(6), &expected);
     }
-    if let Ok(action) = Action::login(word(0), &secrecy::SecretString::from(word(1)), word(2).as_bytes(), &EventMask::DAEMON)
+    if let Ok(action) =
+        Action::login(word(0), &secrecy::SecretString::from(word(1)), word(2).as_bytes(), &EventMask::DAEMON)
     {
         let mut wire = BytesMut::new();
         action.encode("er-1", &mut wire).unwrap();

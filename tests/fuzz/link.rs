@@ -60,7 +60,10 @@ impl World {
 
     fn effects(&mut self) {
         while let Some(effect) = self.link.next_effect() {
-            assert!(!self.over || matches!(effect, LinkEffect::Answer { answer: Answer::NotSent(_), .. }), "{effect:?}");
+            assert!(
+                !self.over || matches!(effect, LinkEffect::Answer { answer: Answer::NotSent(_), .. }),
+                "{effect:?}"
+            );
             match effect {
                 LinkEffect::Write(bytes) => {
                     self.writes += 1;
