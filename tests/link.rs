@@ -140,6 +140,7 @@ impl Talk {
     fn show(&mut self, effect: LinkEffect) -> String {
         match effect {
             LinkEffect::Write(bytes) => {
+                self.link.written(bytes.len());
                 self.wire = String::from_utf8(bytes.to_vec()).unwrap();
                 let mut lines = self.wire.lines();
                 let mut value = |name: &str| lines.next().unwrap().strip_prefix(name).unwrap().replace(IDS, "#");

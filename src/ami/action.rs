@@ -223,6 +223,8 @@ impl EventMask {
     pub const OFF: Self = Self(Cow::Borrowed("off"));
     /// What the daemon needs: `system` for boot, shutdown, contacts; `call` for channels and device states; `agent`.
     pub const DAEMON: Self = Self(Cow::Borrowed("system,call,agent"));
+    /// Everything that the user may read.
+    pub const ALL: Self = Self(Cow::Borrowed("on"));
     /// Boot, shutdown, reload and contacts only.
     pub const SYSTEM: Self = Self(Cow::Borrowed("system"));
 

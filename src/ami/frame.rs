@@ -4,24 +4,27 @@
 //! a limit gives an error and no further message.
 //!
 //! The rules, all of which real servers need: a line ends at LF, and one CR before it belongs to the line end; a message ends at an
-//! empty line, and empty lines before a message are skipped (some events have one too many); values are bytes, not text, and may hold a bare CR.
+//! empty line, and empty lines before a message are skipped (some events have one too many); values are bytes, not text, and may hold a bare CR;
+//! an old answer to `Command` (`Response: Follows`, Asterisk 13 and before) ends at its end mark and nowhere else.
 
 use bytes::{Buf, BytesMut};
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memchr_iter};
 use nom::bytes::complete::{tag, take_while1};
 use nom::combinator::all_consuming;
 use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
-use super::message::without_cr;
-pub use super::message::{Headers, Message};
+use super::message::{END_OF_OUTPUT, is_follows, without_cr};
+pub use super::message::{Frame, Headers, Message};
+use super::seek::Seek;
 
 /// How much a peer may send before it is taken for broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest first line, in bytes with its line end. Asterisk's has about 30.
     pub banner_bytes: usize,
-    /// The longest message, in bytes with its line ends but without the empty line.
+    /// The longest message, in bytes with its line ends but without the empty line. One that [`Splitter::only`] leaves out may
+    /// be longer: nothing of it is kept.
     pub message_bytes: usize,
     /// The most header lines of a message.
     pub headers: usize,
@@ -42,7 +45,8 @@ impl Default for Limits {
 /// Bytes of a first line that are shown when it is not a banner.
 const SHOWN_BYTES: usize = 48;
 
-/// Why a stream cannot be read on. All of them end the connection.
+/// Why a stream cannot be read on. All of them end the connection: a message that was dropped would leave a gap in what
+/// is known, and after a gap only a fresh start tells the truth.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The first line is no AMI banner: another service listens there.
@@ -78,12 +82,29 @@ pub enum Item {
     Message(Message),
 }
 
+/// As [`Item`], borrowed from the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// The first line: the version in it.
+    Banner(&'a [u8]),
+    /// All that follows.
+    Message(Frame<'a>),
+    /// More bytes are needed.
+    More,
+}
+
 /// The line with which Asterisk greets, e.g. `Asterisk Call Manager/11.0.0`. It is the version of the interface:
 /// Asterisk 16 says 5.0.4, Asterisk 22 says 11.0.0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Banner {
     /// What stands behind the slash: digits and dots.
     pub version: String,
+}
+
+/// Where in a buffer something was found.
+struct Found {
+    from: usize,
+    to: usize,
 }
 
 /// Cuts a stream into items. One for each connection. It remembers how far it looked, so no byte is searched twice
@@ -95,7 +116,10 @@ pub struct Splitter {
     failed: Option<FrameError>,
     crlf: Seek,
     lf: Seek,
+    mark: Seek,
     wanted: Option<fn(&[u8]) -> bool>,
+    /// In the middle of an event that is left out, of which the beginning is gone.
+    dropping: bool,
     skipped: u64,
 }
 
@@ -108,9 +132,16 @@ impl Splitter {
             failed: None,
             crlf: Seek::new(b"\n\r\n"),
             lf: Seek::new(b"\n\n"),
+            mark: Seek::new(END_OF_OUTPUT),
             wanted: None,
+            dropping: false,
             skipped: 0,
         }
+    }
+
+    /// A splitter for a stream that begins after its banner.
+    pub fn without_banner(limits: Limits) -> Self {
+        Self { greeted: true, ..Self::new(limits) }
     }
 
     /// Leaves out events whose name `wanted` refuses, without making a message of them. Only messages that begin with
@@ -127,74 +158,132 @@ impl Splitter {
     }
 
     /// Takes the next item from the front of `buf`; `None` when more bytes are needed. Between calls the caller may only append
-    /// to `buf`. After an error, every call gives that error.
+    /// to `buf`. After an error, every call gives that error. A message shares the memory of `buf`: nothing is copied.
     pub fn next(&mut self, buf: &mut BytesMut) -> Result<Option<Item>, FrameError> {
+        let greeted = self.greeted;
+        let (used, found) = self.find(buf)?;
+        let Some(Found { from, to }) = found else {
+            buf.advance(used);
+            return Ok(None);
+        };
+        if !greeted {
+            let version = String::from_utf8_lossy(&buf[from..to]).into_owned();
+            buf.advance(used);
+            return Ok(Some(Item::Banner(Banner { version })));
+        }
+        buf.advance(from);
+        let bytes = buf.split_to(to - from).freeze();
+        buf.advance(used - to);
+        Ok(Some(Item::Message(Message::new(bytes))))
+    }
+
+    /// As [`Splitter::next`], without taking anything: gives what was found, and how many bytes at the front of `buf` are
+    /// done with. The next call must be with what follows them.
+    pub fn part<'a>(&mut self, buf: &'a [u8]) -> Result<(usize, Part<'a>), FrameError> {
+        let greeted = self.greeted;
+        let (used, found) = self.find(buf)?;
+        let part = match found {
+            None => Part::More,
+            Some(Found { from, to }) if greeted => Part::Message(Frame::new(&buf[from..to])),
+            Some(Found { from, to }) => Part::Banner(&buf[from..to]),
+        };
+        Ok((used, part))
+    }
+
+    /// The next thing, and how many bytes are done with.
+    fn find(&mut self, buf: &[u8]) -> Result<(usize, Option<Found>), FrameError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let item = if self.greeted { self.message(buf) } else { self.banner(buf) };
-        if let Err(error) = &item {
-            self.failed = Some(error.clone());
+        let found = if self.greeted { self.message(buf) } else { self.banner(buf) };
+        match found {
+            Ok((used, found)) => {
+                self.crlf.taken(used);
+                self.lf.taken(used);
+                self.mark.taken(used);
+                Ok((used, found))
+            }
+            Err(error) => {
+                self.failed = Some(error.clone());
+                Err(error)
+            }
         }
-        item
     }
 
-    fn banner(&mut self, buf: &mut BytesMut) -> Result<Option<Item>, FrameError> {
+    fn banner(&mut self, buf: &[u8]) -> Result<(usize, Option<Found>), FrameError> {
         let seen = buf.get(..self.limits.banner_bytes).unwrap_or(buf);
         let Some(end) = memchr(b'\n', seen) else {
-            return if seen.len() < self.limits.banner_bytes { Ok(None) } else { Err(not_ami(seen)) };
+            return if seen.len() < self.limits.banner_bytes { Ok((0, None)) } else { Err(not_ami(seen)) };
         };
         let line = without_cr(&seen[..end]);
         let Ok((_, version)) = banner_line(line) else { return Err(not_ami(line)) };
-        let version = String::from_utf8_lossy(version).into_owned();
-        buf.advance(end + 1);
         self.greeted = true;
-        Ok(Some(Item::Banner(Banner { version })))
+        let (from, to) = (line.len() - version.len(), line.len());
+        Ok((end + 1, Some(Found { from, to })))
     }
 
-    fn message(&mut self, buf: &mut BytesMut) -> Result<Option<Item>, FrameError> {
+    fn message(&mut self, buf: &[u8]) -> Result<(usize, Option<Found>), FrameError> {
+        let mut at = 0;
         loop {
-            self.skip_empty_lines(buf);
-            let (last, gap) = match (self.crlf.find(buf), self.lf.find(buf)) {
-                (Some(crlf), Some(lf)) if lf < crlf => (lf, 2),
-                (Some(crlf), Some(_) | None) => (crlf, 3),
-                (None, Some(lf)) => (lf, 2),
-                (None, None) => return self.unfinished(buf),
-            };
-            let length = last + 1;
-            self.check(&buf[..length])?;
-            if self.is_unwanted(&buf[..length]) {
+            if !self.dropping {
+                at = after_empty_lines(buf, at);
+            }
+            let Some((to, used)) = self.end(buf, at) else { return self.unfinished(buf, at).map(|at| (at, None)) };
+            let message = &buf[at..to];
+            if std::mem::take(&mut self.dropping) || self.is_unwanted(message) {
                 self.skipped += 1;
-                self.take(buf, last + gap);
+                at = used;
                 continue;
             }
-            let bytes = buf.split_to(length).freeze();
-            buf.advance(gap - 1);
-            self.taken(last + gap);
-            return Ok(Some(Item::Message(Message::new(bytes))));
+            self.check(message)?;
+            return Ok((used, Some(Found { from: at, to })));
         }
     }
 
-    /// Nothing but empty lines may be dropped here: `\r` alone may still become a line with something in it.
-    fn skip_empty_lines(&mut self, buf: &mut BytesMut) {
+    /// Where the message that begins at `at` ends, and where the next may begin.
+    fn end(&mut self, buf: &[u8], at: usize) -> Option<(usize, usize)> {
+        // The one kind of end is looked for only up to the other: those bytes are still at hand.
+        let crlf = self.crlf.find(buf, at);
+        let before = crlf.map_or(buf, |crlf| &buf[..=crlf]);
+        let (last, gap) = match (crlf, self.lf.find(before, at)) {
+            (Some(_) | None, Some(lf)) => (lf, 2),
+            (Some(crlf), None) => (crlf, 3),
+            (None, None) => return None,
+        };
+        if !self.dropping && buf.get(at) == Some(&b'R') && is_follows(&buf[at..=last]) {
+            return self.end_of_output(buf, at);
+        }
+        Some((last + 1, last + gap))
+    }
+
+    /// The end of an old answer to `Command`: its mark, then an empty line. Whatever the output holds besides is output.
+    fn end_of_output(&mut self, buf: &[u8], at: usize) -> Option<(usize, usize)> {
+        let mut from = at;
         loop {
-            let count = match buf.first() {
-                Some(b'\n') => 1,
-                Some(b'\r') if buf.get(1) == Some(&b'\n') => 2,
-                Some(_) | None => return,
-            };
-            self.take(buf, count);
+            let end = self.mark.find(buf, from)? + END_OF_OUTPUT.len();
+            let to = line_end(buf, end)?;
+            match to.map(|to| line_end(buf, to)) {
+                Some(Some(Some(used))) => return to.map(|to| (to, used)),
+                Some(None) => return None,
+                Some(Some(None)) | None => from = end,
+            }
         }
     }
 
     /// A message of which the end has not come: fine as long as it could still keep within the limit. Its last bytes
-    /// may be the beginning of the end (`\n\r`), so one byte less than what is there is sure to belong to it.
-    fn unfinished(&self, buf: &BytesMut) -> Result<Option<Item>, FrameError> {
+    /// may be the beginning of the end (`\n\r`), so one byte less than what is there is sure to belong to it. Gives what
+    /// is done with: of an event that is left out, all but those last bytes.
+    fn unfinished(&mut self, buf: &[u8], at: usize) -> Result<usize, FrameError> {
+        let rest = buf.get(at..).unwrap_or_default();
+        if self.dropping || memchr(b'\n', rest).is_some_and(|_| self.is_unwanted(rest)) {
+            self.dropping = true;
+            return Ok(at.max(buf.len().saturating_sub(2)));
+        }
         let limit_bytes = self.limits.message_bytes;
-        if buf.len() > limit_bytes.saturating_add(1) {
+        if rest.len() > limit_bytes.saturating_add(1) {
             return Err(FrameError::MessageTooLong { limit_bytes });
         }
-        Ok(None)
+        Ok(at)
     }
 
     fn check(&self, message: &[u8]) -> Result<(), FrameError> {
@@ -202,8 +291,8 @@ impl Splitter {
         if message.len() > limit_bytes {
             return Err(FrameError::MessageTooLong { limit_bytes });
         }
-        // A line has two bytes or more, so that a message of ordinary length need not be counted.
-        if message.len() / 2 > self.limits.headers {
+        // A line has a byte or more, so that a message of ordinary length need not be counted.
+        if message.len() > self.limits.headers {
             let count = memchr_iter(b'\n', message).count();
             if count > self.limits.headers {
                 return Err(FrameError::TooManyHeaders { count, limit: self.limits.headers });
@@ -217,49 +306,23 @@ impl Splitter {
         let end = memchr(b'\n', name).unwrap_or(name.len());
         !wanted(without_cr(&name[..end]))
     }
+}
 
-    fn take(&mut self, buf: &mut BytesMut, count: usize) {
-        buf.advance(count);
-        self.taken(count);
-    }
-
-    fn taken(&mut self, count: usize) {
-        self.crlf.taken(count);
-        self.lf.taken(count);
+/// Nothing but empty lines may be passed over here: `\r` alone may still become a line with something in it.
+fn after_empty_lines(buf: &[u8], mut at: usize) -> usize {
+    loop {
+        at += match buf.get(at) {
+            Some(b'\n') => 1,
+            Some(b'\r') if buf.get(at + 1) == Some(&b'\n') => 2,
+            Some(_) | None => return at,
+        };
     }
 }
 
-/// One needle, and how far it was looked for in a buffer that grows at its end and shrinks at its front.
-#[derive(Debug)]
-struct Seek {
-    finder: memmem::Finder<'static>,
-    /// Where the needle is, or before which it is not.
-    at: usize,
-    hit: bool,
-}
-
-impl Seek {
-    fn new(needle: &'static [u8]) -> Self {
-        Self { finder: memmem::Finder::new(needle), at: 0, hit: false }
-    }
-
-    fn find(&mut self, buf: &[u8]) -> Option<usize> {
-        if !self.hit {
-            match self.finder.find(buf.get(self.at..).unwrap_or_default()) {
-                Some(offset) => {
-                    self.at += offset;
-                    self.hit = true;
-                }
-                None => self.at = self.at.max((buf.len() + 1).saturating_sub(self.finder.needle().len())),
-            }
-        }
-        self.hit.then_some(self.at)
-    }
-
-    fn taken(&mut self, count: usize) {
-        self.hit &= self.at >= count;
-        self.at = self.at.saturating_sub(count);
-    }
+/// What follows the line end at `at`: `None` if that is not known yet, `Some(None)` if there is no line end.
+fn line_end(buf: &[u8], at: usize) -> Option<Option<usize>> {
+    let at = at + usize::from(*buf.get(at)? == b'\r');
+    Some((*buf.get(at)? == b'\n').then_some(at + 1))
 }
 
 /// `"Asterisk Call Manager/" version`, and nothing after it.

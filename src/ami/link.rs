@@ -87,6 +87,9 @@ pub struct Link {
     version: String,
     seq: u64,
     out: BytesMut,
+    /// Bytes that were given to the owner, and how many of them it has written.
+    given: u64,
+    written: u64,
     effects: VecDeque<LinkEffect>,
     strays: Strays,
 }
@@ -104,6 +107,8 @@ impl Link {
             version: String::new(),
             seq: u64::from(settings.connection) << 32,
             out: BytesMut::new(),
+            given: 0,
+            written: 0,
             effects: VecDeque::new(),
             strays: Strays::default(),
             settings,
@@ -140,7 +145,7 @@ impl Link {
             return self.answer(tag, Answer::NotSent(reason));
         }
         self.write();
-        self.pending.insert(action_id, tag, &action, now.after(self.settings.action_timeout));
+        self.pending.insert(action_id, tag, &action, now.after(self.settings.action_timeout), self.given);
     }
 
     /// Time has passed: call it at [`Link::next_deadline`] or later. Harmless when nothing is due.
@@ -161,6 +166,20 @@ impl Link {
                 self.close(CloseReason::PingTimeout { after: self.settings.ping_timeout });
             }
             Ping::Off | Ping::Due(_) | Ping::Sent { .. } => {}
+        }
+    }
+
+    /// So many more bytes of what was to be written are written. An action that is not, to its last byte, when the session
+    /// ends was not sent.
+    pub fn written(&mut self, bytes: usize) {
+        self.written = self.written.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// The owner could not read for a while, and does so again now. What came meanwhile is not known yet, so the time for
+    /// a ping begins anew.
+    pub fn kept_waiting(&mut self, now: Now) {
+        if let Ping::Sent { deadline, .. } = &mut self.ping {
+            *deadline = now.after(self.settings.ping_timeout);
         }
     }
 
@@ -347,8 +366,8 @@ impl Link {
     }
 
     fn close(&mut self, reason: CloseReason) {
-        for tag in self.pending.drain() {
-            self.answer(tag, Answer::Unknown(Unknown::Closed));
+        for (tag, sent) in self.pending.drain(self.written) {
+            self.answer(tag, if sent { Answer::Unknown(Unknown::Closed) } else { Answer::NotSent(NotSent::Closed) });
         }
         self.stage = Stage::Closed;
         self.stage_deadline = None;
@@ -382,6 +401,7 @@ impl Link {
 
     fn write(&mut self) {
         let bytes: Bytes = self.out.split().freeze();
+        self.given += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.effects.push_back(LinkEffect::Write(bytes));
     }
 

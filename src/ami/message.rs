@@ -1,19 +1,25 @@
 //! One message: its header lines, found when asked for.
 //!
 //! Owns the grammar of a header line. Must never know where a message comes from or what a header means. A message is
-//! one shared slice of what was received, so it costs no allocation of its own.
+//! one shared slice of what was received, or a borrowed one, so it costs no allocation of its own.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use memchr::{memchr, memmem};
-use nom::bytes::complete::{tag, take_till};
-use nom::combinator::opt;
-use nom::{IResult, Parser};
 
 /// Characters of a value that [`Message::shown`] shows.
 const SHOWN_CHARS: usize = 200;
+/// The first line of an old answer to `Command`.
+const FOLLOWS: &[u8] = b"Response: Follows";
+/// The last line of an old answer to `Command`.
+pub(super) const END_OF_OUTPUT: &[u8] = b"--END COMMAND--";
+/// The headers that an old answer to `Command` may have before its output.
+const HEAD_OF_OUTPUT: [&[u8]; 4] = [b"Response", b"Privilege", b"ActionID", b"Message"];
+
+static ACTION_ID: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\nActionID:"));
 
 /// One message: header lines in their order, names and values as the bytes that were sent. Cheap to clone. It keeps the
 /// buffer alive in which it was received, so do not store one for long: take from it what is needed.
@@ -29,25 +35,29 @@ impl Message {
         Self { bytes: bytes.into() }
     }
 
-    /// The header lines as they were sent.
+    /// The same message, borrowed.
+    pub fn frame(&self) -> Frame<'_> {
+        Frame { bytes: &self.bytes }
+    }
+
+    /// See [`Frame::as_bytes`].
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The header lines in their order, as name and value. One blank after the colon belongs to neither. A line without colon has an empty
-    /// name.
+    /// See [`Frame::headers`].
     pub fn headers(&self) -> Headers<'_> {
-        Headers { rest: &self.bytes }
+        self.frame().headers()
     }
 
-    /// The values of all header lines called `name` (in any case), in their order.
+    /// See [`Frame::all`].
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers().filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+        self.frame().all(name)
     }
 
-    /// The value of the first header line called `name` (in any case).
+    /// See [`Frame::get`].
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.headers().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+        self.frame().get(name)
     }
 
     /// As [`Message::get`], for showing to people: what is no UTF-8 becomes U+FFFD.
@@ -64,17 +74,14 @@ impl Message {
             .collect()
     }
 
-    /// The `ActionID`: of an answer, of an item of a list, and of an event that reports on an action. Asterisk always
-    /// spells it so; asked of every event, it is found without looking at the lines one by one.
+    /// See [`Frame::action_id`].
     pub fn action_id(&self) -> Option<&[u8]> {
-        let at = memmem::find(&self.bytes, b"\nActionID:")?;
-        header_line(first_line(self.bytes.get(at + 1..)?)).ok().map(|(value, _)| value)
+        self.frame().action_id()
     }
 
-    /// The name of the event, if it is one: a message with an `Event` header is, whatever else it holds
-    /// (`OriginateResponse` has a `Response` header, too).
+    /// See [`Frame::event_name`].
     pub fn event_name(&self) -> Option<&[u8]> {
-        self.get("Event")
+        self.frame().event_name()
     }
 
     /// Whether it is an event.
@@ -82,13 +89,82 @@ impl Message {
         self.event_name().is_some()
     }
 
-    /// What an answer says: `Success`, `Error`, `Goodbye`. `None` for events.
+    /// See [`Frame::response`].
     pub fn response(&self) -> Option<&[u8]> {
-        if self.is_event() { None } else { self.get("Response") }
+        self.frame().response()
     }
 }
 
 impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.frame().fmt(f)
+    }
+}
+
+/// A [`Message`] that borrows its bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// The message that `bytes` hold: header lines without the empty line at the end.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// The header lines as they were sent.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The header lines in their order, as name and value. One blank after the colon belongs to neither. A line without colon has an empty
+    /// name. The lines of output of an old answer to `Command` (`Response: Follows`) are called `Output`, as newer
+    /// Asterisks call them, and its end mark is left out.
+    #[inline]
+    pub fn headers(self) -> Headers<'a> {
+        let lines = if is_follows(self.bytes) { Lines::BeforeOutput } else { Lines::Headers };
+        Headers { rest: self.bytes, lines }
+    }
+
+    /// The values of all header lines called `name` (in any case), in their order.
+    pub fn all<'n>(self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        self.headers().filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// The value of the first header line called `name` (in any case).
+    #[inline]
+    pub fn get(self, name: &str) -> Option<&'a [u8]> {
+        self.headers().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// The `ActionID`: of an answer, of an item of a list, and of an event that reports on an action. Asterisk always
+    /// spells it so; asked of every event, it is found without looking at the lines one by one.
+    pub fn action_id(self) -> Option<&'a [u8]> {
+        if is_follows(self.bytes) {
+            return self.get("ActionID");
+        }
+        let at = ACTION_ID.find(self.bytes)?;
+        header_line(first_line(self.bytes.get(at + 1..)?)).map(|(_, value)| value)
+    }
+
+    /// The name of the event, if it is one: a message with an `Event` header is, whatever else it holds
+    /// (`OriginateResponse` has a `Response` header, too).
+    #[inline]
+    pub fn event_name(self) -> Option<&'a [u8]> {
+        match self.bytes.strip_prefix(b"Event: ") {
+            Some(rest) => Some(first_line(rest)),
+            None => self.get("Event"),
+        }
+    }
+
+    /// What an answer says: `Success`, `Error`, `Goodbye`, `Follows`. `None` for events.
+    pub fn response(self) -> Option<&'a [u8]> {
+        if self.event_name().is_some() { None } else { self.get("Response") }
+    }
+}
+
+impl fmt::Debug for Frame<'_> {
     /// Shows the first line and the length only: what follows may hold names and numbers of callers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, value) = self.headers().next().unwrap_or_default();
@@ -100,11 +176,21 @@ impl fmt::Debug for Message {
 #[derive(Debug, Clone)]
 pub struct Headers<'a> {
     rest: &'a [u8],
+    lines: Lines,
+}
+
+/// What the next line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    Headers,
+    BeforeOutput,
+    Output,
 }
 
 impl<'a> Iterator for Headers<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
@@ -112,25 +198,72 @@ impl<'a> Iterator for Headers<'a> {
         let end = memchr(b'\n', self.rest).unwrap_or(self.rest.len());
         let line = without_cr(&self.rest[..end]);
         self.rest = self.rest.get(end + 1..).unwrap_or_default();
-        Some(match header_line(line) {
-            Ok((value, name)) => (name, value),
-            Err(_) => (&[], line),
-        })
+        if self.lines != Lines::Headers {
+            return self.output(line);
+        }
+        Some(header_line(line).unwrap_or((&[], line)))
     }
 }
 
-/// `name ":" [" "] value`; the value is what is left. Names are short: looking at each byte is faster than a search
-/// that has to be set up.
-fn header_line(line: &[u8]) -> IResult<&[u8], &[u8]> {
-    let (value, (name, _, _)) = (take_till(|byte| byte == b':'), tag(":"), opt(tag(" "))).parse(line)?;
-    Ok((value, name))
+impl<'a> Headers<'a> {
+    /// A line of an old answer to `Command`. Once the output has begun, everything is output.
+    #[cold]
+    fn output(&mut self, line: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        if self.lines == Lines::BeforeOutput {
+            match header_line(line) {
+                Some((name, value)) if HEAD_OF_OUTPUT.contains(&name) => return Some((name, value)),
+                Some(_) | None => self.lines = Lines::Output,
+            }
+        }
+        // The mark stands in a line of its own, or behind output that does not end its last line.
+        let last = if self.rest.is_empty() { line.strip_suffix(END_OF_OUTPUT) } else { None };
+        match last {
+            Some([]) => None,
+            Some(text) => Some((b"Output", text)),
+            None => Some((b"Output", line)),
+        }
+    }
 }
 
+/// Whether this is an old answer to `Command`.
+#[inline]
+pub(super) fn is_follows(message: &[u8]) -> bool {
+    message.strip_prefix(FOLLOWS).is_some_and(|rest| rest.starts_with(b"\r\n") || rest.starts_with(b"\n"))
+}
+
+/// `name ":" [" "] value`. By hand: it is asked of every line of every message, and combinators cost a tenth of all.
+#[inline]
+fn header_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, rest) = line.split_at_checked(colon(line)?)?;
+    let value = rest.get(1..)?;
+    Some((name, value.strip_prefix(b" ").unwrap_or(value)))
+}
+
+/// The first colon. Names are short, so that a search that is set up for long texts would cost more than it finds: this one
+/// looks at eight bytes at a time, as one number.
+#[inline]
+fn colon(line: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let (eights, rest) = line.as_chunks::<8>();
+    for (number, eight) in eights.iter().enumerate() {
+        // A byte becomes 0 where there is a colon; the lowest 0 byte is found exactly.
+        let zeros = u64::from_le_bytes(*eight) ^ u64::from_ne_bytes([b':'; 8]);
+        let hits = zeros.wrapping_sub(ONES) & !zeros & TOPS;
+        if hits != 0 {
+            return Some(number * 8 + hits.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|byte| *byte == b':').map(|at| eights.len() * 8 + at)
+}
+
+#[inline]
 fn first_line(text: &[u8]) -> &[u8] {
     without_cr(&text[..memchr(b'\n', text).unwrap_or(text.len())])
 }
 
 /// A line without the CR that belongs to its end.
+#[inline]
 pub(super) fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }

@@ -7,7 +7,8 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`frame`] | bytes to messages: boundaries and limits |
-//! | `message` | one message ([`frame::Message`]) and its header lines |
+//! | `seek` | a search that goes on where it stopped |
+//! | `message` | one message ([`frame::Message`], borrowed: [`frame::Frame`]) and its header lines |
 //! | [`event`] | a message to one of the few events that matter, or `Other` |
 //! | [`item`] | the items of lists: channels and contacts |
 //! | [`action`] | what we say: checked when built, so that nothing can be injected |
@@ -27,3 +28,4 @@ pub mod link;
 mod message;
 pub mod outcome;
 mod pending;
+mod seek;

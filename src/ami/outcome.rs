@@ -18,7 +18,7 @@ pub struct Tag(pub u64);
 /// What the owner of a session has to do, or should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEffect {
-    /// Write these bytes to the socket, after all earlier ones.
+    /// Write these bytes to the socket, after all earlier ones, and say so with [`super::link::Link::written`].
     Write(Bytes),
     /// Name and secret were accepted.
     LoggedIn {
@@ -80,6 +80,12 @@ pub enum NotSent {
     TooManyOpen {
         /// [`super::link::OPEN_ACTIONS`].
         limit: usize,
+    },
+    /// Asterisk does not read what it is sent.
+    #[error("{waiting_bytes} bytes wait to be read by Asterisk already")]
+    Clogged {
+        /// Bytes that are not written yet.
+        waiting_bytes: usize,
     },
     /// An action with this ActionID waits for its answer.
     #[error("its ActionID is in use")]

@@ -16,6 +16,8 @@ use super::outcome::{Answer, Tag, Unknown};
 struct Open {
     tag: Tag,
     deadline: Now,
+    /// How many bytes of the session are written when this action is.
+    ends_at: u64,
     /// The items so far, if it is a list.
     items: Option<Vec<Message>>,
     /// The words that mean an empty list.
@@ -48,10 +50,10 @@ impl Pending {
         self.open.contains_key(id)
     }
 
-    pub(super) fn insert(&mut self, id: &str, tag: Tag, action: &Action, deadline: Now) {
+    pub(super) fn insert(&mut self, id: &str, tag: Tag, action: &Action, deadline: Now, ends_at: u64) {
         let key: Box<[u8]> = id.as_bytes().into();
         let items = action.is_list().then(Vec::new);
-        self.open.insert(key.clone(), Open { tag, deadline, items, empty: action.empty_message() });
+        self.open.insert(key.clone(), Open { tag, deadline, ends_at, items, empty: action.empty_message() });
         self.deadlines.push_back((deadline, key));
     }
 
@@ -115,12 +117,15 @@ impl Pending {
         self.deadlines.front().map(|(deadline, _)| *deadline)
     }
 
-    /// Forgets all, oldest first.
-    pub(super) fn drain(&mut self) -> Vec<Tag> {
+    /// Forgets all, oldest first. Of each, whether it was written to its end, given how many bytes were.
+    pub(super) fn drain(&mut self, written: u64) -> Vec<(Tag, bool)> {
         let ids = std::mem::take(&mut self.deadlines);
         let still_open = |(deadline, id): (Now, Box<[u8]>)| {
             let open = self.open.get(&id)?;
-            (open.deadline == deadline).then(|| self.open.remove(&id)).flatten().map(|open| open.tag)
+            (open.deadline == deadline)
+                .then(|| self.open.remove(&id))
+                .flatten()
+                .map(|open| (open.tag, open.ends_at <= written))
         };
         ids.into_iter().filter_map(still_open).collect()
     }

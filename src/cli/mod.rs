@@ -3,6 +3,7 @@
 //! Owns the command line, exit codes and wording on the terminal. Must never decide anything about calls or nodes.
 
 mod alias;
+mod ami;
 mod config;
 mod explain;
 mod logging;
@@ -68,6 +69,8 @@ enum Verb {
     Phones(phones::PhonesArgs),
     /// Shows and changes explicit aliases.
     Alias(alias::AliasArgs),
+    /// Shows what Asterisk's manager interface says: a capture, or a live connection.
+    Ami(ami::AmiArgs),
     /// Checks or shows the configuration.
     Config(ConfigArgs),
 }
@@ -189,15 +192,21 @@ impl Cli {
                 ConfigWhat::Dump => config::dump(path),
             });
         }
+        if let Verb::Ami(ami::AmiArgs { what: ami::AmiWhat::Decode(args) }) = &self.verb {
+            return Ok(ami::decode(args));
+        }
         let settings = Settings::load(path, process_env())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
         runtime.block_on(async {
             if matches!(self.verb, Verb::Run) {
                 return run::run(settings).await;
             }
+            if let Verb::Ami(ami::AmiArgs { what: ami::AmiWhat::Tail(args) }) = self.verb {
+                return ami::tail(settings, args).await;
+            }
             let mut registry = Registry::new(&settings)?;
             match self.verb {
-                Verb::Run | Verb::Config(_) => Ok(DONE),
+                Verb::Run | Verb::Config(_) | Verb::Ami(_) => Ok(DONE),
                 Verb::Login(args) => login::run(&mut registry, &settings, &args).await,
                 Verb::Logout(args) => logout::run(&mut registry, &args).await,
                 Verb::Status(args) => status::run(&mut registry, args.json).await,

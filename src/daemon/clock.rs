@@ -6,19 +6,19 @@ use crate::ids::Now;
 
 /// A monotonic clock that starts at zero.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
+pub struct Clock {
     start: tokio::time::Instant,
 }
 
 impl Clock {
     /// Starts now.
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self { start: tokio::time::Instant::now() }
     }
 
     /// The present moment.
-    pub(crate) fn now(&self) -> Now {
+    pub fn now(&self) -> Now {
         Now(self.start.elapsed())
     }
 

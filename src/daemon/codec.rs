@@ -11,7 +11,7 @@ use crate::ami::frame::{FrameError, Item, Limits, Splitter};
 
 /// Why reading or writing ended.
 #[derive(Debug, thiserror::Error)]
-pub enum CodecError {
+pub(super) enum CodecError {
     /// What came cannot be read.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -22,24 +22,24 @@ pub enum CodecError {
 
 /// Reads [`Item`]s, writes bytes. One for each connection.
 #[derive(Debug)]
-pub struct AmiCodec {
+pub(super) struct AmiCodec {
     splitter: Splitter,
 }
 
 impl AmiCodec {
     /// For a connection that has just been made.
-    pub fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self { splitter: Splitter::new(limits) }
     }
 
     /// Leaves out events whose name `wanted` refuses; see [`Splitter::only`].
     #[must_use]
-    pub fn only(self, wanted: fn(&[u8]) -> bool) -> Self {
+    pub(super) fn only(self, wanted: fn(&[u8]) -> bool) -> Self {
         Self { splitter: self.splitter.only(wanted) }
     }
 
     /// How many events were left out so far.
-    pub fn skipped(&self) -> u64 {
+    pub(super) fn skipped(&self) -> u64 {
         self.splitter.skipped()
     }
 }
@@ -63,9 +63,9 @@ impl Decoder for AmiCodec {
 }
 
 impl Encoder<Bytes> for AmiCodec {
-    type Error = CodecError;
+    type Error = io::Error;
 
-    fn encode(&mut self, bytes: Bytes, buf: &mut BytesMut) -> Result<(), CodecError> {
+    fn encode(&mut self, bytes: Bytes, buf: &mut BytesMut) -> io::Result<()> {
         buf.extend_from_slice(&bytes);
         Ok(())
     }

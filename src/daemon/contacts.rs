@@ -53,7 +53,7 @@ impl Contacts {
     ) -> Self {
         link.connection = CONNECTIONS_FROM;
         let node = settings.node.name.clone();
-        let ami = Ami { node: node.clone(), settings: settings.ami.clone(), link, clock, user: "contacts" };
+        let ami = Ami::new(node.clone(), settings.ami.clone(), link, clock, "contacts");
         Self { ami, registry, node, generation, interval: settings.ami.contacts_interval, clock }
     }
 
@@ -92,7 +92,7 @@ impl Contacts {
                         Some(FromAmi::Event(message)) if message.event_name() == Some(b"FullyBooted") => {
                             tick.reset_immediately();
                         }
-                        Some(FromAmi::Event(_) | FromAmi::Answer(_, _) | FromAmi::Closed { .. }) => {}
+                        Some(FromAmi::LoggedIn(_) | FromAmi::Event(_) | FromAmi::Answer(_, _) | FromAmi::Closed { .. }) => {}
                     },
                 }
             }

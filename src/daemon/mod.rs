@@ -10,14 +10,16 @@
 //!                 ───────► books ──► Redis (register, phones, adopt, report, heartbeat)
 //! ```
 
-mod ami;
+pub mod ami;
 mod books;
-mod clock;
-pub mod codec;
+pub mod clock;
+mod codec;
 mod contacts;
 mod node_loop;
 mod notify;
 mod orders;
+mod socket;
+mod talk;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -90,7 +92,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let (open, open_ears) = watch::channel(false);
 
     let link = link_settings(&settings, login, EventMask::DAEMON, generation);
-    let ami = ami::Ami { node: name.clone(), settings: settings.ami.clone(), link, clock, user: "main" };
+    let ami = ami::Ami::new(name.clone(), settings.ami.clone(), link, clock, "main");
     tasks.spawn(ami.run(ami_orders, ami_told));
 
     let books = books::Books::new(Registry::new(&settings)?, settings.node.clone(), generation, host());
@@ -137,7 +139,8 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     Ok(result?)
 }
 
-fn link_settings(settings: &Settings, login: AmiLogin, events: EventMask, generation: Generation) -> LinkSettings {
+/// What a session on the configured manager is given.
+pub fn link_settings(settings: &Settings, login: AmiLogin, events: EventMask, generation: Generation) -> LinkSettings {
     LinkSettings {
         username: login.username,
         secret: login.secret,

@@ -173,11 +173,12 @@ impl NodeLoop {
                 }
                 Err(error) => warn!(node = %self.name, reason = %error, "an event that cannot be read"),
             },
+            FromAmi::LoggedIn(_) => {}
             FromAmi::Answer(tag, answer) => {
                 debug!(node = %self.name, ?tag, ?answer, "answer");
                 self.node.handle(Input::Answer(tag, answer), now);
             }
-            FromAmi::Closed { gone } => self.node.handle(Input::Closed { gone }, now),
+            FromAmi::Closed { gone, .. } => self.node.handle(Input::Closed { gone }, now),
         }
     }
 

@@ -35,7 +35,8 @@ fn request(number: u32) -> LoginRequest {
 
 fn settings(dir: &Path, redis: &str, more: &str) -> Settings {
     let path = dir.join("bench.toml");
-    std::fs::write(&path, format!("[redis]\nurl = \"{redis}\"\nresponse_timeout = \"30s\"\n{more}")).expect("write settings");
+    std::fs::write(&path, format!("[redis]\nurl = \"{redis}\"\nresponse_timeout = \"30s\"\n{more}"))
+        .expect("write settings");
     Settings::load(Some(&path), std::iter::empty()).expect("good settings")
 }
 
@@ -182,7 +183,11 @@ impl Cluster {
             if up == count {
                 return cluster;
             }
-            assert!(begin.elapsed() < Duration::from_secs(60), "{up} of {count} nodes came up: {}", cluster.daemons[0].log());
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "{up} of {count} nodes came up: {}",
+                cluster.daemons[0].log()
+            );
             pause(Duration::from_millis(20)).await;
         }
     }

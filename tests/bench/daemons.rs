@@ -17,7 +17,8 @@ const BURST: f64 = 100.0;
 const RATE: f64 = 50.0;
 
 pub fn rows(bench: &mut Bench) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     for (name, nodes) in [
         ("placement, 3 candidates", 3),
         ("placement, 10 nodes", 10),

@@ -1,0 +1,82 @@
+//! The socket to Asterisk: TCP or TLS, and what the kernel is told about it. Owns how a connection is made. Must never know
+//! what is said on it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::config::{AmiSettings, Transport};
+
+/// How long a connection is silent before the kernel asks whether the peer is there. Pings are sent far more often: this
+/// is for a process that does not run.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+/// How long after that the kernel asks again.
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(10);
+/// How often it asks in vain.
+const KEEPALIVE_TRIES: u32 = 3;
+
+/// TCP or TLS.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Connects, in the time that the settings allow.
+pub(super) async fn connect(settings: &AmiSettings) -> io::Result<Box<dyn Stream>> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+    tokio::time::timeout(settings.connect_timeout, open(settings)).await.map_err(late)?
+}
+
+async fn open(settings: &AmiSettings) -> io::Result<Box<dyn Stream>> {
+    let address = &settings.address;
+    let tcp = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    tune(&tcp, settings)?;
+    match address.transport {
+        Transport::Plain => Ok(Box::new(tcp)),
+        Transport::Tls => {
+            let name = settings.server_name.as_ref().unwrap_or(&address.host).clone();
+            let name = ServerName::try_from(name).map_err(io::Error::other)?;
+            let connector = TlsConnector::from(Arc::new(tls(settings)?));
+            Ok(Box::new(connector.connect(name, tcp).await?))
+        }
+    }
+}
+
+/// What is written goes out at once; and what the peer does not acknowledge in the time that a ping has is lost, even if
+/// pings wait behind it.
+fn tune(tcp: &TcpStream, settings: &AmiSettings) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_AGAIN);
+    socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_TRIES))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(settings.ping_interval.saturating_add(settings.ping_timeout)))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = settings;
+    Ok(())
+}
+
+fn tls(settings: &AmiSettings) -> io::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    match &settings.ca_file {
+        Some(path) => {
+            let unreadable = |error| io::Error::other(format!("ami.ca_file {}: {error}", path.display()));
+            for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+                roots.add(certificate.map_err(unreadable)?).map_err(io::Error::other)?;
+            }
+        }
+        None => {
+            let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if added == 0 {
+                return Err(io::Error::other("this machine has no CA certificates: set ami.ca_file"));
+            }
+        }
+    }
+    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
