@@ -350,6 +350,29 @@ fn a_connection_that_ends_leaves_open_rings_unknown_and_repeats_nothing() {
 }
 
 #[test]
+fn an_action_that_was_not_written_to_its_end_was_not_sent() {
+    let mut talk = Talk::up();
+    talk.ring(1, 0);
+    talk.link.send(Tag(2), Action::ping(), talk.now);
+    let Some(LinkEffect::Write(bytes)) = talk.link.next_effect() else { panic!("nothing to write") };
+    talk.link.written(bytes.len() - 1);
+    talk.link.closed(talk.now);
+    let seen = talk.effects();
+    assert_eq!(seen[0], "1: unknown, the connection ended before the answer came");
+    assert_eq!(seen[1], "2: not sent, the session is over");
+}
+
+#[test]
+fn a_ping_is_not_late_while_its_owner_could_not_read() {
+    let mut talk = Talk::up();
+    assert_eq!(talk.wait_ms(2000), ["> Ping #3"]);
+    talk.wait_ms(800);
+    talk.link.kept_waiting(talk.now);
+    assert_eq!(talk.wait_ms(899), [""; 0]);
+    assert!(talk.wait_ms(1)[0].starts_with("close: Asterisk did not answer a ping within 900ms"));
+}
+
+#[test]
 fn a_real_list_comes_whole_while_another_action_is_open() {
     for version in ["v16", "v22"] {
         let mut talk = Talk::new(settings());

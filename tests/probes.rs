@@ -348,7 +348,7 @@ async fn answers_to_nobody_harm_nobody() {
              Nonsense: 1\r\n\r\nResponse: Success\r\nActionID: {id}\r\n\r\n"
         )
     };
-    assert_eq!(answered(strays, Action::ping()).await.0, ["1: success, 2 lines"]);
+    assert_eq!(answered(strays, Action::new("Other").unwrap()).await.0, ["1: success, 2 lines"]);
 }
 
 #[tokio::test]

@@ -14,64 +14,13 @@ use nom::combinator::all_consuming;
 use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
+pub use super::limits::{FrameError, Limits};
 use super::message::{END_OF_OUTPUT, is_follows, without_cr};
 pub use super::message::{Frame, Headers, Message};
 use super::seek::Seek;
 
-/// How much a peer may send before it is taken for broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The longest first line, in bytes with its line end. Asterisk's has about 30.
-    pub banner_bytes: usize,
-    /// The longest message, in bytes with its line ends but without the empty line. One that [`Splitter::only`] leaves out may
-    /// be longer: nothing of it is kept.
-    pub message_bytes: usize,
-    /// The most header lines of a message.
-    pub headers: usize,
-}
-
-impl Limits {
-    /// What is used unless the caller says otherwise. The longest real answers are those to `Command`: 5,000 lines and
-    /// more, each up to a kilobyte.
-    pub const DEFAULT: Self = Self { banner_bytes: 256, message_bytes: 8 * 1024 * 1024, headers: 32_768 };
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
-
 /// Bytes of a first line that are shown when it is not a banner.
 const SHOWN_BYTES: usize = 48;
-
-/// Why a stream cannot be read on. All of them end the connection: a message that was dropped would leave a gap in what
-/// is known, and after a gap only a fresh start tells the truth.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    /// The first line is no AMI banner: another service listens there.
-    #[error(
-        "the peer is not an Asterisk manager: its first line should be `Asterisk Call Manager/x.y.z` but begins `{shown}`"
-    )]
-    NotAmi {
-        /// The first bytes, escaped and cut short.
-        shown: String,
-    },
-    /// A message without an end in sight.
-    #[error("a message is longer than {limit_bytes} bytes")]
-    MessageTooLong {
-        /// [`Limits::message_bytes`].
-        limit_bytes: usize,
-    },
-    /// A message with too many lines.
-    #[error("a message has {count} header lines; at most {limit} are read")]
-    TooManyHeaders {
-        /// Lines of the message.
-        count: usize,
-        /// [`Limits::headers`].
-        limit: usize,
-    },
-}
 
 /// What a stream consists of: one banner, then messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -438,6 +387,40 @@ mod tests {
         let stream = format!("{BANNER}Response: Success\r\n{body}\r\n");
         let found = split(Limits::DEFAULT, stream.as_bytes()).expect("one message");
         assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [5001]);
+    }
+
+    #[test]
+    fn an_old_answer_to_a_command_ends_at_its_mark_only() {
+        let head: &[(&str, &str)] = &[("Response", "Follows"), ("Privilege", "Command"), ("ActionID", "7")];
+        let expected =
+            |output: &[&'static str]| [head, &output.iter().map(|line| ("Output", *line)).collect::<Vec<_>>()].concat();
+        let text = "Response: Follows\r\nPrivilege: Command\r\nActionID: 7\r\n";
+        let lf = format!("{text}a: 1\n\nActionID: 8\n--END COMMAND--\r\n\r\nB: 2\r\n\r\n");
+        check(lf.as_bytes(), &[&expected(&["a: 1", "", "ActionID: 8"]), &[("B", "2")]]);
+        let crlf = format!("{text}x\r\n\r\nEvent: Fake\r\n\r\n--END COMMAND--\r\nlast--END COMMAND--\r\n\r\n");
+        check(crlf.as_bytes(), &[&expected(&["x", "", "Event: Fake", "", "--END COMMAND--", "last"])]);
+        check(format!("{text}--END COMMAND--\n\n").as_bytes(), &[&expected(&[])]);
+        check(b"Response: Follows\r\n\r\nEvent: A\r\n\r\n", &[]);
+        check(b"Response: Followsx\r\n\r\n", &[&[("Response", "Followsx")]]);
+    }
+
+    #[test]
+    fn unwanted_events_may_be_of_any_size() {
+        let limits = Limits { message_bytes: 20, headers: 4, ..Limits::DEFAULT };
+        let stream = format!("Event: X\r\nK: {}\r\n\r\nEvent: Y\r\n\r\n", "x\n".repeat(50));
+        for step in [1, 7, 200] {
+            let mut splitter = Splitter::without_banner(limits).only(|name| name == b"Y");
+            let (mut buf, mut found) = (BytesMut::new(), Vec::new());
+            for piece in stream.as_bytes().chunks(step) {
+                buf.extend_from_slice(piece);
+                while let Some(item) = splitter.next(&mut buf).expect("fine") {
+                    found.push(item);
+                }
+                assert!(step == 200 || buf.len() < 20, "kept: {buf:?}");
+            }
+            assert_eq!(found, [Item::Message(Message::new("Event: Y\r\n"))]);
+            assert_eq!(splitter.skipped(), 1);
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`frame`] | bytes to messages: boundaries and limits |
+//! | [`frame`] | bytes to messages: where a message ends |
+//! | `limits` | how much a stream may hold ([`frame::Limits`]) |
 //! | `seek` | a search that goes on where it stopped |
 //! | `message` | one message ([`frame::Message`], borrowed: [`frame::Frame`]) and its header lines |
 //! | [`event`] | a message to one of the few events that matter, or `Other` |
@@ -24,6 +25,7 @@ pub mod event;
 pub mod frame;
 pub mod id;
 pub mod item;
+mod limits;
 pub mod link;
 mod message;
 pub mod outcome;

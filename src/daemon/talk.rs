@@ -30,6 +30,9 @@ const READ_LEAST: usize = 16 << 10;
 /// Actions taken in one step, so that they are written together.
 const ORDERS_AT_ONCE: usize = 64;
 
+/// Messages that may wait for the owner; with more, no action is taken from it.
+const HELD_MOST: usize = 4096;
+
 /// How a connection ended.
 pub(super) enum End {
     Closed(CloseReason),
@@ -116,7 +119,7 @@ impl<'a> Talk<'a> {
                 wrote = write(&mut self.writer, &self.unsent), if !self.unsent.is_empty() || self.unflushed => {
                     self.was_written(wrote);
                 }
-                order = orders.recv(), if !self.stopping => self.take_orders(order, orders),
+                order = orders.recv(), if !self.stopping && self.held.len() < HELD_MOST => self.take_orders(order, orders),
                 () = clock.sleep_until(deadline) => {
                     let now = clock.now();
                     if !may_read {
