@@ -224,7 +224,7 @@ impl Splitter {
     /// is done with: of an event that is left out, all but those last bytes.
     fn unfinished(&mut self, buf: &[u8], at: usize) -> Result<usize, FrameError> {
         let rest = buf.get(at..).unwrap_or_default();
-        if self.dropping || memchr(b'\n', rest).is_some_and(|_| self.is_unwanted(rest)) {
+        if self.dropping || self.is_unwanted(rest) {
             self.dropping = true;
             return Ok(at.max(buf.len().saturating_sub(2)));
         }
@@ -250,10 +250,13 @@ impl Splitter {
         Ok(())
     }
 
+    /// Asks about a message, or about the beginning of one. A name that ends beyond the limit is never looked at, whole or in
+    /// pieces: see [`Splitter::unfinished`].
     fn is_unwanted(&self, message: &[u8]) -> bool {
         let (Some(wanted), Some(name)) = (self.wanted, message.strip_prefix(b"Event: ")) else { return false };
-        let end = memchr(b'\n', name).unwrap_or(name.len());
-        !wanted(without_cr(&name[..end]))
+        let most = self.limits.message_bytes.saturating_add(2).saturating_sub(b"Event: ".len());
+        let name = name.get(..most).unwrap_or(name);
+        memchr(b'\n', name).is_some_and(|end| !wanted(without_cr(&name[..end])))
     }
 }
 
@@ -402,6 +405,23 @@ mod tests {
         check(format!("{text}--END COMMAND--\n\n").as_bytes(), &[&expected(&[])]);
         check(b"Response: Follows\r\n\r\nEvent: A\r\n\r\n", &[]);
         check(b"Response: Followsx\r\n\r\n", &[&[("Response", "Followsx")]]);
+    }
+
+    #[test]
+    fn a_name_beyond_the_limit_is_too_long_wherever_it_is_cut() {
+        let limits = Limits { message_bytes: 20, headers: 4, ..Limits::DEFAULT };
+        for (name, fits) in [("x".repeat(13), true), ("x".repeat(14), true), ("x".repeat(15), false)] {
+            let stream = format!("Event: {name}\n\n");
+            for step in [1, 2, 5, 100] {
+                let mut splitter = Splitter::without_banner(limits).only(|_| false);
+                let mut buf = BytesMut::new();
+                let found = stream.as_bytes().chunks(step).try_for_each(|piece| {
+                    buf.extend_from_slice(piece);
+                    splitter.next(&mut buf).map(|_| ())
+                });
+                assert_eq!((found.is_ok(), splitter.skipped()), (fits, u64::from(fits)), "{name} by {step}");
+            }
+        }
     }
 
     #[test]

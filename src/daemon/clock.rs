@@ -1,5 +1,6 @@
 //! The one place that reads a clock. Owns the process's monotonic time. Must never know what time is used for.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use crate::ids::Now;
@@ -30,11 +31,39 @@ impl Clock {
         }
     }
 
+    /// A timer that is set again and again, mostly to a later moment.
+    pub(crate) fn alarm(&self) -> Alarm {
+        Alarm { start: self.start, sleep: Box::pin(tokio::time::sleep_until(self.start)), set: None }
+    }
+
     /// Ticks every `period`; ticks that were missed are left out.
     pub(crate) fn every(&self, period: Duration) -> tokio::time::Interval {
         let mut interval = tokio::time::interval(period);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         interval
+    }
+}
+
+/// See [`Clock::alarm`].
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    start: tokio::time::Instant,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+    /// When it will ring.
+    set: Option<Now>,
+}
+
+impl Alarm {
+    /// Waits until `at`, for ever if there is no such moment. May return too early once when `at` was moved to a later
+    /// moment since the last call: setting a timer costs more than looking at the clock once more.
+    pub(crate) async fn ring(&mut self, at: Option<Now>) {
+        let Some(at) = at else { return std::future::pending().await };
+        if self.set.is_none_or(|set| set > at) {
+            self.sleep.as_mut().reset(self.start + at.0);
+            self.set = Some(at);
+        }
+        self.sleep.as_mut().await;
+        self.set = None;
     }
 }
 

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{Buf, BytesMut};
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -50,6 +51,8 @@ pub(super) struct Talk<'a> {
     codec: AmiCodec,
     /// What was read and is not cut into messages yet.
     read: BytesMut,
+    /// The buffer before it. When nobody holds a message in it any more, it is used again.
+    spare: BytesMut,
     unsent: BytesMut,
     /// Something was written, but may still wait inside of TLS.
     unflushed: bool,
@@ -74,6 +77,7 @@ impl<'a> Talk<'a> {
             link: Link::new(ami.link.clone(), ami.clock.now()),
             codec: AmiCodec::new(ami.limits).only(ami.wanted),
             read: BytesMut::with_capacity(READ_BYTES),
+            spare: BytesMut::new(),
             unsent: BytesMut::new(),
             unflushed: false,
             held: VecDeque::new(),
@@ -100,6 +104,7 @@ impl<'a> Talk<'a> {
 
     async fn talk(&mut self, orders: &mut mpsc::Receiver<ToAmi>, told: &mpsc::Sender<FromAmi>) -> Result<End, Gone> {
         let clock = self.ami.clock;
+        let mut alarm = clock.alarm();
         loop {
             self.work_off(told)?;
             if let Some(reason) = self.over.take() {
@@ -120,7 +125,7 @@ impl<'a> Talk<'a> {
                     self.was_written(wrote);
                 }
                 order = orders.recv(), if !self.stopping && self.held.len() < HELD_MOST => self.take_orders(order, orders),
-                () = clock.sleep_until(deadline) => {
+                () = alarm.ring(deadline) => {
                     let now = clock.now();
                     if !may_read {
                         self.link.kept_waiting(now);
@@ -210,10 +215,24 @@ impl<'a> Talk<'a> {
         None
     }
 
+    /// Makes room for the next read. Messages share the buffer they came in, so a full one cannot be used again before they
+    /// are dropped: two buffers take turns, and in the long run nothing is allocated.
     fn make_room(&mut self) {
-        if self.read.capacity() - self.read.len() < READ_LEAST {
-            self.read.reserve(READ_BYTES.saturating_sub(self.read.len()).max(READ_LEAST));
+        let length = self.read.len();
+        if self.read.capacity() - length >= READ_LEAST
+            || self.read.try_reclaim(READ_BYTES.saturating_sub(length).max(READ_LEAST))
+        {
+            return;
         }
+        if length > READ_BYTES / 2 {
+            return self.read.reserve(length);
+        }
+        if !self.spare.try_reclaim(READ_BYTES) {
+            self.spare = BytesMut::with_capacity(READ_BYTES);
+        }
+        self.spare.extend_from_slice(&self.read);
+        std::mem::swap(&mut self.read, &mut self.spare);
+        self.spare.clear();
     }
 
     fn was_read(&mut self, got: io::Result<usize>) {
@@ -226,15 +245,14 @@ impl<'a> Talk<'a> {
         }
     }
 
-    fn was_written(&mut self, wrote: io::Result<Option<usize>>) {
+    fn was_written(&mut self, wrote: io::Result<Wrote>) {
         match wrote {
-            Ok(None) => self.unflushed = false,
-            Ok(Some(count)) if count > 0 => {
+            Ok(Wrote { count, flushed }) if count > 0 || flushed => {
                 self.unsent.advance(count);
-                self.unflushed = true;
+                self.unflushed = !flushed;
                 self.link.written(count);
             }
-            Ok(Some(_)) => self.link.closed(self.ami.clock.now()),
+            Ok(Wrote { .. }) => self.link.closed(self.ami.clock.now()),
             Err(error) => self.lost(&error),
         }
     }
@@ -293,13 +311,23 @@ impl<'a> Talk<'a> {
     }
 }
 
-/// Writes what there is and gives how much went; `None` when there was nothing left and all is flushed.
-async fn write(writer: &mut WriteHalf<Box<dyn Stream>>, unsent: &[u8]) -> io::Result<Option<usize>> {
+/// What a write did.
+struct Wrote {
+    count: usize,
+    /// Nothing of it waits inside of TLS.
+    flushed: bool,
+}
+
+/// Writes what there is, or flushes when there is nothing left. Never waits after something was written: that would be
+/// forgotten if the wait was given up.
+async fn write(writer: &mut WriteHalf<Box<dyn Stream>>, unsent: &[u8]) -> io::Result<Wrote> {
     if unsent.is_empty() {
         writer.flush().await?;
-        return Ok(None);
+        return Ok(Wrote { count: 0, flushed: true });
     }
-    writer.write(unsent).await.map(Some)
+    let count = writer.write(unsent).await?;
+    let flushed = count == unsent.len() && matches!(writer.flush().now_or_never(), Some(Ok(())));
+    Ok(Wrote { count, flushed })
 }
 
 /// Hands a message to the owner; gives it back if there is no room.
