@@ -451,7 +451,7 @@ async fn a_flood_waits_for_a_slow_owner_and_nothing_is_lost() {
         conn.say(text);
         conn.answer_all();
     });
-    let span = Duration::from_millis(300);
+    let span = Duration::from_millis(1_000);
     let mut client = Client::start(&peer, |ami| (ami.link.ping_interval, ami.link.ping_timeout) = (span, span));
     client.booted().await;
     for number in 0..EVENTS {
