@@ -441,14 +441,14 @@ async fn a_peer_that_goes_silent_is_found_within_two_ping_intervals() {
 #[tokio::test]
 async fn a_flood_waits_for_a_slow_owner_and_nothing_is_lost() {
     const EVENTS: usize = 100_000;
-    let peer = Peer::start(|_, mut conn| {
+    let mut text = Vec::new();
+    for number in 0..EVENTS {
+        write!(text, "Event: Flood\r\nNumber: {number}\r\nPadding: {:300}\r\n\r\n", "").unwrap();
+    }
+    let peer = Peer::start(move |_, mut conn| {
         conn.login();
         // Pings are answered behind what was said before, as Asterisk does.
-        let mut text = Vec::new();
-        for number in 0..EVENTS {
-            write!(text, "Event: Flood\r\nNumber: {number}\r\nPadding: {:300}\r\n\r\n", "").unwrap();
-        }
-        conn.say(text);
+        conn.say(&text);
         conn.answer_all();
     });
     let span = Duration::from_millis(1_000);
@@ -458,7 +458,8 @@ async fn a_flood_waits_for_a_slow_owner_and_nothing_is_lost() {
         if number < 1500 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let FromAmi::Event(message) = client.next().await else { panic!("after {number} events") };
+        let told = client.next().await;
+        let FromAmi::Event(message) = &told else { panic!("after {number} events: {}", short(&told)) };
         assert_eq!(message.get("Number"), Some(number.to_string().as_bytes()));
     }
     assert!(client.counts.held.load(Relaxed) > 0, "the owner was slow");

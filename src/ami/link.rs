@@ -175,8 +175,8 @@ impl Link {
         self.written = self.written.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    /// The owner could not read for a while, and does so again now. What came meanwhile is not known yet, so the time for
-    /// a ping begins anew.
+    /// The owner could not read for a while, or has not read all that came: what waits is not known yet, so the time for a
+    /// ping begins anew.
     pub fn kept_waiting(&mut self, now: Now) {
         if let Ping::Sent { deadline, .. } = &mut self.ping {
             *deadline = now.after(self.settings.ping_timeout);

@@ -239,6 +239,10 @@ impl<'a> Talk<'a> {
         match got {
             Ok(count) if count > 0 => {
                 self.ami.counts.bytes.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Relaxed);
+                if self.read.len() == self.read.capacity() {
+                    // More is waiting: the answer to a ping may be behind it.
+                    self.link.kept_waiting(self.ami.clock.now());
+                }
             }
             Ok(_) => self.link.closed(self.ami.clock.now()),
             Err(error) => self.lost(&error),
