@@ -110,7 +110,8 @@ impl Tables {
         let script = Arc::new(redis::Script::new(include_str!("bare.lua")));
         let mut ready = Vec::new();
         for lane in 0..LANES {
-            let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
+            let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+            let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.expect("Redis");
             let (script, nodes) = (script.clone(), self.nodes);
             ready.push(move || async move {
                 for number in (100 + lane..100 + ROUND).step_by(LANES as usize) {
