@@ -147,7 +147,7 @@ fn clean(text: &str) {
 
 fn settings(ami: &str, user: &str, secret: &str, redis: &str) -> String {
     format!(
-        "[node]\nname = \"a\"\n[ami]\naddress = \"{ami}\"\nusername = \"{user}\"\nsecret = \"{secret}\"\nlogin_timeout = \"1s\"\n\
+        "[node]\nname = \"a\"\n[ami]\naddress = \"{ami}\"\nusername = \"{user}\"\nsecret = \"{secret}\"\nlogin_timeout = \"3s\"\n\
          [redis]\nurl = \"{redis}\"\n[log]\nformat = \"text\"\n[ring]\ntimeout = \"4s\"\n"
     )
 }
