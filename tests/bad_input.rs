@@ -318,7 +318,7 @@ fn a_port_that_is_no_manager() {
     };
     // Redis waits to be spoken to.
     let mut silent = program(redis.address());
-    silent.wait_log("no complete login within 1s (stuck before its greeting); is this port an Asterisk manager");
+    silent.wait_log("no complete login within 3s (stuck before its greeting); is this port an Asterisk manager");
     silent.stays_quietly();
     let (address, count) = greeter(b"SSH-2.0-OpenSSH_9.9\r\n");
     let mut other = program(address);
