@@ -53,6 +53,8 @@ pub(super) struct Talk<'a> {
     read: BytesMut,
     /// The buffer before it. When nobody holds a message in it any more, it is used again.
     spare: BytesMut,
+    /// The last read filled its room: more is waiting.
+    backlog: bool,
     unsent: BytesMut,
     /// Something was written, but may still wait inside of TLS.
     unflushed: bool,
@@ -78,6 +80,7 @@ impl<'a> Talk<'a> {
             codec: AmiCodec::new(ami.limits).only(ami.wanted),
             read: BytesMut::with_capacity(READ_BYTES),
             spare: BytesMut::new(),
+            backlog: false,
             unsent: BytesMut::new(),
             unflushed: false,
             held: VecDeque::new(),
@@ -109,6 +112,10 @@ impl<'a> Talk<'a> {
             self.work_off(told)?;
             if let Some(reason) = self.over.take() {
                 return self.end(reason, told).await;
+            }
+            if std::mem::take(&mut self.backlog) {
+                // The owner first: it finds its messages while they are fresh, and gives their buffer back.
+                tokio::task::yield_now().await;
             }
             let deadline = self.link.next_deadline();
             let may_read = self.held.is_empty();
@@ -239,8 +246,9 @@ impl<'a> Talk<'a> {
         match got {
             Ok(count) if count > 0 => {
                 self.ami.counts.bytes.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Relaxed);
-                if self.read.len() == self.read.capacity() {
-                    // More is waiting: the answer to a ping may be behind it.
+                self.backlog = self.read.len() == self.read.capacity();
+                if self.backlog {
+                    // The answer to a ping may be behind it.
                     self.link.kept_waiting(self.ami.clock.now());
                 }
             }

@@ -13,11 +13,13 @@ use evenring::daemon::ami::{FromAmi, ToAmi};
 use memchr::memmem;
 use tokio::runtime::Runtime;
 
-use crate::harness::{Bench, ROUNDS, Reach, median, now};
+use crate::harness::{Bench, ROUNDS, Reach, median, now, pin};
 use crate::peer::{Client, Conn, Peer};
 use crate::streams::mixed;
 
 const READ_BYTES: usize = 64 << 10;
+const SERVER_CORE: usize = 0;
+const CLIENT_CORE: usize = 1;
 /// Round trips of one round, one at a time.
 const PINGS: usize = 3_000;
 /// Pings of one round with many at a time.
@@ -35,6 +37,7 @@ fn blaster(bytes: Arc<Vec<u8>>, login: bool) -> (Peer, Arc<Mutex<Option<Instant>
     let began = Arc::new(Mutex::new(None));
     let told = Arc::clone(&began);
     let peer = Peer::start(move |_, mut conn| {
+        pin(SERVER_CORE);
         if login && !conn.login() {
             return;
         }
@@ -97,6 +100,7 @@ fn blast(bench: &mut Bench) {
 
 /// Answers every action at once, all that came in one read with one write.
 fn answer_at_once(mut conn: Conn, login: bool) {
+    pin(SERVER_CORE);
     if login && !conn.login() {
         return;
     }
@@ -261,7 +265,14 @@ fn pings(bench: &mut Bench) {
     bench.add(names[2], "pings/s", Reach::AtLeast(200_000.0), &manys);
 }
 
+/// On a thread of its own, which stays on its core.
 pub fn rows(bench: &mut Bench) {
-    pings(bench);
-    blast(bench);
+    std::thread::scope(|scope| {
+        let rows = scope.spawn(|| {
+            pin(CLIENT_CORE);
+            pings(bench);
+            blast(bench);
+        });
+        rows.join().expect("measured");
+    });
 }

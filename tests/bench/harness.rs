@@ -132,6 +132,14 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Keeps this thread on one core: what talks to another thread is measured across cores, always. Where there is no such
+/// core, or it is not allowed, the scheduler places it, and the rounds differ more.
+pub fn pin(core: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(core);
+    let _ = rustix::thread::sched_setaffinity(None, &set);
+}
+
 /// Seconds of this thread on a core: other programs that share it do not count.
 pub fn cpu_s(work: impl FnOnce()) -> f64 {
     let read = || {
