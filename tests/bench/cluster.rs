@@ -67,7 +67,12 @@ impl Tables {
     /// Everything as at the beginning.
     async fn reset(&self) {
         let client = redis::Client::open(self.redis.url()).expect("a URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
+        let mut connection = client
+            .get_multiplexed_async_connection_with_config(
+                &redis::AsyncConnectionConfig::new().set_response_timeout(Some(std::time::Duration::from_secs(30))),
+            )
+            .await
+            .expect("Redis");
         redis::cmd("FLUSHALL").exec_async(&mut connection).await.expect("FLUSHALL");
         let mut registry = self.registry();
         let extension = |n: u32| format!("cc{n}").parse().expect("an extension");

@@ -212,7 +212,12 @@ impl Cluster {
 /// A plain connection.
 pub async fn connect(redis: &Redis) -> MultiplexedConnection {
     let client = redis::Client::open(redis.url()).expect("a client");
-    client.get_multiplexed_async_connection().await.expect("a connection")
+    client
+        .get_multiplexed_async_connection_with_config(
+            &redis::AsyncConnectionConfig::new().set_response_timeout(Some(std::time::Duration::from_secs(30))),
+        )
+        .await
+        .expect("a connection")
 }
 
 /// A node that is up: what its daemon knows of itself.
