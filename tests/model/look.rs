@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::Script;
 use redis::aio::MultiplexedConnection;
 
+use super::inbox::REPLY;
 use super::world::{Fault, Kind, Ms, World};
 use crate::ledger::NS;
 
@@ -43,6 +44,7 @@ for _, key in ipairs(redis.call('KEYS', ns .. ':session:*')) do
   if left > by then redis.call('PEXPIRE', key, left - by) elseif left >= 0 then redis.call('DEL', key) end
 end
 for _, name in ipairs({ 'open', 'due', 'ended' }) do scores(ns .. ':index:' .. name) end
+scores(ns .. ':logins')
 for _, key in ipairs(redis.call('KEYS', ns .. ':ring-*')) do
   if key:sub(-2) ~= ':Q' then
     scores(key)
@@ -183,13 +185,28 @@ impl Look {
                     put("reap_at", when(pairs["reap_at"]));
                 }
                 ("session", _) => self.session_facts(key, zero, &mut put),
-                ("phones", _) => drop(pairs.iter().map(|(k, v)| put(k, (*v).to_owned())).collect::<Vec<_>>()),
+                ("phones" | "contacts", _) => {
+                    drop(pairs.iter().map(|(k, v)| put(k, (*v).to_owned())).collect::<Vec<_>>())
+                }
                 ("aliases", _) => drop(pairs.iter().map(|(k, v)| put(k, (*v).to_owned())).collect::<Vec<_>>()),
                 ("index", "ended") => drop(pairs.iter().map(|(k, v)| put(k, when(v))).collect::<Vec<_>>()),
                 ("index", "open" | "due") => drop(pairs.iter().map(|(k, v)| put(k, when(v))).collect::<Vec<_>>()),
                 // follow from the sessions, and are checked as invariants
                 ("holders" | "QUEUES", _) | ("index", "nodes") | ("local" | "remote", _) => {}
-                (queue, "Q") if queue.starts_with("ring-") || queue == "logins" => {}
+                (queue, "Q") if queue.starts_with("ring-") || queue == "logins" || queue == REPLY => {}
+                ("logins", "") => {
+                    let bodies = self.pairs("logins:Q");
+                    for (id, at) in &pairs {
+                        let received = bodies.get(format!("{id}:rc").as_str()).copied().unwrap_or("0");
+                        put(id, format!("{} at {} rc {received}", bodies[*id], when(at)));
+                    }
+                }
+                (REPLY, "") => {
+                    let bodies = self.pairs(&format!("{REPLY}:Q"));
+                    let mut answers: Vec<_> = pairs.keys().map(|id| bodies[*id]).collect();
+                    answers.sort_unstable();
+                    put("answers", answers.join(" "));
+                }
                 (queue, "") if queue.starts_with("ring-") => {
                     for (id, at) in &pairs {
                         let bodies = self.pairs(&format!("{key}:Q"));
@@ -259,6 +276,16 @@ pub fn facts_of(world: &World) -> Facts {
     }
     for (node, list) in &world.phones {
         facts.extend(list.iter().map(|(extension, state)| (format!("phones:{node}.{extension}"), state.clone())));
+    }
+    for (node, list) in &world.contacts {
+        facts.extend(list.iter().map(|(extension, json)| (format!("contacts:{node}.{extension}"), json.clone())));
+    }
+    for (id, mail) in &world.inbox {
+        let value = format!("{} at {} rc {}", mail.body, second(mail.visible_at), mail.received);
+        facts.insert(format!("logins.{id}"), value);
+    }
+    if !world.answers.is_empty() {
+        facts.insert(format!("{REPLY}.answers"), world.answers.join(" "));
     }
     for (alias, places) in &world.aliases {
         let list: Vec<_> = places.iter().map(|(extension, node)| format!("{extension}@{node}")).collect();

@@ -1,6 +1,7 @@
 //! What the registry must do, in plain Rust: a model to compare the scripts with, written from the promises.
 //!
-//! Owns the rules (`world`, `rules`), the form of an operation (`op`), and how Redis is read and compared (`look`, `run`).
+//! Owns the rules (`world`, `rules`), the form of an operation (`op`), and how Redis is read and compared (`look`, `run`,
+//! `tables`, `inbox`).
 //! The model must never know Redis's keys; only `look` does.
 #![allow(unreachable_pub, reason = "one test binary uses it")]
 #![allow(
@@ -10,9 +11,11 @@
     reason = "a model that fails ends the test, and says why"
 )]
 
+pub mod inbox;
 pub mod look;
 pub mod op;
 pub mod rules;
 pub mod run;
+pub mod tables;
 pub mod words;
 pub mod world;

@@ -7,6 +7,8 @@ use proptest::sample::select;
 pub const NODES: [&str; 3] = ["a", "b", "c"];
 /// `e1x` ends with the suffix: it is a phone of its own, and the alias of `e1` where that is known.
 pub const PHONES: [&str; 4] = ["e1", "e2", "e3", "e1x"];
+pub const AGENTS: [&str; 4] = ["7", "8", "9", "e1"];
+pub const CAMPAIGNS: [&str; 4] = ["", "", "red", "blue"];
 pub const ALIASES: [&str; 8] = ["e1x", "e2x", "e3x", "e1", "e2", "e1xx", "desk", "nobodyx"];
 
 #[derive(Debug, Clone)]
@@ -22,6 +24,14 @@ pub struct Login {
 pub struct Voice {
     pub node: &'static str,
     pub old: bool,
+}
+
+/// How far a node gets with a login of the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    Received,
+    Placed,
+    Answered,
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +54,10 @@ pub enum Op {
         replace: bool,
         phones: Vec<(&'static str, &'static str)>,
     },
+    Contacts {
+        voice: Voice,
+        contacts: Vec<(&'static str, &'static str)>,
+    },
     SetAlias {
         alias: &'static str,
         places: Vec<(&'static str, &'static str)>,
@@ -58,6 +72,19 @@ pub enum Op {
     },
     Explain {
         login: Login,
+    },
+    /// A login by the shared inbox; `None`: something that is none.
+    Submit {
+        login: Option<Login>,
+        reply: bool,
+    },
+    /// A node receives one of the inbox, places it and answers it, or dies before that is done.
+    Serve {
+        until: Until,
+    },
+    /// An answer is sent again: the first one's own reply was lost.
+    AnswerAgain {
+        which: usize,
     },
     Take {
         voice: Voice,
@@ -106,8 +133,8 @@ fn voice() -> impl Strategy<Value = Voice> {
 }
 
 fn login() -> impl Strategy<Value = Login> {
-    let agent = prop::option::weighted(0.6, select(&["7", "8", "9", "e1"][..]));
-    let campaign = select(&["", "", "red", "blue"][..]);
+    let agent = prop::option::weighted(0.6, select(&AGENTS[..]));
+    let campaign = select(&CAMPAIGNS[..]);
     (select(&ALIASES[..]), agent, campaign, prop::bool::weighted(0.2))
         .prop_map(|(alias, agent, campaign, remote)| Login { alias, agent, campaign, remote })
 }
@@ -122,6 +149,22 @@ fn phone_changes() -> impl Strategy<Value = Op> {
     let state = select(&["registered", "registered", "unreachable", "unregistered", "unknown"][..]);
     (voice(), prop::bool::weighted(0.3), prop::collection::vec((select(&PHONES[..]), state), 0..5))
         .prop_map(|(voice, replace, phones)| Op::Phones { voice, replace, phones })
+}
+
+fn contacts() -> impl Strategy<Value = Op> {
+    let details = select(&[r#"{"address":"192.0.2.1:5060"}"#, r#"{"rtt_us":1234}"#][..]);
+    (voice(), prop::collection::vec((select(&PHONES[..]), details), 0..4))
+        .prop_map(|(voice, contacts)| Op::Contacts { voice, contacts })
+}
+
+fn inbox() -> impl Strategy<Value = Op> {
+    let until = select(&[Until::Answered, Until::Answered, Until::Answered, Until::Placed, Until::Received][..]);
+    prop_oneof![
+        5 => (prop::option::weighted(0.9, login()), any::<bool>())
+            .prop_map(|(login, reply)| Op::Submit { login, reply }),
+        6 => until.prop_map(|until| Op::Serve { until }),
+        1 => (0..64_usize).prop_map(|which| Op::AnswerAgain { which }),
+    ]
 }
 
 fn set_alias() -> impl Strategy<Value = Op> {
@@ -145,6 +188,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         2 => register(),
         10 => (voice(), state, 0..3_usize).prop_map(|(voice, state, channels)| Op::Beat { voice, state, channels }),
         4 => phone_changes(),
+        1 => contacts(),
+        8 => inbox(),
         2 => set_alias(),
         1 => select(&["desk", "e2x", "e1xx"][..]).prop_map(|alias| Op::RemoveAlias { alias }),
         14 => (login(), again).prop_map(|(login, again)| Op::Place { login, again }),

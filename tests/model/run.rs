@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 
 use evenring::config::NodeSettings;
 use evenring::ids::{Generation, SessionId};
-use evenring::node::roster::PhoneChanges;
 use evenring::node::session::Outcome;
 use evenring::node::{Live, NodeState};
-use evenring::registry::{Adopted, LoggedOut, Order, RegistryError};
+use evenring::registry::{Adopted, InboxMessage, LoggedOut, Order, RegistryError};
 
 use super::look::{Look, difference, facts_of};
 use super::op::{Login, Op, Voice};
 use super::rules::{Refused, Taken};
-use super::words::{answer, as_login, booked, comparable, orders, outcome, phone_state, request, taken, wish};
+use super::words::{answer, as_login, booked, comparable, orders, outcome, request, taken, wish};
 use super::world::{Fault, Node, Session, World};
 use crate::ledger::{Cluster, id, session};
 
@@ -36,27 +35,29 @@ const LONG_AGO: i64 = -600_000;
 
 /// Both worlds.
 pub struct Pair<'a> {
-    cluster: &'a mut Cluster,
-    world: World,
-    look: Look,
+    pub(super) cluster: &'a mut Cluster,
+    pub(super) world: World,
+    pub(super) look: Look,
     zero: i64,
     /// Every generation a node ever had, the last one last.
     generations: BTreeMap<&'static str, Vec<Generation>>,
+    /// Every login that was ever received from the inbox.
+    pub(super) received: Vec<InboxMessage>,
     /// Every session there ever was.
-    known: Vec<SessionId>,
+    pub(super) known: Vec<SessionId>,
     /// How each was last rung.
-    history: BTreeMap<SessionId, Session>,
+    pub(super) history: BTreeMap<SessionId, Session>,
     numbers: u64,
 }
 
-type Checked = Result<(), Fault>;
+pub(super) type Checked = Result<(), Fault>;
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, real: T, model: T) -> Checked {
+pub(super) fn same<T: PartialEq + std::fmt::Debug>(what: &str, real: T, model: T) -> Checked {
     if real == model { Ok(()) } else { Err(format!("{what}: Redis {real:?}, model {model:?}")) }
 }
 
 /// A refusal of the whole call; any other error ends the run.
-fn refusal<T>(result: Result<T, RegistryError>) -> Result<Result<T, Refused>, Fault> {
+pub(super) fn refusal<T>(result: Result<T, RegistryError>) -> Result<Result<T, Refused>, Fault> {
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(RegistryError::Fenced) => Ok(Err(Refused::Fenced)),
@@ -82,8 +83,9 @@ impl<'a> Pair<'a> {
         let _: () = cluster.run(&["FLUSHALL"]).await;
         let look = Look::at(&mut cluster.raw).await;
         let zero = look.clock - 50;
-        let (generations, known, history) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        Self { cluster, world: World::default(), look, zero, generations, known, history, numbers: 0 }
+        let (generations, history) = (BTreeMap::new(), BTreeMap::new());
+        let (received, known) = (Vec::new(), Vec::new());
+        Self { cluster, world: World::default(), look, zero, generations, received, known, history, numbers: 0 }
     }
 
     async fn all(&mut self, ops: &[Op]) -> Checked {
@@ -100,22 +102,22 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    async fn look(&mut self) {
+    pub(super) async fn look(&mut self) {
         self.look = Look::at(&mut self.cluster.raw).await;
     }
 
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
     }
 
-    fn generation(&self, voice: Voice) -> Generation {
+    pub(super) fn generation(&self, voice: Voice) -> Generation {
         let all = self.generations.get(voice.node).map_or(&[][..], Vec::as_slice);
         let found = if voice.old { all.len().checked_sub(2).map(|at| all[at]) } else { all.last().copied() };
         found.unwrap_or(Generation::from_bits(u64::MAX))
     }
 
-    fn fence(&self, voice: Voice) -> Result<(), Refused> {
+    pub(super) fn fence(&self, voice: Voice) -> Result<(), Refused> {
         self.world.fence(voice.node, &self.generation(voice).to_string())
     }
 
@@ -135,10 +137,14 @@ impl<'a> Pair<'a> {
             Op::Register { .. } => self.register(op).await,
             Op::Beat { voice, state, channels } => self.beat(*voice, state, *channels).await,
             Op::Phones { voice, replace, phones } => self.phones(*voice, *replace, phones).await,
+            Op::Contacts { voice, contacts } => self.contacts(*voice, contacts).await,
             Op::SetAlias { alias, places } => self.set_alias(alias, places).await,
             Op::RemoveAlias { alias } => self.remove_alias(alias).await,
             Op::Place { login, again } => self.place(login, *again).await,
             Op::Explain { login } => self.explain(login).await,
+            Op::Submit { login, reply } => self.submit(login.as_ref(), *reply).await,
+            Op::Serve { until } => self.serve(*until).await,
+            Op::AnswerAgain { which } => self.answer_again(*which).await,
             Op::Take { voice, most } => self.take(*voice, *most).await,
             Op::Report { voice, home, outcomes } => self.report(self.home(*voice, *home, outcomes), outcomes).await,
             Op::Adopt { voice, home, found } => self.adopt(self.home(*voice, *home, found), found).await,
@@ -253,38 +259,6 @@ impl<'a> Pair<'a> {
             .map(|(id, s)| (id, if s.wanted { "unwanted" } else { s.state }))
             .collect();
         same("books", books, model)
-    }
-
-    async fn phones(&mut self, voice: Voice, replace: bool, phones: &[(&str, &str)]) -> Checked {
-        let list = phones.iter().map(|(extension, word)| (id(extension), phone_state(word))).collect();
-        let changes = PhoneChanges { replace, phones: list };
-        let generation = self.generation(voice);
-        let real = refusal(self.cluster.registry.phones(&id(voice.node), generation, &changes).await)?;
-        let fence = self.fence(voice);
-        if fence.is_ok() {
-            let known = self.world.phones.entry(voice.node.to_owned()).or_default();
-            if replace {
-                known.clear();
-            }
-            for (extension, word) in phones {
-                known.insert((*extension).to_owned(), (*word).to_owned());
-                known.retain(|_, word| word != "unknown");
-            }
-        }
-        same("phones", real, fence)
-    }
-
-    async fn set_alias(&mut self, alias: &str, places: &[(&str, &str)]) -> Checked {
-        let list: Vec<_> = places.iter().map(|(extension, node)| (id(extension), id(node))).collect();
-        self.cluster.registry.set_alias(&id(alias), &list).await.map_err(|e| e.to_string())?;
-        let list = places.iter().map(|(extension, node)| ((*extension).to_owned(), (*node).to_owned()));
-        self.world.aliases.insert(alias.to_owned(), list.collect());
-        Ok(())
-    }
-
-    async fn remove_alias(&mut self, alias: &str) -> Checked {
-        let real = self.cluster.registry.remove_alias(&id(alias)).await.map_err(|e| e.to_string())?;
-        same("remove alias", real, self.world.aliases.remove(alias).is_some())
     }
 
     async fn place(&mut self, login: &Login, again: Option<usize>) -> Checked {

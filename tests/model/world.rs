@@ -18,6 +18,7 @@ pub mod limits {
     pub const KEEP: Ms = 400_000;
     pub const GRACE: Ms = 60_000;
     pub const VISIBILITY: Ms = 40_000;
+    pub const INBOX_VISIBILITY: Ms = 10_000;
     pub const TRIES: u32 = 2;
     pub const GIVE_UP: Ms = 30_000 * TRIES as Ms + LEASE;
     pub const SUFFIX: &str = "x";
@@ -83,6 +84,14 @@ pub struct Message {
     pub step: usize,
 }
 
+/// A message of the shared inbox.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    pub body: String,
+    pub visible_at: Ms,
+    pub received: u32,
+}
+
 /// Where a phone may ring, and why not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
@@ -109,7 +118,12 @@ pub struct World {
     pub step: usize,
     pub nodes: BTreeMap<String, Node>,
     pub phones: BTreeMap<String, BTreeMap<String, String>>,
+    pub contacts: BTreeMap<String, BTreeMap<String, String>>,
     pub aliases: BTreeMap<String, Vec<(String, String)>>,
+    /// The shared inbox, by message id.
+    pub inbox: BTreeMap<String, Mail>,
+    /// What was sent back to the senders, sorted.
+    pub answers: Vec<String>,
     pub sessions: BTreeMap<SessionId, Session>,
     pub ended: BTreeMap<SessionId, Ms>,
     pub queues: BTreeMap<String, Vec<Message>>,
