@@ -21,10 +21,10 @@
 --   NS:news:ID       PUBLISH "STATE REASON" at every change of a session
 local ns = KEYS[1]
 
-local function clock()
-  local t = redis.call('TIME')
-  return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-end
+-- One moment for the whole script; Redis stops its own clock for it as well.
+local moment = redis.call('TIME')
+
+local function clock() return tonumber(moment[1]) * 1000 + math.floor(tonumber(moment[2]) / 1000) end
 
 -- HGETALL as a table; nil if the key is not there.
 local function record(key)
@@ -55,20 +55,19 @@ end
 local function open_queue(queue)
   local attributes = ns .. ':' .. queue .. ':Q'
   if redis.call('HSETNX', attributes, 'vt', 30) == 1 then
-    local t = redis.call('TIME')
-    redis.call('HSET', attributes, 'delay', 0, 'maxsize', 65536, 'created', t[1], 'modified', t[1])
+    redis.call('HSET', attributes, 'delay', 0, 'maxsize', 65536, 'created', moment[1], 'modified', moment[1])
     redis.call('SADD', ns .. ':QUEUES', queue)
   end
 end
 
 -- RSMQ's sendMessage. The seed stands in for RSMQ's random 22 characters; the caller makes it unique.
 local function enqueue(queue, body, seed)
-  local t = redis.call('TIME')
   local key = ns .. ':' .. queue
   local attributes = key .. ':Q'
   open_queue(queue)
-  local id = base36(tonumber(t[1] .. string.format('%06d', tonumber(t[2])))) .. redis.sha1hex(seed):sub(1, 22)
-  redis.call('ZADD', key, tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000), id)
+  local us = tonumber(moment[1] .. string.format('%06d', tonumber(moment[2])))
+  local id = base36(us) .. redis.sha1hex(seed):sub(1, 22)
+  redis.call('ZADD', key, clock(), id)
   redis.call('HSET', attributes, id, body)
   redis.call('HINCRBY', attributes, 'totalsent', 1)
   redis.call('PUBLISH', ns .. ':rt:' .. queue, redis.call('ZCARD', key))
@@ -147,18 +146,24 @@ local function refusal(n, phone, agents, campaign, remote, now)
   return ''
 end
 
--- Looks at every target {node, extension} and finds the least loaded node that may ring it.
+-- Of two rows that may ring: the one with the lower load, then with fewer channels. nil: they are equal.
+local function better(row, best)
+  if row.load ~= best.load then return row.load < best.load end
+  if row.channels ~= best.channels then return row.channels < best.channels end
+  return nil
+end
+
+-- Looks at every target {node, extension, state of the phone there} and finds the least loaded node that may ring it.
 -- tried is a text of node names, each with a blank on both sides. guard: a phone that another session holds is not
 -- free; needed where the extensions differ from node to node, or from those of the last time. Without keep_ms nothing
--- is written. Returns the best row or nil, and all rows.
+-- is written. Returns the best row or nil (among equals the session's id decides), and all rows.
 local function survey(targets, guard, campaign, remote, tried, id, now, keep_ms)
-  local rows, best = {}, nil
+  local rows, best, seen = {}, {}, {}
   for i = 1, #targets do
-    local name, extension = targets[i][1], targets[i][2]
+    local name, extension, phone = targets[i][1], targets[i][2], targets[i][3]
     local n = redis.call('HMGET', ns .. ':node:' .. name,
       'lease_until', 'state', 'drain', 'weight', 'max_agents', 'channels', 'campaigns')
     local agents = redis.call('SCARD', ns .. ':local:' .. name)
-    local phone = redis.call('HGET', ns .. ':phones:' .. name, extension)
     local why = refusal(n, phone, agents, campaign, remote, now)
     if why == '' and tried:find(' ' .. name .. ' ', 1, true) then why = 'tried' end
     if why == '' and guard and redis.call('HGET', ns .. ':holders', 'phone:' .. extension) ~= id
@@ -167,39 +172,46 @@ local function survey(targets, guard, campaign, remote, tried, id, now, keep_ms)
       channels = tonumber(n[6]) or 0 }
     rows[i] = row
     if why == '' then
-      if not best or row.load < best.load or (row.load == best.load and (row.channels < best.channels
-        or (row.channels == best.channels and redis.sha1hex(id .. name) < redis.sha1hex(id .. best.name)))) then
-        best = row
-      end
+      local is_better = not best[1] or better(row, best[1])
+      -- a node that is listed twice is no likelier than another
+      if is_better then best = { row } elseif is_better == nil and not seen[name] then best[#best + 1] = row end
+      seen[name] = true
     end
   end
-  return best, rows
+  if #best < 2 then return best[1], rows end
+  return best[tonumber(redis.sha1hex(id):sub(1, 8), 16) % #best + 1], rows
 end
 
--- Where an alias may ring: a list of {node, extension}. An explicit alias wins over the suffix; the suffix is taken
--- off only where that names a phone somebody knows, so that an extension may end with it.
+-- Where an alias may ring: a list of {node, extension, state of the phone there}. An explicit alias wins over the
+-- suffix; the suffix is taken off only where that names a phone somebody knows, so that an extension may end with it.
 -- Second result: whether any node knows such a phone (always true for an explicit alias). Third: explicit or not.
 local function resolve(alias, suffix)
-  local targets = {}
   local list = redis.call('HGET', ns .. ':aliases', alias)
   if list then
-    for extension, node in list:gmatch('([^@,%s]+)@([^@,%s]+)') do targets[#targets + 1] = { node, extension } end
+    local targets = {}
+    for extension, node in list:gmatch('([^@,%s]+)@([^@,%s]+)') do
+      targets[#targets + 1] = { node, extension, redis.call('HGET', ns .. ':phones:' .. node, extension) }
+    end
     return targets, true, true
   end
   local names = redis.call('SMEMBERS', ns .. ':index:nodes')
   table.sort(names)
-  local stem = alias
-  if #alias > #suffix and suffix ~= '' and alias:sub(-#suffix) == suffix then stem = alias:sub(1, -#suffix - 1) end
-  for _, extension in ipairs({ stem, alias }) do
-    local known = false
+  local function everywhere(extension)
+    local targets, known = {}, false
     for i, name in ipairs(names) do
-      targets[i] = { name, extension }
-      known = known or redis.call('HEXISTS', ns .. ':phones:' .. name, extension) == 1
+      local phone = redis.call('HGET', ns .. ':phones:' .. name, extension)
+      targets[i], known = { name, extension, phone }, known or phone
     end
-    if known then return targets, true, false end
+    return targets, known and true
   end
-  for i, name in ipairs(names) do targets[i] = { name, stem } end
-  return targets, false, false
+  if #alias <= #suffix or suffix == '' or alias:sub(-#suffix) ~= suffix then
+    local targets, known = everywhere(alias)
+    return targets, known, false
+  end
+  local targets, known = everywhere(alias:sub(1, -#suffix - 1))
+  if known then return targets, true, false end
+  local itself, is_known = everywhere(alias)
+  return is_known and itself or targets, is_known, false
 end
 
 -- Reserves the session on the row's node and puts the order into that node's queue.

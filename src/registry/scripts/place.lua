@@ -35,8 +35,10 @@ end
 -- P1: who is logged in already gets the session that exists. Somebody else's phone is refused.
 local fields = { 'agent:' .. agent, 'alias:' .. alias }
 if not explicit then fields[3] = 'phone:' .. first end
-for _, field in ipairs(fields) do
-  local existing, s = held(field, now, keep_ms, mode == 'explain')
+local holders = redis.call('HMGET', ns .. ':holders', unpack(fields))
+for i, field in ipairs(fields) do
+  local existing, s = nil, nil
+  if holders[i] then existing, s = held(field, now, keep_ms, mode == 'explain') end
   if existing then
     local _, rows = survey(targets, explicit, campaign, remote, '', id, now)
     if named and s.agent ~= agent then return reply('refused', s, existing, 'in-use', rows) end
