@@ -24,7 +24,7 @@ local ns = KEYS[1]
 -- One moment for the whole script; Redis stops its own clock for it as well.
 local moment = redis.call('TIME')
 
-local function clock() return tonumber(moment[1]) * 1000 + math.floor(tonumber(moment[2]) / 1000) end
+local function clock() return moment[1] * 1000 + math.floor(moment[2] / 1000) end
 
 -- HGETALL as a table; nil if the key is not there.
 local function record(key)
@@ -42,13 +42,14 @@ local function is_open(s)
 end
 
 local function base36(n)
-  local digits, text = '0123456789abcdefghijklmnopqrstuvwxyz', ''
+  local bytes, digit = {}, 0
   repeat
     local r = n % 36
-    text = digits:sub(r + 1, r + 1) .. text
+    digit = digit + 1
+    bytes[digit] = r < 10 and 48 + r or 87 + r
     n = (n - r) / 36
   until n == 0
-  return text
+  return string.char(unpack(bytes)):reverse()
 end
 
 -- RSMQ's createQueue, with RSMQ's own defaults; a queue that is there stays as it is.
@@ -64,12 +65,11 @@ end
 local function enqueue(queue, body, seed)
   local key = ns .. ':' .. queue
   local attributes = key .. ':Q'
-  open_queue(queue)
-  local us = tonumber(moment[1] .. string.format('%06d', tonumber(moment[2])))
+  local us = moment[1] * 1000000 + moment[2]
   local id = base36(us) .. redis.sha1hex(seed):sub(1, 22)
   redis.call('ZADD', key, clock(), id)
   redis.call('HSET', attributes, id, body)
-  redis.call('HINCRBY', attributes, 'totalsent', 1)
+  if redis.call('HINCRBY', attributes, 'totalsent', 1) == 1 then open_queue(queue) end
   redis.call('PUBLISH', ns .. ':rt:' .. queue, redis.call('ZCARD', key))
   return id
 end
@@ -146,40 +146,40 @@ local function refusal(n, phone, agents, campaign, remote, now)
   return ''
 end
 
--- Of two rows that may ring: the one with the lower load, then with fewer channels. nil: they are equal.
-local function better(row, best)
-  if row.load ~= best.load then return row.load < best.load end
-  if row.channels ~= best.channels then return row.channels < best.channels end
-  return nil
-end
-
--- Looks at every target {node, extension, state of the phone there} and finds the least loaded node that may ring it.
--- tried is a text of node names, each with a blank on both sides. guard: a phone that another session holds is not
--- free; needed where the extensions differ from node to node, or from those of the last time. Without keep_ms nothing
--- is written. Returns the best row or nil (among equals the session's id decides), and all rows.
-local function survey(targets, guard, campaign, remote, tried, id, now, keep_ms)
-  local rows, best, seen = {}, {}, {}
-  for i = 1, #targets do
-    local name, extension, phone = targets[i][1], targets[i][2], targets[i][3]
+-- Looks at every target {node, extension, state of the phone there} and makes it a row of a reply: {node, extension,
+-- why ('' = it may ring), load}. The best of them has the lowest load, then the fewest channels; among equals the
+-- session's id decides. tried is a text of node names, each with a blank on both sides. guard: a phone that another
+-- session holds is not free; needed where the extensions differ from node to node, or from those of the last time.
+-- Without keep_ms nothing is written. Returns the best as {name, extension} or nil, and all rows.
+local function survey(rows, guard, campaign, remote, tried, id, now, keep_ms)
+  local best, seen, least, fewest = {}, {}, 0, 0
+  for i = 1, #rows do
+    local row = rows[i]
+    local name, extension = row[1], row[2]
     local n = redis.call('HMGET', ns .. ':node:' .. name,
       'lease_until', 'state', 'drain', 'weight', 'max_agents', 'channels', 'campaigns')
     local agents = redis.call('SCARD', ns .. ':local:' .. name)
-    local why = refusal(n, phone, agents, campaign, remote, now)
-    if why == '' and tried:find(' ' .. name .. ' ', 1, true) then why = 'tried' end
+    local why = refusal(n, row[3], agents, campaign, remote, now)
+    if why == '' and tried ~= '' and tried:find(' ' .. name .. ' ', 1, true) then why = 'tried' end
     if why == '' and guard and redis.call('HGET', ns .. ':holders', 'phone:' .. extension) ~= id
       and held('phone:' .. extension, now, keep_ms, not keep_ms) then why = 'phone-in-use' end
-    local row = { name = name, extension = extension, why = why, load = agents / (tonumber(n[4]) or 1),
-      channels = tonumber(n[6]) or 0 }
-    rows[i] = row
+    local load = agents / (tonumber(n[4]) or 1)
+    -- Redis cuts a number to an integer
+    row[3], row[4] = why, load % 1 == 0 and load or string.format('%.6g', load)
     if why == '' then
-      local is_better = not best[1] or better(row, best[1])
-      -- a node that is listed twice is no likelier than another
-      if is_better then best = { row } elseif is_better == nil and not seen[name] then best[#best + 1] = row end
-      seen[name] = true
+      local channels = tonumber(n[6]) or 0
+      if not best[1] or load < least or (load == least and channels < fewest) then
+        best, seen, least, fewest = { row }, { [name] = true }, load, channels
+      elseif load == least and channels == fewest and not seen[name] then
+        -- a node that is listed twice is no likelier than another
+        best[#best + 1], seen[name] = row, true
+      end
     end
   end
-  if #best < 2 then return best[1], rows end
-  return best[tonumber(redis.sha1hex(id):sub(1, 8), 16) % #best + 1], rows
+  local row = best[1]
+  if not row then return nil, rows end
+  if best[2] then row = best[tonumber(id:sub(-6), 16) % #best + 1] end
+  return { name = row[1], extension = row[2] }, rows
 end
 
 -- Where an alias may ring: a list of {node, extension, state of the phone there}. An explicit alias wins over the
@@ -195,7 +195,6 @@ local function resolve(alias, suffix)
     return targets, true, true
   end
   local names = redis.call('SMEMBERS', ns .. ':index:nodes')
-  table.sort(names)
   local function everywhere(extension)
     local targets, known = {}, false
     for i, name in ipairs(names) do
