@@ -3,9 +3,11 @@
 
 mod lab;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lab::baresip::Baresip;
+use lab::config::{AMI_USER, LAB_USER};
 use lab::phone::{Behaviour, Options, Phones, Renew, What};
 use lab::redis::Redis;
 use lab::{HUB, Lab, Node, Spec, Version, now, three, wait_until};
@@ -259,6 +261,46 @@ fn nodes_have_a_lean_ami_user_tls_and_an_iax_peer() {
     let registered = |text: &str| text.lines().any(|line| line.starts_with("iax300") && line.contains("OK ("));
     wait_until(SOON * 2, "b's iax300 at c", || registered(&c.cli("iax2 show peers")));
     assert!(!registered(&b.cli("iax2 show peers")), "b's iax300 is a client elsewhere");
+}
+
+/// The names of the events of one short call, as a user sees them.
+fn events_of_a_call(node: &Node, (user, secret): (&str, &str)) -> Vec<String> {
+    use std::io::{BufRead, BufReader, Write};
+    let mut stream = std::net::TcpStream::connect(node.ami()).expect("connect to AMI");
+    write!(stream, "Action: Login\r\nUsername: {user}\r\nSecret: {secret}\r\n\r\n").expect("log in");
+    stream.set_read_timeout(Some(SOON)).expect("a time limit");
+    let mut lines = BufReader::new(stream).lines().map(|line| line.expect("a line before the time is over"));
+    assert!(lines.any(|line| line == "Event: FullyBooted"), "it is booted, and says so");
+    node.ring("PJSIP/cc100", 1);
+    let names = lines.filter_map(|line| line.strip_prefix("Event: ").map(str::to_owned));
+    let mut seen = Vec::new();
+    for name in names {
+        let is_last = name == "Hangup";
+        seen.push(name);
+        if is_last {
+            break;
+        }
+    }
+    seen
+}
+
+#[test]
+fn the_event_filter_passes_what_the_daemon_wants_and_nothing_else() {
+    let lab = Lab::start(&three(1)[1..]);
+    let phones = Phones::register(100, 1, &lab.sip(), Behaviour::Answer { after: Duration::ZERO });
+    phones.wait_registered(SOON);
+    let is_wanted = |name: &String| evenring::ami::event::is_wanted(name.as_bytes());
+    for node in lab.nodes() {
+        let (ours, all) = (events_of_a_call(node, AMI_USER), events_of_a_call(node, LAB_USER));
+        assert!(ours.iter().all(is_wanted), "{ours:?}");
+        for name in ["Newchannel", "Newstate", "DeviceStateChange", "Hangup"] {
+            assert!(ours.iter().any(|seen| seen == name), "{name} is missing in {ours:?}");
+        }
+        // How often a device changes its state differs from call to call.
+        let wanted: BTreeSet<_> = all.iter().filter(|name| is_wanted(name)).collect();
+        assert!(all.iter().any(|name| !is_wanted(name)), "a call has events that nobody needs: {all:?}");
+        assert_eq!(ours.iter().collect::<BTreeSet<_>>(), wanted, "Asterisk {}", node.version().number());
+    }
 }
 
 #[test]

@@ -147,3 +147,17 @@ fn every_reason_and_refusal_is_explained() {
     let is_word = |word: &String| word.len() > 1 && word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
     all_in_readme("refusals", words.into_iter().filter(is_word), 20);
 }
+
+#[test]
+fn the_event_filter_is_the_one_of_the_tests_and_names_what_the_daemon_wants() {
+    let filter = |text: &str| {
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("eventfilter = ")).map(str::to_owned).collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines[0].clone()
+    };
+    let line = filter(&file("README.md"));
+    assert_eq!(line, filter(&file("tests/lab/etc/manager.conf")));
+    let names = line.split(['(', ')']).nth(1).unwrap().split('|');
+    let unwanted: Vec<_> = names.filter(|name| !evenring::ami::event::is_wanted(name.as_bytes())).collect();
+    assert_eq!(unwanted, [""; 0]);
+}
