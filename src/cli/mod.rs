@@ -5,6 +5,7 @@
 mod alias;
 mod ami;
 mod config;
+mod drain;
 mod explain;
 mod logging;
 mod login;
@@ -41,7 +42,8 @@ Examples:
   evenring explain cc100x                        where would it ring, and why not elsewhere
   evenring status                                all nodes
   evenring sessions --json                       all sessions, for programs
-  evenring logout cc100x                         hang up and log out"
+  evenring logout cc100x                         hang up and log out
+  evenring drain tel-1 --wait                    no more logins on a node; wait until it is empty"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -63,6 +65,10 @@ enum Verb {
     Status(JsonArgs),
     /// Shows the sessions.
     Sessions(sessions::SessionsArgs),
+    /// Takes a node out of the rotation; who is logged in there stays.
+    Drain(drain::DrainArgs),
+    /// Takes a drained node back into the rotation.
+    Resume(drain::ResumeArgs),
     /// Shows where a login would ring and why, and rings nobody.
     Explain(explain::ExplainArgs),
     /// Shows which phones can ring where.
@@ -211,6 +217,8 @@ impl Cli {
                 Verb::Logout(args) => logout::run(&mut registry, &args).await,
                 Verb::Status(args) => status::run(&mut registry, args.json).await,
                 Verb::Sessions(args) => sessions::run(&mut registry, &args).await,
+                Verb::Drain(args) => drain::drain(&mut registry, &args).await,
+                Verb::Resume(args) => drain::resume(&mut registry, &args).await,
                 Verb::Explain(args) => explain::run(&mut registry, &args).await,
                 Verb::Phones(args) => phones::run(&mut registry, &args).await,
                 Verb::Alias(args) => alias::run(&mut registry, &args).await,

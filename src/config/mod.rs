@@ -26,6 +26,7 @@ use serde::Deserialize;
 pub use self::net::{AmiAddress, Namespace, Transport};
 pub use self::secret::SECRET_BYTES_MAX;
 pub use self::sections::check_filter;
+pub use self::source::{span, span_text};
 pub use self::template::{Placeholder, TEMPLATE_BYTES_MAX, Template, TemplateError};
 use crate::ids::{Campaign, NodeName};
 

@@ -9,7 +9,7 @@ use crate::config::NodeSettings;
 use crate::ids::{Generation, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
-use crate::node::{BookedState, Live, NodeState};
+use crate::node::{BookedState, Duty, Live, NodeState};
 use crate::registry::{Adopted, Registry, RegistryError};
 
 /// How the node is, for a heartbeat.
@@ -38,6 +38,8 @@ pub(super) struct Done {
     pub(super) registered: bool,
     /// What Redis believes of this node, after a heartbeat.
     pub(super) books: Option<Vec<(SessionId, BookedState)>>,
+    /// Whether it takes logins, after a heartbeat.
+    pub(super) duty: Option<Duty>,
     /// Sessions whose agent has moved on.
     pub(super) stale: Vec<SessionId>,
     /// What was not written.
@@ -56,11 +58,16 @@ pub(super) struct Books {
     generation: Generation,
     host: String,
     registered: bool,
+    /// What the last heartbeat said: a Redis that forgets everything is told again.
+    duty: Duty,
+    /// Redis has forgotten that this node drains.
+    owes_drain: bool,
 }
 
 impl Books {
     pub(super) fn new(registry: Registry, node: NodeSettings, generation: Generation, host: String) -> Self {
-        Self { registry, node, generation, host, registered: false }
+        let (duty, owes_drain) = (Duty::Serving, false);
+        Self { registry, node, generation, host, registered: false, duty, owes_drain }
     }
 
     /// Writes batches until nobody hands out any more.
@@ -90,6 +97,7 @@ impl Books {
         if !self.registered {
             match self.registry.register(&self.node, self.generation, &self.host).await? {
                 Ok(previous) => {
+                    self.owes_drain |= previous.is_none() && self.duty == Duty::Draining;
                     let previous = previous.map(|generation| generation.to_string()).unwrap_or_default();
                     info!(node = %self.node.name, generation = %self.generation, previous, "registered");
                     self.registered = true;
@@ -102,6 +110,11 @@ impl Books {
             }
         }
         let (name, generation) = (&self.node.name, self.generation);
+        // Before the heartbeat that makes it active: it gets no login in between.
+        if self.owes_drain {
+            self.registry.turn(name, Duty::Draining).await?;
+            self.owes_drain = false;
+        }
         if let Some(changes) = &batch.phones {
             self.registry.phones(name, generation, changes).await?;
             debug!(node = %name, changed = changes.phones.len(), replace = changes.replace, "phones reported");
@@ -135,6 +148,8 @@ impl Books {
             for (session, lost, reason) in &beat.reaped {
                 warn!(node = %name, session, lost, reason, "settled for a node that is gone");
             }
+            self.duty = beat.duty;
+            done.duty = Some(beat.duty);
             done.books = Some(beat.books);
         }
         if batch.leave {

@@ -11,13 +11,14 @@ use super::ami::{FromAmi, ToAmi};
 use super::books::{Batch, Done, Pulse};
 use super::clock::{Clock, Repeats};
 use super::notify;
+use super::orders::Word;
 use crate::ami::action::Action;
 use crate::ami::event::Event;
 use crate::ami::outcome::{Answer, NotSent, Tag};
 use crate::ids::{NodeName, Now, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
-use crate::node::{Effect, Input, Live, Node, NodeState, Note};
+use crate::node::{Duty, Effect, Input, Live, Node, NodeState, Note};
 use crate::registry::{Order, RegistryError};
 
 /// Wait before Redis is written again after an error.
@@ -56,7 +57,7 @@ pub enum LoopError {
 #[derive(Debug)]
 pub(super) struct Ears {
     pub(super) ami: mpsc::Receiver<FromAmi>,
-    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) orders: mpsc::Receiver<Word>,
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) stop: mpsc::Receiver<&'static str>,
 }
@@ -148,7 +149,7 @@ impl NodeLoop {
                 }
                 done = ears.done.recv() => self.written(done.ok_or(LoopError::TaskEnded("registry"))?)?,
                 message = ears.ami.recv() => self.heard(message.ok_or(LoopError::TaskEnded("AMI"))?),
-                order = ears.orders.recv() => self.ordered(order.ok_or(LoopError::TaskEnded("orders"))?),
+                word = ears.orders.recv() => self.ordered(word.ok_or(LoopError::TaskEnded("orders"))?),
                 _ = beat.tick() => {
                     self.pending.beat = true;
                     notify::alive();
@@ -182,14 +183,29 @@ impl NodeLoop {
         }
     }
 
-    fn ordered(&mut self, order: Order) {
+    fn ordered(&mut self, word: Word) {
         let now = self.clock.now();
-        match order {
-            Order::Ring(login) => self.node.handle(Input::Ring(login), now),
-            Order::HangUp(session) => self.node.handle(Input::HangUp(session), now),
+        match word {
+            Word::Order(Order::Ring(login)) => {
+                // A node that drains gets none, so it may have resumed.
+                self.pending.beat |= self.node.duty() == Duty::Draining;
+                self.node.handle(Input::Ring(login), now);
+            }
+            Word::Order(Order::HangUp(session)) => self.node.handle(Input::HangUp(session), now),
             // Done by the script already; logged where it was fetched.
-            Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_) => {}
+            Word::Order(Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_)) => {}
+            Word::Duty => self.pending.beat = true,
         }
+    }
+
+    fn on_duty(&mut self, duty: Duty, now: Now) {
+        let node = &self.name;
+        match (self.node.duty(), duty) {
+            (Duty::Serving, Duty::Draining) => info!(%node, "draining: no logins come here, calls stay"),
+            (Duty::Draining, Duty::Serving) => info!(%node, "resumed: logins come here again"),
+            (Duty::Serving, Duty::Serving) | (Duty::Draining, Duty::Draining) => {}
+        }
+        self.node.handle(Input::Duty(duty), now);
     }
 
     fn written(&mut self, done: Done) -> Result<(), LoopError> {
@@ -204,6 +220,9 @@ impl NodeLoop {
         }
         if !done.stale.is_empty() {
             self.node.handle(Input::Stale(done.stale), now);
+        }
+        if let Some(duty) = done.duty {
+            self.on_duty(duty, now);
         }
         if let Some(books) = done.books {
             self.node.handle(Input::Books(books), now);
@@ -249,6 +268,9 @@ impl NodeLoop {
         }
         let status = match (self.redis_down, self.node.state()) {
             (true, _) => "Redis is out of use: no logins".to_owned(),
+            (false, NodeState::Active) if self.node.duty() == Duty::Draining => {
+                format!("draining: {} sessions left", self.node.sessions().count())
+            }
             (false, NodeState::Active) => {
                 format!("active: {} phones, {} channels", self.node.roster.registered(), self.node.channels())
             }
@@ -331,8 +353,8 @@ impl NodeLoop {
         let give_up = self.clock.now().after(LAST_WORDS);
         // Orders that were fetched but not handled yet are handled as given back.
         self.node.handle(Input::Stopping, self.clock.now());
-        while let Ok(order) = ears.orders.try_recv() {
-            self.ordered(order);
+        while let Ok(word) = ears.orders.try_recv() {
+            self.ordered(word);
         }
         self.node.handle(Input::Stopping, self.clock.now());
         self.carry_out();

@@ -2,24 +2,28 @@
 //! queues and channels. Must never decide where a phone rings (the scripts do) or what an event means (`node` does).
 
 mod client;
+mod drain;
 mod inbox;
+mod reply;
 mod script;
 mod tables;
 pub mod view;
 
 use std::time::Duration;
 
-use redis::{FromRedisValue, ScriptInvocation, Value, from_redis_value_ref};
+use redis::{FromRedisValue, ScriptInvocation, Value};
 
 pub use client::RegistryError;
+pub use drain::{Moved, Turned};
 pub use inbox::{InboxLogin, InboxMessage, session_of_message};
 
 use crate::config::{NodeSettings, PlacementSettings, Settings};
 use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Class, Login, Outcome};
-use crate::node::{BookedState, Live, NodeState};
+use crate::node::{BookedState, Duty, Live, NodeState};
 use client::Connector;
+use reply::{Tagged, booked, duty, fence, order, tagged2};
 use script::Scripts;
 use view::{NodeRow, Placement, SessionRow};
 
@@ -58,12 +62,14 @@ pub enum Order {
 }
 
 /// What a heartbeat brings back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Beat {
     /// The sessions that Redis has for this node.
     pub books: Vec<(SessionId, BookedState)>,
     /// Sessions of others that this beat ended or placed elsewhere: session, node, reason (or `placed NODE`).
     pub reaped: Vec<(String, String, String)>,
+    /// Whether this node takes logins.
+    pub duty: Duty,
 }
 
 /// What `logout` did.
@@ -107,15 +113,6 @@ fn flag(class: Class) -> &'static str {
     match class {
         Class::Local => "0",
         Class::Remote => "1",
-    }
-}
-
-/// Reads the tag of a reply that may say that this generation is not, or no longer, the node's.
-fn fence(tag: &str) -> Result<(), RegistryError> {
-    match tag {
-        "fenced" => Err(RegistryError::Fenced),
-        "unknown" => Err(RegistryError::Forgotten),
-        _ => Ok(()),
     }
 }
 
@@ -213,13 +210,12 @@ impl Registry {
             call.arg(ms(self.placement.lease)).arg(state.as_str()).arg(channels).arg(registrations);
             call.arg(ms(self.placement.session_keep)).arg(REAP_MOST).arg(ms(self.placement.order_expiry));
         };
-        type Books = Vec<(String, String)>;
-        type Reaped = Vec<(String, String, String)>;
-        let (tag, books, reaped) = tagged::<Books, Reaped>(&mut self.connector, &self.scripts.heartbeat, build).await?;
-        fence(&tag)?;
-        let books = books.unwrap_or_default().into_iter();
+        let reply = Tagged::of(&mut self.connector, &self.scripts.heartbeat, build).await?;
+        fence(&reply.tag)?;
+        let books = reply.part::<Vec<(String, String)>>(&self.connector, 0)?.unwrap_or_default().into_iter();
         let books = books.filter_map(|(id, state)| Some((id.parse().ok()?, booked(&state)))).collect();
-        Ok(Beat { books, reaped: reaped.unwrap_or_default() })
+        let reaped = reply.part(&self.connector, 1)?.unwrap_or_default();
+        Ok(Beat { books, reaped, duty: duty(reply.part(&self.connector, 2)?) })
     }
 
     /// Fetches up to `most` orders of this node; each session of them is ringing from here on.
@@ -424,64 +420,4 @@ impl Registry {
     pub async fn subscribe_session(&self, session: SessionId) -> Result<redis::aio::PubSub, RegistryError> {
         self.connector.subscribe(&[format!("{}:news:{session}", self.namespace)]).await
     }
-}
-
-/// A reply of a tag and one more part, which a refusal leaves out.
-async fn tagged2<A: FromRedisValue>(
-    connector: &mut Connector,
-    script: &redis::Script,
-    build: impl Fn(&mut ScriptInvocation<'_>),
-) -> Result<(String, Option<A>), RegistryError> {
-    let (tag, a, _): (_, _, Option<Value>) = tagged(connector, script, build).await?;
-    Ok((tag, a))
-}
-
-/// A reply of a tag and up to two more parts, which a refusal leaves out.
-async fn tagged<A: FromRedisValue, B: FromRedisValue>(
-    connector: &mut Connector,
-    script: &redis::Script,
-    build: impl Fn(&mut ScriptInvocation<'_>),
-) -> Result<(String, Option<A>, Option<B>), RegistryError> {
-    let reply: Vec<Value> = connector.run(script, build).await?;
-    let shape = |error: redis::ParsingError| connector.script_error(error.to_string());
-    let tag = reply.first().map_or(Ok(String::new()), from_redis_value_ref).map_err(shape)?;
-    let a = reply.get(1).map(from_redis_value_ref).transpose().map_err(shape)?;
-    let b = reply.get(2).map(from_redis_value_ref).transpose().map_err(shape)?;
-    Ok((tag, a, b))
-}
-
-fn booked(state: &str) -> BookedState {
-    match state {
-        "placed" => BookedState::Placed,
-        "ringing" => BookedState::Ringing,
-        "live" => BookedState::Live,
-        "unwanted" => BookedState::Unwanted,
-        _ => BookedState::Gone,
-    }
-}
-
-fn order(row: &[String]) -> Order {
-    let text = |at: usize| row.get(at).map(String::as_str).unwrap_or_default();
-    let stale = || Order::Stale(text(1).to_owned());
-    let Ok(session) = text(1).parse::<SessionId>() else { return stale() };
-    match text(0) {
-        "ring" => login(session, row).map_or_else(stale, Order::Ring),
-        "hangup" => Order::HangUp(session),
-        "moved" => Order::Moved(session, text(2).to_owned()),
-        "expired" => Order::Expired(session),
-        _ => stale(),
-    }
-}
-
-fn login(session: SessionId, row: &[String]) -> Option<Login> {
-    let campaign = row.get(6)?;
-    Some(Login {
-        session,
-        attempt: row.get(2)?.parse().ok()?,
-        alias: row.get(3)?.parse().ok()?,
-        extension: row.get(4)?.parse().ok()?,
-        agent: row.get(5)?.parse().ok()?,
-        campaign: if campaign.is_empty() { None } else { Some(campaign.parse().ok()?) },
-        class: if row.get(7)? == "1" { Class::Remote } else { Class::Local },
-    })
 }

@@ -191,7 +191,7 @@ impl Cluster {
         self.run::<u64>(&["HSET", &key, "lease_until", "1000", "reap_at", "1000"]).await;
     }
 
-    /// The operators' switch.
+    /// The flag alone, as if it had been set while the node was just taking its orders.
     pub async fn drain(&mut self, name: &str, drain: bool) {
         let key = format!("NS:node:{name}");
         self.run::<u64>(&["HSET", &key, "drain", if drain { "1" } else { "0" }]).await;

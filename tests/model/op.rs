@@ -174,7 +174,7 @@ fn set_alias() -> impl Strategy<Value = Op> {
 }
 
 fn report() -> impl Strategy<Value = Op> {
-    let what = select(&["live", "live", "ended", "failed", "cannot", "cannot"][..]);
+    let what = select(&["live", "live", "live", "ended", "failed", "cannot", "cannot", "drained", "stopped"][..]);
     (voice(), prop::bool::weighted(0.8), prop::collection::vec((0..64_usize, what), 1..6))
         .prop_map(|(voice, home, outcomes)| Op::Report { voice, home, outcomes })
 }

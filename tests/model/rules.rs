@@ -219,15 +219,18 @@ impl World {
     }
 
     /// P4: another node, or the end. Says which.
-    fn place_again(&mut self, id: SessionId, why: &str, chosen: Chosen<'_>) -> Result<String, Fault> {
+    pub fn place_again(&mut self, id: SessionId, why: &str, chosen: Chosen<'_>) -> Result<String, Fault> {
         let mut s = self.sessions[&id].clone();
-        s.tried.insert(s.node.clone());
+        // A node that drains may be asked again when it has resumed.
+        if why != "draining" {
+            s.tried.insert(s.node.clone());
+        }
         if s.wanted {
             self.finish(id, "ended", "logged-out");
             return Ok("failed".into());
         }
-        // A node that was never asked to ring is no try.
-        s.unrung += u32::from(s.state == "placed");
+        // A node that rang nobody is no try.
+        s.unrung += u32::from(s.state == "placed" || ["draining", "stopping"].contains(&why));
         if s.attempt - s.unrung >= limits::TRIES || s.give_up.is_none_or(|at| self.now > at) {
             self.finish(id, "failed", why);
             return Ok("failed".into());
@@ -267,7 +270,7 @@ impl World {
                 (s.state, s.since) = ("live", now);
             }
             (_, "live") => {}
-            ("ringing", "cannot") => return self.place_again(id, why, chosen),
+            ("ringing", "cannot" | "drained" | "stopped") => return self.place_again(id, why, chosen),
             (_, "ended") => self.finish(id, "ended", why),
             (_, _) => self.finish(id, "failed", why),
         }
@@ -343,11 +346,6 @@ impl World {
         self.sessions.insert(id, restored);
         self.ended.remove(&id);
         "restored"
-    }
-
-    /// One session of a node that stops or is lost. `None` if it stays.
-    pub fn leave_one(&mut self, id: SessionId, why: &str, chosen: Chosen<'_>) -> Result<String, Fault> {
-        self.place_again(id, why, chosen)
     }
 
     /// A session of a lost node: an order that nobody took goes elsewhere (P4), anything else is over (P9).

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use evenring::config::NodeSettings;
 use evenring::ids::{Generation, SessionId};
 use evenring::node::session::Outcome;
-use evenring::node::{Live, NodeState};
+use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::{Adopted, InboxMessage, LoggedOut, Order, RegistryError};
 
 use super::look::{Look, difference, facts_of};
 use super::op::{Login, Op, Voice};
 use super::rules::{Refused, Taken};
-use super::words::{answer, as_login, booked, comparable, orders, outcome, request, taken, wish};
+use super::words::{answer, as_login, booked, comparable, outcome, request, taken, wish};
 use super::world::{Fault, Node, Session, World};
 use crate::ledger::{Cluster, id, session};
 
@@ -38,7 +38,7 @@ pub struct Pair<'a> {
     pub(super) cluster: &'a mut Cluster,
     pub(super) world: World,
     pub(super) look: Look,
-    zero: i64,
+    pub(super) zero: i64,
     /// Every generation a node ever had, the last one last.
     generations: BTreeMap<&'static str, Vec<Generation>>,
     /// Every login that was ever received from the inbox.
@@ -151,13 +151,7 @@ impl<'a> Pair<'a> {
             Op::Leave { voice } => self.leave(*voice).await,
             Op::Logout { who } => self.logout((*who).to_owned()).await,
             Op::LogoutSession { which } => self.logout(self.which(*which).to_string()).await,
-            Op::Drain { node, drain } => {
-                if let Some(known) = self.world.nodes.get_mut(*node) {
-                    known.drain = *drain;
-                    self.cluster.drain(node, *drain).await;
-                }
-                Ok(())
-            }
+            Op::Drain { node, drain } => self.turn(node, *drain).await,
             Op::Pass { seconds } => {
                 Look::age(&mut self.cluster.raw, seconds * 1000).await;
                 self.world.pass(seconds * 1000);
@@ -249,6 +243,8 @@ impl<'a> Pair<'a> {
             (s.node != voice.node && self.world.is_lost(s)) || s.due.is_some_and(|due| due <= self.world.now)
         });
         same("left behind by a heartbeat", None, left.map(|(id, _)| id))?;
+        let drains = self.world.nodes[voice.node].drain;
+        same("duty", beat.duty, if drains { Duty::Draining } else { Duty::Serving })?;
         self.world.forget_ended();
         let mut books: Vec<_> = beat.books.into_iter().map(|(id, state)| (id, booked(state))).collect();
         books.sort_unstable();
@@ -364,37 +360,6 @@ impl<'a> Pair<'a> {
             });
         }
         same("results", real, model)
-    }
-
-    async fn leave(&mut self, voice: Voice) -> Checked {
-        let generation = self.generation(voice);
-        let real = refusal(self.cluster.registry.leave(&id(voice.node), generation).await)?;
-        same("leave", real.as_ref().map(drop).map_err(|r| *r), self.fence(voice))?;
-        let Ok(real) = real else { return Ok(()) };
-        self.look().await;
-        let now = self.world.now;
-        let node = self.world.nodes.get_mut(voice.node).expect("a node");
-        node.state = "stopped".into();
-        (node.lease_until, node.reap_at) = (now, now + super::world::limits::GRACE);
-        // To the scripts the lease ends 1 ms before: over at once.
-        node.lease_until -= 1;
-        let placed = self.world.open().filter(|(_, s)| s.node == voice.node && s.state == "placed");
-        let placed: Vec<SessionId> = placed.map(|(id, _)| id).collect();
-        same("moved", real, placed.len())?;
-        let facts = self.look.facts(self.zero - self.world.now);
-        let mut best: Result<World, Fault> = Err("nothing was moved".into());
-        // In which order they are moved is nobody's business, but there must be one that leads to what is there.
-        for order in orders(&placed) {
-            let mut world = self.world.clone();
-            let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-            let moved = order.iter().try_for_each(|at| world.leave_one(*at, "stopped", &chosen).map(drop));
-            best = moved.map(|()| world);
-            if best.as_ref().is_ok_and(|world| difference(&facts, &facts_of(world)).is_empty()) {
-                break;
-            }
-        }
-        self.world = best?;
-        Ok(())
     }
 
     async fn logout(&mut self, who: String) -> Checked {

@@ -53,6 +53,8 @@ pub fn outcome(what: &str) -> Outcome {
         "live" => Outcome::Live,
         "ended" => Outcome::Ended(Reason::HungUp),
         "failed" => Outcome::Failed(Reason::Busy),
+        "drained" => Outcome::Cannot(Reason::Draining),
+        "stopped" => Outcome::Cannot(Reason::Stopping),
         _ => Outcome::Cannot(Reason::Congestion(34)),
     }
 }

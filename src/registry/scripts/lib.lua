@@ -19,6 +19,7 @@
 --   NS:aliases       HASH  alias -> extension@node,extension@node,...  (the operators' own table)
 --   NS:QUEUE, NS:QUEUE:Q, NS:QUEUES, NS:rt:QUEUE   RSMQ's layout; our queues are logins and ring-NAME
 --   NS:news:ID       PUBLISH "STATE REASON" at every change of a session
+--   NS:rt:ring-NAME  PUBLISH "duty" when the node drains or resumes; anything else is RSMQ's word for a new order
 local ns = KEYS[1]
 
 local function clock()
@@ -223,14 +224,15 @@ end
 -- The session's node cannot ring it: takes the next least loaded node that was not tried, or fails the session.
 -- why says what was wrong there. Returns 'placed NODE' or 'failed'.
 local function place_again(id, s, why, now, expiry_ms, keep_ms)
-  local failed_on, old_extension = s.node, s.extension
-  local tried = (s.tried == '' and ' ' or s.tried) .. failed_on .. ' '
+  local old_extension, tried = s.extension, s.tried
+  -- One that drains is left out anyway, and may be asked again when it has resumed.
+  if why ~= 'draining' then tried = (tried == '' and ' ' or tried) .. s.node .. ' ' end
   if s.wanted == '1' then
     finish(id, s, 'ended', 'logged-out', now, keep_ms)
     return 'failed'
   end
-  -- A node that was never asked to ring is no try: a drain, a stop, a host that died with the order in its queue.
-  if s.state == 'placed' then s.tries = tonumber(s.tries) + 1 end
+  -- A node that rang nobody is no try: a drain, a stop, a host that died with the order in its queue.
+  if s.state == 'placed' or why == 'draining' or why == 'stopping' then s.tries = tonumber(s.tries) + 1 end
   if tonumber(s.try) >= tonumber(s.tries) or now > tonumber(s.give_up) then
     finish(id, s, 'failed', why, now, keep_ms)
     return 'failed'
@@ -247,6 +249,20 @@ local function place_again(id, s, why, now, expiry_ms, keep_ms)
   s.tried = tried
   assign(id, s, best, now, expiry_ms)
   return 'placed ' .. best.name
+end
+
+-- Places elsewhere what this node has not taken. Returns a list of { session, where }.
+local function move_placed(node, why, now, expiry_ms, keep_ms)
+  local moved = {}
+  for _, set in ipairs({ ':local:', ':remote:' }) do
+    for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
+      local s = record(session_key(id))
+      if is_open(s) and s.node == node and s.state == 'placed' then
+        moved[#moved + 1] = { id, place_again(id, s, why, now, expiry_ms, keep_ms) }
+      end
+    end
+  end
+  return moved
 end
 
 -- True if this generation may speak for this node.
