@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, Settings, process_env};
-use crate::daemon::DaemonError;
+use crate::daemon::{DaemonError, LoopError};
 use crate::ids::{Agent, Alias, Campaign};
 use crate::node::session::Class;
 use crate::registry::{LoginRequest, Registry, RegistryError};
@@ -34,7 +34,7 @@ use crate::registry::{LoginRequest, Registry, RegistryError};
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done (login --wait: live), 1 failed or refused, 2 wrong usage or configuration,
-3 Redis cannot be used.
+3 Redis cannot be used, 4 another daemon has this node's name (run).
 
 Examples:
   evenring run                                   the daemon of this node
@@ -141,6 +141,9 @@ const USAGE: u8 = 2;
 /// Redis cannot be used.
 const NO_REDIS: u8 = 3;
 
+/// Another daemon speaks for this node.
+const NAME_TAKEN: u8 = 4;
+
 /// Why a verb could not do its work.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
@@ -169,7 +172,10 @@ impl CliError {
                     FAILED
                 }
             }
-            Self::Daemon(DaemonError::Loop(_) | DaemonError::Signals(_)) | Self::Runtime(_) => FAILED,
+            Self::Daemon(DaemonError::NameTaken { .. } | DaemonError::Loop(LoopError::Fenced { .. })) => NAME_TAKEN,
+            Self::Daemon(DaemonError::Loop(LoopError::TaskEnded(_)) | DaemonError::Signals(_)) | Self::Runtime(_) => {
+                FAILED
+            }
         }
     }
 }

@@ -62,6 +62,7 @@ pub(super) fn dump(settings: &Settings) -> String {
     }
     let campaigns: Vec<_> = node.campaigns.iter().map(|campaign| quoted(campaign.as_str())).collect();
     page.plain("campaigns", format!("[{}]", campaigns.join(", ")));
+    page.optional("lock_dir", settings.lock_dir.as_ref().map(|path| path.display()));
     ami(&mut page, settings);
     let redis = &settings.redis;
     page.section("redis");

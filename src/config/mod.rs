@@ -46,6 +46,8 @@ pub struct ConfigError {
 pub struct Settings {
     /// `[node]`: this node.
     pub node: NodeSettings,
+    /// Where the lock on the node's name lies: `node.lock_dir`, or what systemd has made for the unit.
+    pub lock_dir: Option<PathBuf>,
     /// `[ami]`: the way to Asterisk.
     pub ami: AmiSettings,
     /// `[redis]`: the way to the shared Redis.
@@ -259,6 +261,9 @@ impl Settings {
         };
         let env: BTreeMap<String, String> = env.collect();
         let credentials = env.get("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        // systemd may name several, with colons between them.
+        let runtime = env.get("RUNTIME_DIRECTORY").and_then(|dirs| dirs.split(':').find(|dir| dir.starts_with('/')));
+        let runtime = runtime.map(PathBuf::from);
         let mut reader = source::Reader::new(file, &text, env.into_iter());
         let settings = sections::settings(&mut reader, credentials.as_deref());
         let world_readable = std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0);
@@ -269,6 +274,7 @@ impl Settings {
         }
         match settings {
             Some(mut settings) if reader.problems.is_empty() => {
+                settings.lock_dir = settings.lock_dir.or(runtime);
                 settings.warnings.append(&mut reader.warnings);
                 Ok(settings)
             }

@@ -40,6 +40,7 @@ const REDIS_PASSWORD: secret::Place =
 /// All sections. `None` after a problem; there may be problems even if it is not.
 pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Option<Settings> {
     let node = node(reader, &gethostname::gethostname().to_string_lossy());
+    let lock_dir = absolute(reader, "node.lock_dir");
     let ami = ami(reader, credentials);
     let redis = redis(reader, credentials);
     let placement = placement(reader);
@@ -48,6 +49,7 @@ pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Optio
     reader.refuse_the_rest();
     Some(Settings {
         node: node?,
+        lock_dir: lock_dir?,
         ami: ami?,
         redis: redis?,
         placement: placement?,

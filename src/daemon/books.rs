@@ -2,6 +2,8 @@
 //! batch at a time. Owns its connection. Must never decide what to write: the node loop hands it a batch, and gets
 //! back what could not be written.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
@@ -46,8 +48,8 @@ pub(super) struct Done {
     pub(super) rest: Batch,
     /// Why not.
     pub(super) error: Option<RegistryError>,
-    /// Who holds the node's name, if it is somebody else.
-    pub(super) held: Option<String>,
+    /// Who holds the node's name, if it is somebody else, and for how long.
+    pub(super) held: Option<(String, Duration)>,
 }
 
 /// The writer.
@@ -62,12 +64,14 @@ pub(super) struct Books {
     duty: Duty,
     /// Redis has forgotten that this node drains.
     owes_drain: bool,
+    /// What was refused to older generations, by the last heartbeat.
+    refused: Option<u64>,
 }
 
 impl Books {
     pub(super) fn new(registry: Registry, node: NodeSettings, generation: Generation, host: String) -> Self {
         let (duty, owes_drain) = (Duty::Serving, false);
-        Self { registry, node, generation, host, registered: false, duty, owes_drain }
+        Self { registry, node, generation, host, registered: false, duty, owes_drain, refused: None }
     }
 
     /// Writes batches until nobody hands out any more.
@@ -92,21 +96,46 @@ impl Books {
         done
     }
 
+    /// Takes the node's name, if it is not ours yet. What came of it stands in `done`.
+    async fn register(&mut self, done: &mut Done) -> Result<(), RegistryError> {
+        match self.registry.register(&self.node, self.generation, &self.host).await? {
+            Ok(previous) => {
+                self.owes_drain |= previous.is_none() && self.duty == Duty::Draining;
+                let previous = previous.map(|generation| generation.to_string()).unwrap_or_default();
+                info!(node = %self.node.name, generation = %self.generation, previous, "registered");
+                self.registered = true;
+                done.registered = true;
+            }
+            Err(held) => done.held = Some(held),
+        }
+        Ok(())
+    }
+
+    async fn beat(&mut self, pulse: Pulse, done: &mut Done) -> Result<(), RegistryError> {
+        let name = &self.node.name;
+        let Pulse { state, channels, registrations } = pulse;
+        let beat = self.registry.heartbeat(name, self.generation, state, channels, registrations).await?;
+        for (session, lost, reason) in &beat.reaped {
+            warn!(node = %name, session, lost, reason, "settled for a node that is gone");
+        }
+        self.duty = beat.duty;
+        done.duty = Some(beat.duty);
+        if let Some(before) = self.refused.replace(beat.refused)
+            && beat.refused > before
+        {
+            let refused = beat.refused - before;
+            warn!(node = %name, refused, "an older daemon of this node still speaks: refused");
+        }
+        done.books = Some(beat.books);
+        Ok(())
+    }
+
     /// Takes out of the batch what has been written.
     async fn try_write(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), RegistryError> {
         if !self.registered {
-            match self.registry.register(&self.node, self.generation, &self.host).await? {
-                Ok(previous) => {
-                    self.owes_drain |= previous.is_none() && self.duty == Duty::Draining;
-                    let previous = previous.map(|generation| generation.to_string()).unwrap_or_default();
-                    info!(node = %self.node.name, generation = %self.generation, previous, "registered");
-                    self.registered = true;
-                    done.registered = true;
-                }
-                Err((host, left)) => {
-                    done.held = Some(format!("{host} holds it for {left:?} more"));
-                    return Ok(());
-                }
+            self.register(done).await?;
+            if !self.registered {
+                return Ok(());
             }
         }
         let (name, generation) = (&self.node.name, self.generation);
@@ -142,17 +171,11 @@ impl Books {
             }
         }
         if let Some(pulse) = batch.pulse {
-            let Pulse { state, channels, registrations } = pulse;
-            let beat = self.registry.heartbeat(name, generation, state, channels, registrations).await?;
+            self.beat(pulse, done).await?;
             batch.pulse = None;
-            for (session, lost, reason) in &beat.reaped {
-                warn!(node = %name, session, lost, reason, "settled for a node that is gone");
-            }
-            self.duty = beat.duty;
-            done.duty = Some(beat.duty);
-            done.books = Some(beat.books);
         }
         if batch.leave {
+            let name = &self.node.name;
             let moved = self.registry.leave(name, generation).await?;
             info!(node = %name, moved, "left the rotation");
             batch.leave = false;

@@ -23,6 +23,9 @@ use crate::registry::{Order, RegistryError};
 
 /// Wait before Redis is written again after an error.
 const RETRY: Duration = Duration::from_millis(250);
+/// A name is asked for again so long after the end of its lease, and at least so often while it is renewed.
+const ASK_AFTER: Duration = Duration::from_millis(5);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A daemon whose Asterisk or Redis is away is started all the same, before systemd gives up waiting and starts it again.
 const READY_ANYWAY: Now = Now(Duration::from_secs(25));
 /// How long a stopping daemon waits for Redis to take its last words.
@@ -39,14 +42,6 @@ pub enum LoopError {
     Fenced {
         /// The name.
         node: NodeName,
-    },
-    /// The name is held.
-    #[error("the name of node {node} is taken: {holder}. Stop that daemon, or give this node another [node] name")]
-    Held {
-        /// The name.
-        node: NodeName,
-        /// By whom.
-        holder: String,
     },
     /// A task ended that must not.
     #[error("the {0} task ended unexpectedly; this is a bug")]
@@ -108,8 +103,11 @@ pub(super) struct NodeLoop {
     writing: bool,
     retry_at: Option<Now>,
     registered: bool,
+    /// Somebody else has this node's name.
+    name_is_held: bool,
     redis_down: bool,
     repeats: Repeats,
+    name_repeats: Repeats,
     /// Of a snapshot that is refused every second.
     snapshot_repeats: Repeats,
     ready_told: bool,
@@ -126,8 +124,10 @@ impl NodeLoop {
             writing: false,
             retry_at: None,
             registered: false,
+            name_is_held: false,
             redis_down: false,
             repeats: Repeats::default(),
+            name_repeats: Repeats::default(),
             snapshot_repeats: Repeats::default(),
             ready_told: false,
         }
@@ -211,11 +211,15 @@ impl NodeLoop {
     fn written(&mut self, done: Done) -> Result<(), LoopError> {
         let now = self.clock.now();
         self.writing = false;
-        if let Some(holder) = done.held {
-            return Err(LoopError::Held { node: self.name.clone(), holder });
-        }
+        let done = match done.held {
+            None => done,
+            Some((ref holder, left)) => {
+                self.wait_for_name(holder, left, now);
+                Done { held: None, ..done }
+            }
+        };
         if done.registered {
-            self.registered = true;
+            (self.registered, self.name_is_held) = (true, false);
             self.node.handle(Input::Registered, now);
         }
         if !done.stale.is_empty() {
@@ -233,6 +237,7 @@ impl NodeLoop {
         }
         self.pending.put_back(done.rest);
         match done.error {
+            None if self.name_is_held => self.tell_systemd(),
             None => self.redis_answers(),
             Some(RegistryError::Fenced) => return Err(LoopError::Fenced { node: self.name.clone() }),
             Some(RegistryError::Forgotten) => {
@@ -252,6 +257,17 @@ impl NodeLoop {
         Ok(())
     }
 
+    /// Another machine's daemon, or one that can no more show that it is dead: what this one knows waits for its turn.
+    fn wait_for_name(&mut self, holder: &str, left: Duration, now: Now) {
+        self.name_is_held = true;
+        self.pending.beat = true;
+        self.retry_at = Some(now.after((left + ASK_AFTER).min(ASK_AGAIN)));
+        if let Some(held) = self.name_repeats.allow(holder, now) {
+            warn!(node = %self.name, holder, lease = ?left, held, "another daemon holds this node's name: waiting for the \
+                end of its lease");
+        }
+    }
+
     fn redis_answers(&mut self) {
         if std::mem::take(&mut self.redis_down) {
             info!(node = %self.name, "Redis is back");
@@ -261,13 +277,14 @@ impl NodeLoop {
     }
 
     fn tell_systemd(&mut self) {
-        let active = self.node.state() == NodeState::Active && !self.redis_down;
+        let active = self.node.state() == NodeState::Active && !self.redis_down && self.registered;
         if !self.ready_told && (active || self.clock.now() >= READY_ANYWAY) {
             self.ready_told = true;
             notify::ready();
         }
         let status = match (self.redis_down, self.node.state()) {
             (true, _) => "Redis is out of use: no logins".to_owned(),
+            (false, _) if self.name_is_held => "waiting: another daemon holds this node's name".to_owned(),
             (false, NodeState::Active) if self.node.duty() == Duty::Draining => {
                 format!("draining: {} sessions left", self.node.sessions().count())
             }

@@ -70,6 +70,8 @@ pub struct Beat {
     pub reaped: Vec<(String, String, String)>,
     /// Whether this node takes logins.
     pub duty: Duty,
+    /// How often older generations of this node were refused so far.
+    pub refused: u64,
 }
 
 /// What `logout` did.
@@ -167,10 +169,10 @@ impl Registry {
         Ok(Placement::from_reply(raw, &request.alias))
     }
 
-    /// Takes a node's name.
+    /// Takes a node's name. `host` says who we are up to the first blank; the rest of it is for people.
     ///
     /// # Errors
-    /// Redis out of use. `Ok(Err((host, left)))`: another host holds the name for `left` more.
+    /// Redis out of use. `Ok(Err((host, left)))`: somebody else holds the name for `left` more.
     pub async fn register(
         &mut self,
         node: &NodeSettings,
@@ -215,7 +217,8 @@ impl Registry {
         let books = reply.part::<Vec<(String, String)>>(&self.connector, 0)?.unwrap_or_default().into_iter();
         let books = books.filter_map(|(id, state)| Some((id.parse().ok()?, booked(&state)))).collect();
         let reaped = reply.part(&self.connector, 1)?.unwrap_or_default();
-        Ok(Beat { books, reaped, duty: duty(reply.part(&self.connector, 2)?) })
+        let refused = reply.part(&self.connector, 3)?.unwrap_or(0);
+        Ok(Beat { books, reaped, duty: duty(reply.part(&self.connector, 2)?), refused })
     }
 
     /// Fetches up to `most` orders of this node; each session of them is ringing from here on.

@@ -148,6 +148,8 @@ pub struct NodeRow {
     pub lease_ms: u64,
     /// The life of its daemon.
     pub generation: String,
+    /// How often an older life of it was refused.
+    pub refused: u64,
 }
 
 impl NodeRow {
@@ -168,6 +170,7 @@ impl NodeRow {
             // A lease that has ended is a negative number, which is no u64.
             lease_ms: number(8),
             generation: text(9),
+            refused: number(13),
         }
     }
 }

@@ -180,6 +180,7 @@ impl Look {
                     {
                         put(name, pairs.get(name).copied().unwrap_or_default().to_owned());
                     }
+                    put("refused", pairs.get("refused").copied().unwrap_or("0").to_owned());
                     // `leave` ends the lease 1 ms before its own time
                     put("lease_until", when(&(score(pairs["lease_until"]) + 1).to_string()));
                     put("reap_at", when(pairs["reap_at"]));
@@ -271,6 +272,7 @@ pub fn facts_of(world: &World) -> Facts {
         put("max_agents", n.cap.map(|cap| cap.to_string()).unwrap_or_default());
         put("campaigns", n.campaigns.join(" "));
         put("channels", n.channels.to_string());
+        put("refused", n.refused.to_string());
         put("lease_until", second(n.lease_until + 1));
         put("reap_at", second(n.reap_at));
     }

@@ -47,11 +47,14 @@ fn rows_of(rows: &[Row]) -> Vec<(String, String, f64)> {
 }
 
 impl World {
-    /// Whether this generation may speak for this node.
-    pub fn fence(&self, node: &str, generation: &str) -> Result<(), Refused> {
-        match self.nodes.get(node) {
+    /// Whether this generation may speak for this node. What is refused is counted.
+    pub fn fence(&mut self, node: &str, generation: &str) -> Result<(), Refused> {
+        match self.nodes.get_mut(node) {
             None => Err(Refused::Forgotten),
-            Some(known) if known.generation != generation => Err(Refused::Fenced),
+            Some(known) if known.generation != generation => {
+                known.refused += 1;
+                Err(Refused::Fenced)
+            }
             Some(_) => Ok(()),
         }
     }
@@ -67,9 +70,9 @@ impl World {
             return Err(old.host.clone());
         }
         let previous = old.map(|old| old.generation.clone());
-        let drain = old.is_some_and(|old| old.drain);
+        let (drain, refused) = old.map_or((false, 0), |old| (old.drain, old.refused));
         let until = self.now + limits::LEASE;
-        self.nodes.insert(name.to_owned(), Node { drain, lease_until: until, reap_at: until, ..new });
+        self.nodes.insert(name.to_owned(), Node { drain, refused, lease_until: until, reap_at: until, ..new });
         Ok(previous)
     }
 

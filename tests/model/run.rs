@@ -117,8 +117,9 @@ impl<'a> Pair<'a> {
         found.unwrap_or(Generation::from_bits(u64::MAX))
     }
 
-    pub(super) fn fence(&self, voice: Voice) -> Result<(), Refused> {
-        self.world.fence(voice.node, &self.generation(voice).to_string())
+    pub(super) fn fence(&mut self, voice: Voice) -> Result<(), Refused> {
+        let generation = self.generation(voice).to_string();
+        self.world.fence(voice.node, &generation)
     }
 
     /// The node of the first session, if that is to speak for it.
@@ -198,6 +199,7 @@ impl<'a> Pair<'a> {
             channels: 0,
             lease_until: 0,
             reap_at: 0,
+            refused: 0,
         };
         let model = self.world.register(node, new);
         if model.is_ok() && last != Some(generation) {
@@ -245,6 +247,7 @@ impl<'a> Pair<'a> {
         same("left behind by a heartbeat", None, left.map(|(id, _)| id))?;
         let drains = self.world.nodes[voice.node].drain;
         same("duty", beat.duty, if drains { Duty::Draining } else { Duty::Serving })?;
+        same("refused", beat.refused, self.world.nodes[voice.node].refused)?;
         self.world.forget_ended();
         let mut books: Vec<_> = beat.books.into_iter().map(|(id, state)| (id, booked(state))).collect();
         books.sort_unstable();

@@ -36,6 +36,8 @@ pub struct Node {
     pub channels: usize,
     pub lease_until: Ms,
     pub reap_at: Ms,
+    /// How often an older generation of it was.
+    pub refused: u64,
 }
 
 #[derive(Debug, Clone)]

@@ -3,9 +3,10 @@
 -- is placed elsewhere, P4), fails orders that nobody took in time, and forgets what ended long ago.
 -- ARGV  1 node  2 generation  3 lease ms  4 state (starting|active|down)  5 channels  6 registrations
 --       7 keep ended ms  8 most sessions to clean in one beat  9 order expiry ms
--- reply { 'ok', sessions, reaped, drain (0|1) } | { 'fenced' } | { 'unknown' }
+-- reply { 'ok', sessions, reaped, drain (0|1), refused } | { 'fenced' } | { 'unknown' }
 --       sessions of { session, state }: what Redis has for this node, unwanted = to be hung up; reaped of { session,
---       node, reason }, the reason of a session that was placed elsewhere is 'placed NODE'
+--       node, reason }, the reason of a session that was placed elsewhere is 'placed NODE'; refused = how often older
+--       generations of this node were
 local node, generation, lease_ms, state = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local keep_ms, most, expiry_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local bad = fenced(node, generation)
@@ -65,4 +66,5 @@ for _, set in ipairs({ ':local:', ':remote:' }) do
     end
   end
 end
-return { 'ok', sessions, reaped, redis.call('HGET', ns .. ':node:' .. node, 'drain') == '1' and 1 or 0 }
+local mine = redis.call('HMGET', ns .. ':node:' .. node, 'drain', 'refused')
+return { 'ok', sessions, reaped, mine[1] == '1' and 1 or 0, tonumber(mine[2] or '0') }

@@ -8,7 +8,7 @@
 --   NS:index:due     ZSET  placed sessions by the time at which their order expires
 --   NS:index:ended   ZSET  ended and failed sessions by the time they ended
 --   NS:node:NAME     HASH  generation host state drain weight max_agents campaigns channels registrations version
---                          lease_until reap_at
+--                          lease_until reap_at refused
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
 --   NS:contacts:NAME HASH  extension -> JSON with address, round trip, expiry (only with a second AMI user)
 --   NS:local:NAME    SET   open sessions of local agents: its size is the node's load (never a counter)
@@ -265,10 +265,13 @@ local function move_placed(node, why, now, expiry_ms, keep_ms)
   return moved
 end
 
--- True if this generation may speak for this node.
+-- nil if this generation may speak for this node; else why not. What is refused is counted.
 local function fenced(node, generation)
   local current = redis.call('HGET', ns .. ':node:' .. node, 'generation')
   if not current then return 'unknown' end
-  if current ~= generation then return 'fenced' end
+  if current ~= generation then
+    redis.call('HINCRBY', ns .. ':node:' .. node, 'refused', 1)
+    return 'fenced'
+  end
   return nil
 end
