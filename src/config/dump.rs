@@ -82,6 +82,7 @@ pub(super) fn dump(settings: &Settings) -> String {
     page.span("order_expiry", placement.order_expiry);
     page.span("session_keep", placement.session_keep);
     page.span("poll", placement.poll);
+    page.text("rejoin", placement.rejoin.as_str());
     ring(&mut page, settings);
     page.section("log");
     page.text("filter", &settings.log.filter);

@@ -158,6 +158,28 @@ pub struct PlacementSettings {
     pub session_keep: Duration,
     /// Between two looks into the queue when no wake-up came.
     pub poll: Duration,
+    /// What becomes of the agents of a node that is lost.
+    pub rejoin: Rejoin,
+}
+
+/// What becomes of the agents of a node that is lost (P9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rejoin {
+    /// They log in again.
+    Manual,
+    /// Their phones are rung from other nodes.
+    Auto,
+}
+
+impl Rejoin {
+    /// As it stands in the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 /// How a phone is rung.

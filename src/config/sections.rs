@@ -238,6 +238,7 @@ fn placement(reader: &mut Reader) -> Option<PlacementSettings> {
     let order_expiry = reader.span("placement.order_expiry", "10s", SECOND..=10 * MINUTE);
     let session_keep = reader.span("placement.session_keep", "10m", SECOND..=24 * HOUR);
     let poll = reader.span("placement.poll", "1s", MILLISECOND * 100..=MINUTE);
+    let rejoin = reader.read("placement.rejoin", "manual");
     if let (Some(lease), Some(heartbeat)) = (lease, heartbeat)
         && lease < heartbeat * 2
     {
@@ -259,6 +260,7 @@ fn placement(reader: &mut Reader) -> Option<PlacementSettings> {
         order_expiry: order_expiry?,
         session_keep: session_keep?,
         poll: poll?,
+        rejoin: rejoin?,
     })
 }
 

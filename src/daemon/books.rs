@@ -12,7 +12,7 @@ use crate::ids::{Generation, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
 use crate::node::{BookedState, Duty, Live, NodeState};
-use crate::registry::{Adopted, Registry, RegistryError};
+use crate::registry::{Adopted, Comeback, Registry, RegistryError};
 
 /// How the node is, for a heartbeat.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +116,7 @@ impl Books {
         let Pulse { state, channels, registrations } = pulse;
         let beat = self.registry.heartbeat(name, self.generation, state, channels, registrations).await?;
         for (session, lost, reason) in &beat.reaped {
+            let reason = if self.log_comeback(session, reason) { "node-lost" } else { reason };
             warn!(node = %name, session, lost, reason, "settled for a node that is gone");
         }
         self.duty = beat.duty;
@@ -128,6 +129,21 @@ impl Books {
         }
         done.books = Some(beat.books);
         Ok(())
+    }
+
+    /// Says what became of the agent of a lost session; false if this is about something else.
+    fn log_comeback(&self, lost: &str, result: &str) -> bool {
+        let node = &self.node.name;
+        match Comeback::parse(result) {
+            Some(Comeback::Ringing { node: chosen, session, alias, agent }) => {
+                info!(%node, session, alias, agent, chosen, lost, "rejoin");
+            }
+            Some(Comeback::Stranded { alias, agent }) => {
+                warn!(%node, session = lost, alias, agent, "no rejoin: no other node can ring this phone");
+            }
+            None => return false,
+        }
+        true
     }
 
     /// Takes out of the batch what has been written.
@@ -165,6 +181,7 @@ impl Books {
                 match result.as_str() {
                     "done" => {}
                     "gone" => debug!(node = %name, %session, ?outcome, "Redis has no such open session here"),
+                    _ if self.log_comeback(&session.to_string(), &result) => {}
                     "failed" => info!(node = %name, %session, "not placed again: no node or no try is left"),
                     _ => info!(node = %name, %session, result, "placed again"),
                 }

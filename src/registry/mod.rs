@@ -4,6 +4,7 @@
 mod client;
 mod drain;
 mod inbox;
+mod rejoin;
 mod reply;
 mod script;
 mod tables;
@@ -16,8 +17,9 @@ use redis::{FromRedisValue, ScriptInvocation, Value};
 pub use client::RegistryError;
 pub use drain::{Moved, Turned};
 pub use inbox::{InboxLogin, InboxMessage, session_of_message};
+pub use rejoin::Comeback;
 
-use crate::config::{NodeSettings, PlacementSettings, Settings};
+use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};
 use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Class, Login, Outcome};
@@ -66,7 +68,8 @@ pub enum Order {
 pub struct Beat {
     /// The sessions that Redis has for this node.
     pub books: Vec<(SessionId, BookedState)>,
-    /// Sessions of others that this beat ended or placed elsewhere: session, node, reason (or `placed NODE`).
+    /// Sessions of others that this beat ended or placed elsewhere: session, node, reason (or `placed NODE`, or a
+    /// [`Comeback`]).
     pub reaped: Vec<(String, String, String)>,
     /// Whether this node takes logins.
     pub duty: Duty,
@@ -155,18 +158,29 @@ impl Registry {
         request: &LoginRequest,
         session: SessionId,
     ) -> Result<Placement, RegistryError> {
-        let p = &self.placement;
-        // P4: live, or failed with a reason, within ring timeout × tries + lease.
-        let give_up = self.ring_timeout * p.tries + p.lease;
+        let (p, give_up) = (&self.placement, self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(mode).arg(session.to_string()).arg(request.alias.as_str());
             call.arg(request.agent.as_ref().map_or("", Agent::as_str));
             call.arg(request.campaign.as_ref().map_or("", Campaign::as_str));
             call.arg(flag(request.class)).arg(&p.alias_suffix).arg(ms(p.order_expiry)).arg(p.tries);
-            call.arg(ms(give_up)).arg(ms(p.session_keep));
+            call.arg(give_up).arg(ms(p.session_keep));
         };
         let raw = self.connector.run(&self.scripts.place, build).await?;
         Ok(Placement::from_reply(raw, &request.alias))
+    }
+
+    /// P4: live, or failed with a reason, within ring timeout × tries + lease.
+    fn give_up_ms(&self) -> u64 {
+        ms(self.ring_timeout * self.placement.tries + self.placement.lease)
+    }
+
+    /// Tries for the agent of a lost node; 0: he logs in again himself.
+    fn rejoin_tries(&self) -> u32 {
+        match self.placement.rejoin {
+            Rejoin::Manual => 0,
+            Rejoin::Auto => self.placement.tries,
+        }
     }
 
     /// Takes a node's name. `host` says who we are up to the first blank; the rest of it is for people.
@@ -207,10 +221,12 @@ impl Registry {
         channels: usize,
         registrations: usize,
     ) -> Result<Beat, RegistryError> {
+        let (rejoin_tries, give_up) = (self.rejoin_tries(), self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
             call.arg(ms(self.placement.lease)).arg(state.as_str()).arg(channels).arg(registrations);
             call.arg(ms(self.placement.session_keep)).arg(REAP_MOST).arg(ms(self.placement.order_expiry));
+            call.arg(rejoin_tries).arg(give_up);
         };
         let reply = Tagged::of(&mut self.connector, &self.scripts.heartbeat, build).await?;
         fence(&reply.tag)?;
@@ -242,7 +258,7 @@ impl Registry {
         Ok(reply.1.unwrap_or_default().iter().map(|row| order(row)).collect())
     }
 
-    /// Says what became of sessions. One result each: `done`, `placed NODE`, `failed`, `gone`.
+    /// Says what became of sessions. One result each: `done`, `placed NODE`, `failed`, `gone`, or a [`Comeback`].
     ///
     /// # Errors
     /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
@@ -252,9 +268,11 @@ impl Registry {
         generation: Generation,
         outcomes: &[(SessionId, Outcome)],
     ) -> Result<Vec<String>, RegistryError> {
+        let (rejoin_tries, give_up) = (self.rejoin_tries(), self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
+            call.arg(rejoin_tries).arg(give_up);
             for (session, outcome) in outcomes {
                 let (what, reason) = match outcome {
                     Outcome::Live => ("live", String::new()),

@@ -105,6 +105,12 @@ impl Cluster {
         Registry::new(&settings(&self.redis.url(), &self.toml)).expect("a registry")
     }
 
+    /// One more registry with `rejoin = "auto"`.
+    pub fn auto(&self) -> Registry {
+        let toml = format!("{}\nplacement.rejoin = 'auto'", self.toml);
+        Registry::new(&settings(&self.redis.url(), &toml)).expect("a registry")
+    }
+
     /// Registers a node of weight 1 without limits that is active and has these phones.
     pub async fn up(&mut self, name: &str, extensions: &[&str]) -> Member {
         self.up_as(node(name), extensions).await

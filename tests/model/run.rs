@@ -7,11 +7,11 @@ use evenring::config::NodeSettings;
 use evenring::ids::{Generation, SessionId};
 use evenring::node::session::Outcome;
 use evenring::node::{Duty, Live, NodeState};
-use evenring::registry::{Adopted, InboxMessage, LoggedOut, Order, RegistryError};
+use evenring::registry::{Adopted, Comeback, InboxMessage, LoggedOut, Order, Registry, RegistryError};
 
 use super::look::{Look, difference, facts_of};
 use super::op::{Login, Op, Voice};
-use super::rules::{Refused, Taken};
+use super::rules::{Refused, Rejoined, Taken};
 use super::words::{answer, as_login, booked, comparable, outcome, request, taken, wish};
 use super::world::{Fault, Node, Session, World};
 use crate::ledger::{Cluster, id, session};
@@ -48,6 +48,8 @@ pub struct Pair<'a> {
     /// How each was last rung.
     pub(super) history: BTreeMap<SessionId, Session>,
     numbers: u64,
+    /// With `rejoin = "auto"`.
+    auto: Registry,
 }
 
 pub(super) type Checked = Result<(), Fault>;
@@ -85,7 +87,8 @@ impl<'a> Pair<'a> {
         let zero = look.clock - 50;
         let (generations, history) = (BTreeMap::new(), BTreeMap::new());
         let (received, known) = (Vec::new(), Vec::new());
-        Self { cluster, world: World::default(), look, zero, generations, received, known, history, numbers: 0 }
+        let (world, auto) = (World::default(), cluster.auto());
+        Self { cluster, world, look, zero, generations, received, known, history, numbers: 0, auto }
     }
 
     async fn all(&mut self, ops: &[Op]) -> Checked {
@@ -136,7 +139,7 @@ impl<'a> Pair<'a> {
     async fn one(&mut self, op: &Op) -> Checked {
         match op {
             Op::Register { .. } => self.register(op).await,
-            Op::Beat { voice, state, channels } => self.beat(*voice, state, *channels).await,
+            Op::Beat { voice, state, channels, rejoin } => self.beat(*voice, state, *channels, *rejoin).await,
             Op::Phones { voice, replace, phones } => self.phones(*voice, *replace, phones).await,
             Op::Contacts { voice, contacts } => self.contacts(*voice, contacts).await,
             Op::SetAlias { alias, places } => self.set_alias(alias, places).await,
@@ -147,7 +150,9 @@ impl<'a> Pair<'a> {
             Op::Serve { until } => self.serve(*until).await,
             Op::AnswerAgain { which } => self.answer_again(*which).await,
             Op::Take { voice, most } => self.take(*voice, *most).await,
-            Op::Report { voice, home, outcomes } => self.report(self.home(*voice, *home, outcomes), outcomes).await,
+            Op::Report { voice, home, outcomes, rejoin } => {
+                self.report(self.home(*voice, *home, outcomes), outcomes, *rejoin).await
+            }
             Op::Adopt { voice, home, found } => self.adopt(self.home(*voice, *home, found), found).await,
             Op::Leave { voice } => self.leave(*voice).await,
             Op::Logout { who } => self.logout((*who).to_owned()).await,
@@ -200,6 +205,7 @@ impl<'a> Pair<'a> {
             lease_until: 0,
             reap_at: 0,
             refused: 0,
+            steady_since: 0,
         };
         let model = self.world.register(node, new);
         if model.is_ok() && last != Some(generation) {
@@ -209,14 +215,15 @@ impl<'a> Pair<'a> {
         same("register", real, model)
     }
 
-    async fn beat(&mut self, voice: Voice, state: &str, channels: usize) -> Checked {
+    async fn beat(&mut self, voice: Voice, state: &str, channels: usize, rejoin: bool) -> Checked {
         let generation = self.generation(voice);
         let as_node = match state {
             "active" => NodeState::Active,
             "down" => NodeState::Down,
             _ => NodeState::Starting,
         };
-        let beat = self.cluster.registry.heartbeat(&id(voice.node), generation, as_node, channels, 0).await;
+        let registry = if rejoin { &mut self.auto } else { &mut self.cluster.registry };
+        let beat = registry.heartbeat(&id(voice.node), generation, as_node, channels, 0).await;
         let beat = refusal(beat)?;
         let fence = self.fence(voice);
         same("heartbeat", beat.as_ref().map(drop).map_err(|r| *r), fence)?;
@@ -224,6 +231,10 @@ impl<'a> Pair<'a> {
         self.look().await;
         let until = self.world.now + super::world::limits::LEASE;
         let node = self.world.nodes.get_mut(voice.node).expect("a node");
+        if node.lease_until < self.world.now {
+            node.steady_since = self.world.now;
+        }
+        let steady = self.world.now - node.steady_since >= super::world::limits::LEASE;
         (node.state, node.channels) = (state.to_owned(), channels);
         (node.lease_until, node.reap_at) = (until, until);
         let chosen = |id: SessionId| self.look.node_of(&id.to_string());
@@ -238,11 +249,20 @@ impl<'a> Pair<'a> {
                 self.world.finish(at, "failed", reason);
             } else {
                 same("a lost node", true, self.world.is_lost(s) && node != voice.node)?;
-                same("reaped", reason.clone(), self.world.reap_one(at, &chosen)?)?;
+                let rejoin = if rejoin { Rejoined::Auto(reason) } else { Rejoined::Manual };
+                same("reaped", reason.clone(), self.world.reap_one(at, rejoin, &chosen)?)?;
             }
         }
+        for (_, _, reason) in &beat.reaped {
+            self.remember(reason);
+        }
+        // Who has just come back himself rings nobody else's agents: Redis may have been away.
+        let later = |s: &Session| {
+            rejoin && !steady && s.state == "live" && self.world.nodes.get(&s.node).is_none_or(|n| n.state != "stopped")
+        };
         let left = self.world.open().find(|(_, s)| {
-            (s.node != voice.node && self.world.is_lost(s)) || s.due.is_some_and(|due| due <= self.world.now)
+            (s.node != voice.node && self.world.is_lost(s) && !later(s))
+                || s.due.is_some_and(|due| due <= self.world.now)
         });
         same("left behind by a heartbeat", None, left.map(|(id, _)| id))?;
         let drains = self.world.nodes[voice.node].drain;
@@ -321,25 +341,37 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    async fn report(&mut self, voice: Voice, outcomes: &[(usize, &'static str)]) -> Checked {
+    async fn report(&mut self, voice: Voice, outcomes: &[(usize, &'static str)], rejoin: bool) -> Checked {
         let generation = self.generation(voice);
         let ids: Vec<_> = outcomes.iter().map(|(which, what)| (self.which(*which), *what)).collect();
         let list: Vec<_> = ids.iter().map(|(id, what)| (*id, outcome(what))).collect();
-        let real = refusal(self.cluster.registry.report(&id(voice.node), generation, &list).await)?;
+        let registry = if rejoin { &mut self.auto } else { &mut self.cluster.registry };
+        let real = refusal(registry.report(&id(voice.node), generation, &list).await)?;
         let fence = self.fence(voice);
         same("report", real.as_ref().map(drop).map_err(|r| *r), fence)?;
         let Ok(real) = real else { return Ok(()) };
         self.look().await;
         let mut model = Vec::new();
         for ((at, what), result) in ids.iter().zip(&real) {
-            let node = result.strip_prefix("placed ").map(str::to_owned);
+            let node = result.split(' ').nth(1).map(str::to_owned);
+            let rejoin = if rejoin { Rejoined::Auto(result) } else { Rejoined::Manual };
             let why = match outcome(what) {
                 Outcome::Ended(why) | Outcome::Failed(why) | Outcome::Cannot(why) => why.to_string(),
                 Outcome::Live => String::new(),
             };
-            model.push(self.world.report(voice.node, *at, what, &why, &|_| node.clone())?);
+            model.push(self.world.report(voice.node, *at, what, &why, (rejoin, &|_| node.clone()))?);
+            self.remember(result);
         }
         same("results", real, model)
+    }
+
+    /// A session that came back in place of a lost one is one like any other.
+    fn remember(&mut self, result: &str) {
+        if let Some(Comeback::Ringing { session, .. }) = Comeback::parse(result) {
+            let at = id(&session);
+            self.known.push(at);
+            self.history.insert(at, self.world.sessions[&at].clone());
+        }
     }
 
     async fn adopt(&mut self, voice: Voice, found: &[(usize, bool)]) -> Checked {

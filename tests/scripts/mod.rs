@@ -5,6 +5,7 @@ mod drain;
 mod even;
 mod faults;
 mod one_ring;
+mod rejoin;
 mod retries;
 mod rsmq;
 mod soft_state;
