@@ -131,3 +131,20 @@ fn p9_a_host_that_was_thought_dead_hangs_up_what_has_moved() {
     assert_eq!(phones.invites().len(), 2 * AGENTS as usize);
     assert_eq!(cluster.agents()["a"], 0);
 }
+
+#[test]
+fn p8_a_redis_that_was_away_for_longer_than_the_lease_makes_no_phone_ring() {
+    let lab = Lab::start(&three(AGENTS));
+    let (phones, cluster) = all_on_a(&lab, AUTO);
+    cluster.redis.sigstop();
+    std::thread::sleep(Duration::from_secs(6));
+    cluster.redis.sigcont();
+    for node in ["a", "b", "c"] {
+        cluster.wait_node(node, "active");
+    }
+    // Longer than the lease: whoever wanted to judge has done so.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(phones.invites().len(), AGENTS as usize, "{}", cluster.logs());
+    assert_eq!(phones.live(), AGENTS as usize);
+    assert_eq!((open(&cluster, "live"), cluster.agents()["a"]), (AGENTS as usize, AGENTS.into()), "{}", cluster.logs());
+}
