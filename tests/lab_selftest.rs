@@ -8,7 +8,7 @@ use std::time::Duration;
 use lab::baresip::Baresip;
 use lab::phone::{Behaviour, Options, Phones, Renew, What};
 use lab::redis::Redis;
-use lab::{HUB, Lab, Node, now, three, wait_until};
+use lab::{HUB, Lab, Node, Spec, Version, now, three, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -259,6 +259,19 @@ fn nodes_have_a_lean_ami_user_tls_and_an_iax_peer() {
     let registered = |text: &str| text.lines().any(|line| line.starts_with("iax300") && line.contains("OK ("));
     wait_until(SOON * 2, "b's iax300 at c", || registered(&c.cli("iax2 show peers")));
     assert!(!registered(&b.cli("iax2 show peers")), "b's iax300 is a client elsewhere");
+}
+
+#[test]
+fn a_root_of_ones_own_serves_as_well() {
+    let root = lab::cache().join("asterisk-16");
+    assert_eq!(Version::of_root(&root), Ok(Version::V16));
+    let none = Version::of_root(std::path::Path::new("/proc")).expect_err("no Asterisk is there");
+    assert!(none.contains("/proc/usr/sbin/asterisk"), "{none}");
+    let lab = Lab::start_on(Some(&root), &[Spec { name: "a", version: Version::V16, endpoints: 1 }]);
+    let phones = Phones::register(100, 1, &lab.sip(), Behaviour::ANSWER);
+    phones.wait_registered(SOON);
+    assert!(lab.node("a").cli("core show version").contains("Asterisk 16"));
+    assert_eq!(ring(lab.node("a"), &phones), 1);
 }
 
 #[test]

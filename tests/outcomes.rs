@@ -125,13 +125,19 @@ fn what_cannot_be_dialled(version: Version) {
     let lab = alone(version);
     let node = &lab.nodes()[0];
     let phones = Phones::register(100, 1, &lab.sip(), Behaviour::ANSWER);
+    let away = Phones::register(102, 1, &lab.sip(), Behaviour::ANSWER);
     phones.wait_registered(SOON);
+    away.wait_registered(SOON);
+    away.unplug("cc102");
+    wait_until(SOON * 2, "cc102 to be found unreachable", || node.registered() == 1);
     for (ring, reason) in [
         ("dial = \"PJSIP/{extension}-nobody\"", "not-reachable"),
         ("dial = \"NOPE/{extension}\"", "not-reachable"),
         ("context = \"agents\"\nexten = \"nope\"", "refused: Extension does not exist."),
         // cc101 is known and has never registered.
         ("dial = \"PJSIP/cc101\"", "not-reachable"),
+        // cc102 is registered, and does not answer to OPTIONS.
+        ("dial = \"PJSIP/cc102\"", "not-reachable"),
     ] {
         let settings = format!("[ring]\ntimeout = \"4s\"\n{ring}\n");
         let cluster = Cluster::with(&lab, &Sections { rest: &settings, ..Sections::default() });
@@ -139,7 +145,7 @@ fn what_cannot_be_dialled(version: Version) {
         let (login, code) = cluster.json_and_code(&["login", "cc100x", "--wait"]);
         assert_eq!((&login["state"], code), (&"failed".into(), 1), "{ring}: {}", cluster.logs());
         assert_eq!(login["reason"], reason, "{ring}: {}", cluster.logs());
-        assert_eq!(phones.rings("cc100"), 0, "{ring}");
+        assert_eq!((phones.rings("cc100"), away.rings("cc102")), (0, 0), "{ring}");
         cluster.wait_empty(&lab);
     }
 }
@@ -173,17 +179,22 @@ fn a_phone_may_be_rung_into_the_dialplan() {
     assert!(shown.contains(&desk), "{shown}");
 }
 
-#[test]
-fn an_application_that_does_not_exist_is_found_out_when_the_phone_answers() {
-    let lab = alone(Version::V22);
+fn an_application_that_does_not_exist(version: Version) {
+    let lab = alone(version);
     let phones = Phones::register(100, 1, &lab.sip(), Behaviour::ANSWER);
     phones.wait_registered(SOON);
     let settings = "[ring]\napplication = \"NoSuchApplication\"\n";
     let cluster = Cluster::with(&lab, &Sections { rest: settings, ..Sections::default() });
-    cluster.wait_phones("a", 1);
+    cluster.wait_phones(lab.nodes()[0].name(), 1);
     let id = cluster.login("cc100x");
     cluster.wait_session(&id, "ended", "hung-up");
     assert_eq!(phones.rings("cc100"), 1);
+}
+
+#[test]
+fn an_application_that_does_not_exist_is_found_out_when_the_phone_answers() {
+    an_application_that_does_not_exist(Version::V22);
+    an_application_that_does_not_exist(Version::V16);
 }
 
 /// A raw AMI session of the user that may do everything: for what the daemon itself would never do.
@@ -197,12 +208,17 @@ fn ami(node: &Node, actions: &str) -> std::net::TcpStream {
 
 #[test]
 fn a_channel_id_that_is_taken_is_never_rung_twice() {
-    let lab = alone(Version::V22);
+    a_channel_id_that_is_taken(Version::V22);
+    a_channel_id_that_is_taken(Version::V16);
+}
+
+fn a_channel_id_that_is_taken(version: Version) {
+    let lab = alone(version);
     let node = &lab.nodes()[0];
     let phones = Phones::register(100, 2, &lab.sip(), Behaviour::ANSWER);
     phones.wait_registered(SOON);
     let cluster = Cluster::start(&lab);
-    cluster.wait_phones("a", 2);
+    cluster.wait_phones(node.name(), 2);
     let id = "00000000000000aa";
     let mut stream = ami(
         node,
@@ -223,41 +239,62 @@ fn a_channel_id_that_is_taken_is_never_rung_twice() {
         };
         registry.place(&request, id.parse().unwrap()).await.unwrap()
     });
-    assert_eq!(placement.node, "a");
+    assert_eq!(placement.node, node.name());
     cluster.wait_session(id, "failed", "not-reachable");
     assert_eq!((phones.rings("cc100"), phones.rings("cc101")), (0, 1));
     stream.write_all(b"Action: Logoff\r\n\r\n").unwrap();
     stream.read_to_end(&mut Vec::new()).unwrap();
 }
 
-/// Asterisk goes away in the middle of a ring: with word (stop) and without (kill).
+/// Makes this node the only one where the phone may ring.
+fn only_on(cluster: &Cluster, phones: &Phones, phone: &str, only: &str, lab: &Lab) {
+    for node in lab.nodes() {
+        if node.name() == only {
+            phones.register_again(phone, node.sip(), 60);
+        } else {
+            phones.unregister(phone, node.sip());
+        }
+    }
+    for node in lab.nodes() {
+        let why = if node.name() == only { "" } else { "unregistered" };
+        cluster.wait_why(&format!("{phone}x"), node.name(), why, SOON);
+    }
+}
+
+/// Asterisk goes away in the middle of a ring: with word (stop) and without (kill), 22 and 16.
 #[test]
 fn a_ring_that_its_node_cannot_finish_goes_to_the_next() {
     let lab = Lab::start(&three(10));
-    let phones = Phones::register(100, 4, &lab.sip(), Behaviour::Ring);
+    let phones = Phones::register(100, 6, &lab.sip(), Behaviour::Ring);
     phones.wait_registered(SOON);
     let cluster = Cluster::start(&lab);
     for node in lab.nodes() {
-        cluster.wait_phones(node.name(), 4);
+        cluster.wait_phones(node.name(), 6);
     }
-    for (alias, kill) in [("cc100x", false), ("cc101x", true)] {
-        let id = cluster.login(alias);
-        let phone = alias.trim_end_matches('x');
+    for (phone, first, kill) in
+        [("cc100", "a", false), ("cc101", "a", true), ("cc102", "c", false), ("cc103", "c", true)]
+    {
+        let alias = format!("{phone}x");
+        only_on(&cluster, &phones, phone, first, &lab);
+        let id = cluster.login(&alias);
         wait_until(SOON, "the phone to ring", || phones.ringing(phone) == 1);
-        let first = cluster.node_of(&id);
-        let node = lab.node(&first);
+        assert_eq!(cluster.node_of(&id), first);
+        for other in lab.nodes().iter().filter(|node| node.name() != first) {
+            phones.register_again(phone, other.sip(), 60);
+            cluster.wait_why(&alias, other.name(), "", SOON);
+        }
+        let node = lab.node(first);
         if kill {
             node.kill9()
         } else {
             node.stop()
         }
         wait_until(SOON, "another node to ring it", || phones.rings(phone) == 2);
-        let second = cluster.node_of(&id);
-        assert_ne!(first, second, "{}", cluster.logs());
-        assert_eq!(cluster.json(&["logout", alias])["reason"], "logged-out", "{}", cluster.logs());
+        assert_ne!(cluster.node_of(&id), first, "{}", cluster.logs());
+        assert_eq!(cluster.json(&["logout", &alias])["reason"], "logged-out", "{}", cluster.logs());
         phones.forget_calls(node.address());
         node.start();
-        cluster.wait_node(&first, "active");
+        cluster.wait_node(first, "active");
     }
     // What a killed Asterisk had not written down is registered again.
     for (node, phone) in lab.nodes().iter().flat_map(|node| phones.names().into_iter().map(move |phone| (node, phone)))
@@ -265,14 +302,14 @@ fn a_ring_that_its_node_cannot_finish_goes_to_the_next() {
         phones.register_again(&phone, node.sip(), 60);
     }
     for node in lab.nodes() {
-        cluster.wait_phones(node.name(), 4);
+        cluster.wait_phones(node.name(), 6);
     }
     // What only one node cannot do, another one does; the agent's own answer ends it at once.
     phones.behave_all(Behaviour::ANSWER);
     for node in ["a", "b"] {
         phones.behave_all_on(lab.node(node).address(), Behaviour::Code(503));
     }
-    for (alias, phone) in [("cc102x", "cc102"), ("cc103x", "cc103")] {
+    for (alias, phone) in [("cc104x", "cc104"), ("cc105x", "cc105")] {
         let (login, code) = cluster.json_and_code(&["login", alias, "--wait"]);
         assert_eq!((&login["node"], code), (&"c".into(), 0), "{login} {}", cluster.logs());
         assert!((1..=3).contains(&phones.rings(phone)), "{}", phones.rings(phone));

@@ -12,51 +12,41 @@ use lab::evenring::Sections;
 use lab::phone::{Behaviour, Options, Phones, Renew};
 use lab::{HUB, Lab, three, wait_for};
 
-/// Waits until `explain` gives this reason for a node (empty: it may ring).
-fn wait_why(cluster: &Cluster, alias: &str, node: &str, why: &str, timeout: Duration) {
-    wait_for(timeout, || {
-        let explained = cluster.json(&["explain", alias]);
-        let nodes = explained["nodes"].as_array().cloned().unwrap_or_default();
-        let found = nodes.iter().find(|candidate| candidate["name"] == node).map(|candidate| candidate["why"].clone());
-        if found == Some(why.into()) { Ok(()) } else { Err(format!("{alias} on {node} to be {why:?}: {explained}")) }
-    });
-}
-
 #[test]
 fn follow_every_change_of_a_phone() {
     let lab = Lab::start(&three(10));
     let cluster = Cluster::start(&lab);
     let (a, c) = (lab.node("a"), lab.node("c"));
-    wait_why(&cluster, "cc100x", "a", "unregistered", SOON);
-    wait_why(&cluster, "nobodyx", "a", "unknown-phone", SOON);
+    cluster.wait_why("cc100x", "a", "unregistered", SOON);
+    cluster.wait_why("nobodyx", "a", "unknown-phone", SOON);
 
     let phones = Phones::register(100, 3, &lab.sip(), Behaviour::ANSWER);
     phones.wait_registered(SOON);
     for node in ["a", "b", "c"] {
-        wait_why(&cluster, "cc100x", node, "", SOON);
+        cluster.wait_why("cc100x", node, "", SOON);
         cluster.wait_phones(node, 3);
     }
     // Node b registers its iax300 at the others: an IAX2 phone there. It tries again after a reload.
     lab.node("b").cli("module reload chan_iax2.so");
-    wait_why(&cluster, "iax300x", "a", "", SOON * 2);
-    wait_why(&cluster, "iax300x", "c", "", SOON * 2);
+    cluster.wait_why("iax300x", "a", "", SOON * 2);
+    cluster.wait_why("iax300x", "c", "", SOON * 2);
     // On b itself it is a peer that nobody registers; chan_iax2 says nothing of those until something happens.
-    wait_why(&cluster, "iax300x", "b", "unknown-phone", SOON);
+    cluster.wait_why("iax300x", "b", "unknown-phone", SOON);
 
     phones.unregister("cc100", a.sip());
-    wait_why(&cluster, "cc100x", "a", "unregistered", SOON);
-    wait_why(&cluster, "cc100x", "c", "", SOON);
+    cluster.wait_why("cc100x", "a", "unregistered", SOON);
+    cluster.wait_why("cc100x", "c", "", SOON);
     phones.register_again("cc100", a.sip(), 60);
-    wait_why(&cluster, "cc100x", "a", "", SOON);
+    cluster.wait_why("cc100x", "a", "", SOON);
 
     // A phone that is silent is unreachable, on both versions; one that is back can ring again.
     phones.unplug("cc101");
     for node in ["a", "c"] {
-        wait_why(&cluster, "cc101x", node, "unreachable", SOON * 2);
+        cluster.wait_why("cc101x", node, "unreachable", SOON * 2);
     }
     phones.plug_in("cc101");
     for node in ["a", "c"] {
-        wait_why(&cluster, "cc101x", node, "", SOON * 2);
+        cluster.wait_why("cc101x", node, "", SOON * 2);
     }
 
     // An expiry is noticed when Asterisk notices it: up to 30 s late.
@@ -71,8 +61,8 @@ fn follow_every_change_of_a_phone() {
     });
     short.wait_registered(SOON);
     for (why, timeout) in [("", SOON), ("unregistered", Duration::from_secs(45))] {
-        wait_why(&cluster, "cc105x", "a", why, timeout);
-        wait_why(&cluster, "cc105x", "c", why, timeout);
+        cluster.wait_why("cc105x", "a", why, timeout);
+        cluster.wait_why("cc105x", "c", why, timeout);
     }
 
     let old = Phones::with(Options {
@@ -85,11 +75,11 @@ fn follow_every_change_of_a_phone() {
         from: HUB,
     });
     old.wait_registered(SOON);
-    wait_why(&cluster, "cc200x", "c", "", SOON);
+    cluster.wait_why("cc200x", "c", "", SOON);
     old.unregister("cc200", c.chan_sip());
-    wait_why(&cluster, "cc200x", "c", "unregistered", SOON);
+    cluster.wait_why("cc200x", "c", "unregistered", SOON);
     old.unplug("cc201");
-    wait_why(&cluster, "cc201x", "c", "unreachable", SOON * 3);
+    cluster.wait_why("cc201x", "c", "unreachable", SOON * 3);
 
     // The text says what the JSON says.
     let text = cluster.run(&["explain", "cc200x"]);

@@ -111,6 +111,8 @@ pub(super) struct NodeLoop {
     /// Of a snapshot that is refused every second.
     snapshot_repeats: Repeats,
     ready_told: bool,
+    /// The last line that systemd got.
+    status_told: String,
 }
 
 impl NodeLoop {
@@ -130,6 +132,7 @@ impl NodeLoop {
             name_repeats: Repeats::default(),
             snapshot_repeats: Repeats::default(),
             ready_told: false,
+            status_told: String::new(),
         }
     }
 
@@ -294,7 +297,10 @@ impl NodeLoop {
             (false, NodeState::Starting) => "waiting for Asterisk".to_owned(),
             (false, NodeState::Down) => "Asterisk is away: not in the rotation".to_owned(),
         };
-        notify::status(&status);
+        if status != self.status_told {
+            notify::status(&status);
+            self.status_told = status;
+        }
     }
 
     fn carry_out(&mut self) {

@@ -1,7 +1,6 @@
 //! What Redis says, in the shape that people and programs read: the JSON keys here are stable. Owns those shapes.
 //! Must never know how they are printed.
 
-use redis::{FromRedisValue, Value, from_redis_value_ref};
 use serde::Serialize;
 
 use crate::ids::{Alias, SessionId};
@@ -70,43 +69,24 @@ pub struct Placement {
     /// The agent of the session.
     #[serde(skip)]
     pub agent: String,
-    /// Every node that was looked at.
+    /// Every node that was looked at, by name.
     pub nodes: Vec<Candidate>,
 }
 
-/// `place.lua`'s reply, as it comes.
-#[derive(Debug)]
-pub(super) struct PlaceReply {
-    texts: Vec<String>,
-    rows: Vec<(String, String, String, f64)>,
-}
-
-impl FromRedisValue for PlaceReply {
-    fn from_redis_value_ref(value: &Value) -> Result<Self, redis::ParsingError> {
-        let parts: Vec<Value> = from_redis_value_ref(value)?;
-        let (texts, rows) = parts.split_at(parts.len().saturating_sub(1));
-        let texts = texts.iter().map(from_redis_value_ref).collect::<Result<_, _>>()?;
-        let rows = rows.first().map(from_redis_value_ref).transpose()?.unwrap_or_default();
-        Ok(Self { texts, rows })
-    }
-
-    fn from_redis_value(value: Value) -> Result<Self, redis::ParsingError> {
-        Self::from_redis_value_ref(&value)
-    }
-}
+/// `place.lua`'s reply, as it comes: outcome, session, node, state, reason, extension, agent, rows.
+pub(super) type PlaceReply =
+    (String, String, String, String, String, String, String, Vec<(String, String, String, f64)>);
 
 impl Placement {
     pub(super) fn from_reply(reply: PlaceReply, alias: &Alias) -> Self {
-        let mut texts = reply.texts.into_iter();
-        let mut next = || texts.next().unwrap_or_default();
-        let verdict = match next().as_str() {
+        let (outcome, session, node, state, reason, extension, agent, rows) = reply;
+        let verdict = match outcome.as_str() {
             "placed" => Verdict::Placed,
             "existing" => Verdict::Existing,
             "would-place" => Verdict::WouldPlace,
             _ => Verdict::Refused,
         };
-        let session = next().parse().ok();
-        let (node, state, reason, extension, agent) = (next(), next(), next(), next(), next());
+        let session = session.parse().ok();
         let state = match verdict {
             Verdict::Placed | Verdict::Existing => state,
             Verdict::Refused => "refused".to_owned(),
@@ -118,7 +98,8 @@ impl Placement {
             why,
             load,
         };
-        let nodes = reply.rows.into_iter().map(candidate).collect();
+        let mut nodes: Vec<_> = rows.into_iter().map(candidate).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
         Self { verdict, session, node, state, reason, alias: alias.to_string(), extension, agent, nodes }
     }
 }

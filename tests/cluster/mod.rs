@@ -93,6 +93,20 @@ impl Cluster {
         });
     }
 
+    /// Waits until `explain` gives this reason for a node (empty: it may ring).
+    pub fn wait_why(&self, alias: &str, node: &str, why: &str, timeout: Duration) {
+        wait_for(timeout, || {
+            let explained = self.json(&["explain", alias]);
+            let nodes = explained["nodes"].as_array().cloned().unwrap_or_default();
+            let found = nodes.iter().find(|candidate| candidate["name"] == node).map(|found| found["why"].clone());
+            if found == Some(why.into()) {
+                Ok(())
+            } else {
+                Err(format!("{alias} on {node} to be {why:?}: {explained}"))
+            }
+        });
+    }
+
     /// Local agents per node.
     pub fn agents(&self) -> BTreeMap<String, u64> {
         let status = self.json(&["status"]);

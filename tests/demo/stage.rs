@@ -5,6 +5,7 @@
 //! a figure is wrong: it returns what it found after a time limit.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::{LOCAL, REMOTE};
 use crate::cluster::Cluster;
 use crate::lab::baresip::Baresip;
 use crate::lab::evenring::{Output, Sections};
-use crate::lab::{Lab, now, three};
+use crate::lab::{Lab, Spec, Version, now, three};
 
 /// The first phone is `cc100`.
 const FIRST: u32 = 100;
@@ -60,8 +61,8 @@ impl Stage {
     /// Brings everything up.
     pub(super) fn set(screen: &mut Screen) -> Self {
         let count = LOCAL + REMOTE;
-        screen.say("three Asterisks start (a and b: 22, c: 16), each in a network namespace of its own");
-        let lab = Lab::start(&three(count));
+        let (lab, which) = Self::asterisks(count);
+        screen.say(&format!("three Asterisks start ({which}), each in a network namespace of its own"));
         screen.say(&format!(
             "they are booted; {count} softphones register at all three, Redis and three evenrings start"
         ));
@@ -72,6 +73,19 @@ impl Stage {
         let mut stage = Self { eye, phones, cluster, lab };
         stage.show_until(screen, |view| ["a", "b", "c"].iter().all(|node| view.is_ready(node, count)));
         stage
+    }
+
+    /// Two Asterisks 22 and one 16; or three of the root that `EVENRING_ASTERISK` names, `/` for this machine's own.
+    fn asterisks(count: u32) -> (Lab, String) {
+        let Some(root) = std::env::var_os("EVENRING_ASTERISK").map(PathBuf::from) else {
+            return (Lab::start(&three(count)), "a and b: 22, c: 16".to_owned());
+        };
+        let version = match Version::of_root(&root) {
+            Ok(version) => version,
+            Err(why) => panic!("EVENRING_ASTERISK={}: {why}", root.display()),
+        };
+        let specs: Vec<_> = three(count).into_iter().map(|spec| Spec { version, ..spec }).collect();
+        (Lab::start_on(Some(&root), &specs), format!("all three from {}", root.display()))
     }
 
     /// Shows the nodes until `enough`, or patience ends.

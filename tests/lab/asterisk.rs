@@ -22,6 +22,25 @@ pub enum Version {
 }
 
 impl Version {
+    /// Which of the two this root's Asterisk is configured like.
+    ///
+    /// # Errors
+    /// No Asterisk there, or one that does not start.
+    pub fn of_root(root: &Path) -> Result<Self, String> {
+        let output = Command::new("chroot").arg(root).args(["/usr/sbin/asterisk", "-V"]).output();
+        let output = output.map_err(|error| format!("chroot cannot be run: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let number = said.strip_prefix("Asterisk ").and_then(|rest| rest.split('.').next());
+        match number.and_then(|number| number.trim().parse::<u32>().ok()) {
+            // 21 has no chan_sip any more, and the new word for its passwords
+            Some(number) => Ok(if number < 21 { Self::V16 } else { Self::V22 }),
+            None => {
+                let error = String::from_utf8_lossy(&output.stderr);
+                Err(format!("{}usr/sbin/asterisk -V said {said:?} {:?}", root.join("").display(), error.trim()))
+            }
+        }
+    }
+
     /// The first number of its version.
     pub fn number(self) -> u32 {
         match self {
@@ -35,6 +54,8 @@ impl Version {
 pub(super) struct Ground<'a> {
     /// The folder with the Debian roots.
     pub roots: &'a Path,
+    /// A root that all nodes have instead of one of those.
+    pub own: Option<&'a Path>,
     /// The folder of this lab.
     pub lab: &'a Path,
     /// The addresses of all nodes.
@@ -63,7 +84,7 @@ impl Node {
         let dir = ground.lab.join(format!("node-{}", spec.name));
         let node = Self { name: spec.name, version: spec.version, address, dir, process: Mutex::new(None) };
         node.plug_in();
-        node.mount(ground.roots);
+        node.mount(ground);
         let modules = node.modules();
         let etc = node.root().join("etc/asterisk");
         fs::remove_dir_all(&etc).expect("the root has an /etc/asterisk");
@@ -91,15 +112,20 @@ impl Node {
         run(&format!("ip -n {namespace} route add default via {}", super::HUB));
     }
 
-    fn mount(&self, roots: &Path) {
+    fn mount(&self, ground: &Ground<'_>) {
         let [root, upper, work] = ["root", "upper", "work"].map(|name| self.dir.join(name));
         for dir in [&root, &upper, &work] {
             fs::create_dir_all(dir).expect("make a directory of the overlay");
         }
-        let lower = roots.join(format!("asterisk-{}", self.version.number()));
+        let built = ground.roots.join(format!("asterisk-{}", self.version.number()));
+        let lower = ground.own.unwrap_or(&built);
         let (lower, upper, work, root) = (lower.display(), upper.display(), work.display(), root.display());
         run(&format!("mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {root}"));
         run(&format!("mount -t proc proc {root}/proc"));
+        if ground.own.is_some() {
+            // a machine's own /dev is a mount of its own, which an overlay of the root does not see
+            run(&format!("mount --bind /dev {root}/dev"));
+        }
     }
 
     /// Where this root keeps Asterisk's modules, as seen from inside.

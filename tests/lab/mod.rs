@@ -64,7 +64,12 @@ static TURN: Mutex<()> = Mutex::new(());
 impl Lab {
     /// Brings up the network and all nodes, side by side; returns when each is fully booted.
     pub fn start(specs: &[Spec]) -> Self {
-        let roots = universe();
+        Self::start_on(None, specs)
+    }
+
+    /// The same, with another root for all nodes (which must fit to their version) than those that setup made.
+    pub fn start_on(own: Option<&Path>, specs: &[Spec]) -> Self {
+        let roots = cache();
         let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let begin = now();
         let dir = tempfile::tempdir().expect("a temporary directory for the lab");
@@ -76,8 +81,8 @@ impl Lab {
         // from here on a panic drops what was started so far
         let mut lab = Self { nodes: Vec::new(), dir, took: Duration::ZERO, _turn: turn };
         for (spec, address) in specs.iter().zip(&addresses) {
-            let ground =
-                asterisk::Ground { roots: &roots, lab: lab.dir.path(), nodes: &addresses, certificate: &certificate };
+            let (roots, certificate) = (&roots, &certificate);
+            let ground = asterisk::Ground { roots, own, lab: lab.dir.path(), nodes: &addresses, certificate };
             lab.nodes.push(Node::prepare(spec, *address, &ground));
         }
         std::thread::scope(|scope| {
@@ -137,7 +142,7 @@ fn node_address(index: usize) -> Ipv4Addr {
 }
 
 /// The cache folder with the Asterisk roots. Panics outside of a universe, where the lab would touch the host.
-fn universe() -> PathBuf {
+pub fn cache() -> PathBuf {
     match std::env::var_os("EVENRING_LAB") {
         Some(path) => path.into(),
         None => panic!("this test needs the lab (EVENRING_LAB is not set): run it with ./dev test"),
@@ -146,7 +151,7 @@ fn universe() -> PathBuf {
 
 /// A Python with the foreign queue client (`import rsmq`), for the tests of the queue format.
 pub fn python() -> PathBuf {
-    universe().join("python/bin/python")
+    cache().join("python/bin/python")
 }
 
 /// The clock of the lab.

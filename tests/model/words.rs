@@ -100,6 +100,7 @@ pub fn answer(real: &Placement) -> Answer {
 
 /// Without the loads of lost nodes: whether their sessions are ended before or after the look is nobody's business.
 pub fn comparable(mut answer: Answer) -> Answer {
+    answer.rows.sort_by(|a, b| a.0.cmp(&b.0));
     for row in answer.rows.iter_mut().filter(|row| ["lapsed", "stopped", "unknown-node"].contains(&row.1.as_str())) {
         row.2 = 0.0;
     }

@@ -22,10 +22,10 @@
 --   NS:rt:ring-NAME  PUBLISH "duty" when the node drains or resumes; anything else is RSMQ's word for a new order
 local ns = KEYS[1]
 
-local function clock()
-  local t = redis.call('TIME')
-  return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-end
+-- One moment for the whole script; Redis stops its own clock for it as well.
+local moment = redis.call('TIME')
+
+local function clock() return moment[1] * 1000 + math.floor(moment[2] / 1000) end
 
 -- HGETALL as a table; nil if the key is not there.
 local function record(key)
@@ -43,35 +43,34 @@ local function is_open(s)
 end
 
 local function base36(n)
-  local digits, text = '0123456789abcdefghijklmnopqrstuvwxyz', ''
+  local bytes, digit = {}, 0
   repeat
     local r = n % 36
-    text = digits:sub(r + 1, r + 1) .. text
+    digit = digit + 1
+    bytes[digit] = r < 10 and 48 + r or 87 + r
     n = (n - r) / 36
   until n == 0
-  return text
+  return string.char(unpack(bytes)):reverse()
 end
 
 -- RSMQ's createQueue, with RSMQ's own defaults; a queue that is there stays as it is.
 local function open_queue(queue)
   local attributes = ns .. ':' .. queue .. ':Q'
   if redis.call('HSETNX', attributes, 'vt', 30) == 1 then
-    local t = redis.call('TIME')
-    redis.call('HSET', attributes, 'delay', 0, 'maxsize', 65536, 'created', t[1], 'modified', t[1])
+    redis.call('HSET', attributes, 'delay', 0, 'maxsize', 65536, 'created', moment[1], 'modified', moment[1])
     redis.call('SADD', ns .. ':QUEUES', queue)
   end
 end
 
 -- RSMQ's sendMessage. The seed stands in for RSMQ's random 22 characters; the caller makes it unique.
 local function enqueue(queue, body, seed)
-  local t = redis.call('TIME')
   local key = ns .. ':' .. queue
   local attributes = key .. ':Q'
-  open_queue(queue)
-  local id = base36(tonumber(t[1] .. string.format('%06d', tonumber(t[2])))) .. redis.sha1hex(seed):sub(1, 22)
-  redis.call('ZADD', key, tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000), id)
+  local us = moment[1] * 1000000 + moment[2]
+  local id = base36(us) .. redis.sha1hex(seed):sub(1, 22)
+  redis.call('ZADD', key, clock(), id)
   redis.call('HSET', attributes, id, body)
-  redis.call('HINCRBY', attributes, 'totalsent', 1)
+  if redis.call('HINCRBY', attributes, 'totalsent', 1) == 1 then open_queue(queue) end
   redis.call('PUBLISH', ns .. ':rt:' .. queue, redis.call('ZCARD', key))
   return id
 end
@@ -148,59 +147,71 @@ local function refusal(n, phone, agents, campaign, remote, now)
   return ''
 end
 
--- Looks at every target {node, extension} and finds the least loaded node that may ring it.
--- tried is a text of node names, each with a blank on both sides. guard: a phone that another session holds is not
--- free; needed where the extensions differ from node to node, or from those of the last time. Without keep_ms nothing
--- is written. Returns the best row or nil, and all rows.
-local function survey(targets, guard, campaign, remote, tried, id, now, keep_ms)
-  local rows, best = {}, nil
-  for i = 1, #targets do
-    local name, extension = targets[i][1], targets[i][2]
+-- Looks at every target {node, extension, state of the phone there} and makes it a row of a reply: {node, extension,
+-- why ('' = it may ring), load}. The best of them has the lowest load, then the fewest channels; among equals the
+-- session's id decides. tried is a text of node names, each with a blank on both sides. guard: a phone that another
+-- session holds is not free; needed where the extensions differ from node to node, or from those of the last time.
+-- Without keep_ms nothing is written. Returns the best as {name, extension} or nil, and all rows.
+local function survey(rows, guard, campaign, remote, tried, id, now, keep_ms)
+  local best, seen, least, fewest = {}, {}, 0, 0
+  for i = 1, #rows do
+    local row = rows[i]
+    local name, extension = row[1], row[2]
     local n = redis.call('HMGET', ns .. ':node:' .. name,
       'lease_until', 'state', 'drain', 'weight', 'max_agents', 'channels', 'campaigns')
     local agents = redis.call('SCARD', ns .. ':local:' .. name)
-    local phone = redis.call('HGET', ns .. ':phones:' .. name, extension)
-    local why = refusal(n, phone, agents, campaign, remote, now)
-    if why == '' and tried:find(' ' .. name .. ' ', 1, true) then why = 'tried' end
+    local why = refusal(n, row[3], agents, campaign, remote, now)
+    if why == '' and tried ~= '' and tried:find(' ' .. name .. ' ', 1, true) then why = 'tried' end
     if why == '' and guard and redis.call('HGET', ns .. ':holders', 'phone:' .. extension) ~= id
       and held('phone:' .. extension, now, keep_ms, not keep_ms) then why = 'phone-in-use' end
-    local row = { name = name, extension = extension, why = why, load = agents / (tonumber(n[4]) or 1),
-      channels = tonumber(n[6]) or 0 }
-    rows[i] = row
+    local load = agents / (tonumber(n[4]) or 1)
+    -- Redis cuts a number to an integer
+    row[3], row[4] = why, load % 1 == 0 and load or string.format('%.6g', load)
     if why == '' then
-      if not best or row.load < best.load or (row.load == best.load and (row.channels < best.channels
-        or (row.channels == best.channels and redis.sha1hex(id .. name) < redis.sha1hex(id .. best.name)))) then
-        best = row
+      local channels = tonumber(n[6]) or 0
+      if not best[1] or load < least or (load == least and channels < fewest) then
+        best, seen, least, fewest = { row }, { [name] = true }, load, channels
+      elseif load == least and channels == fewest and not seen[name] then
+        -- a node that is listed twice is no likelier than another
+        best[#best + 1], seen[name] = row, true
       end
     end
   end
-  return best, rows
+  local row = best[1]
+  if not row then return nil, rows end
+  if best[2] then row = best[tonumber(id:sub(-6), 16) % #best + 1] end
+  return { name = row[1], extension = row[2] }, rows
 end
 
--- Where an alias may ring: a list of {node, extension}. An explicit alias wins over the suffix; the suffix is taken
--- off only where that names a phone somebody knows, so that an extension may end with it.
+-- Where an alias may ring: a list of {node, extension, state of the phone there}. An explicit alias wins over the
+-- suffix; the suffix is taken off only where that names a phone somebody knows, so that an extension may end with it.
 -- Second result: whether any node knows such a phone (always true for an explicit alias). Third: explicit or not.
 local function resolve(alias, suffix)
-  local targets = {}
   local list = redis.call('HGET', ns .. ':aliases', alias)
   if list then
-    for extension, node in list:gmatch('([^@,%s]+)@([^@,%s]+)') do targets[#targets + 1] = { node, extension } end
+    local targets = {}
+    for extension, node in list:gmatch('([^@,%s]+)@([^@,%s]+)') do
+      targets[#targets + 1] = { node, extension, redis.call('HGET', ns .. ':phones:' .. node, extension) }
+    end
     return targets, true, true
   end
   local names = redis.call('SMEMBERS', ns .. ':index:nodes')
-  table.sort(names)
-  local stem = alias
-  if #alias > #suffix and suffix ~= '' and alias:sub(-#suffix) == suffix then stem = alias:sub(1, -#suffix - 1) end
-  for _, extension in ipairs({ stem, alias }) do
-    local known = false
+  local function everywhere(extension)
+    local targets, known = {}, false
     for i, name in ipairs(names) do
-      targets[i] = { name, extension }
-      known = known or redis.call('HEXISTS', ns .. ':phones:' .. name, extension) == 1
+      local phone = redis.call('HGET', ns .. ':phones:' .. name, extension)
+      targets[i], known = { name, extension, phone }, known or phone
     end
-    if known then return targets, true, false end
+    return targets, known and true
   end
-  for i, name in ipairs(names) do targets[i] = { name, stem } end
-  return targets, false, false
+  if #alias <= #suffix or suffix == '' or alias:sub(-#suffix) ~= suffix then
+    local targets, known = everywhere(alias)
+    return targets, known, false
+  end
+  local targets, known = everywhere(alias:sub(1, -#suffix - 1))
+  if known then return targets, true, false end
+  local itself, is_known = everywhere(alias)
+  return is_known and itself or targets, is_known, false
 end
 
 -- Reserves the session on the row's node and puts the order into that node's queue.

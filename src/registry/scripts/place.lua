@@ -4,7 +4,7 @@
 --       6 remote (0|1)  7 alias suffix  8 order expiry ms  9 tries  10 give up after ms  11 keep ended ms
 -- reply { outcome, session, node, state, reason, extension, agent, rows }
 --       outcome placed (in mode explain: would-place) | existing | refused;
---       rows of { node, extension, why ('' = eligible), load }
+--       rows of { node, extension, why ('' = eligible), load (an integer, or a text) }, in no order
 local mode, id, alias, agent, campaign, remote = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local suffix, expiry_ms, tries, give_up_ms, keep_ms = ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10]), ARGV[11]
 local now = clock()
@@ -15,14 +15,12 @@ local first = targets[1] and targets[1][2] or alias
 if not named then agent = explicit and alias or first end
 
 local function reply(outcome, s, session, reason, rows)
-  local list = {}
-  for i, row in ipairs(rows) do list[i] = { row.name, row.extension, row.why, string.format('%.6g', row.load) } end
-  return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, list }
+  return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, rows }
 end
 
 -- P1: the same request again (its answer was lost, or its message came back to the inbox) finds its own session, also
 -- one that is over by now: nothing rings twice.
-local own = mode == 'place' and record(session_key(id))
+local own = mode == 'place' and redis.call('EXISTS', session_key(id)) == 1 and record(session_key(id))
 if own then
   if is_open(own) then
     held('agent:' .. own.agent, now, keep_ms)
@@ -35,8 +33,10 @@ end
 -- P1: who is logged in already gets the session that exists. Somebody else's phone is refused.
 local fields = { 'agent:' .. agent, 'alias:' .. alias }
 if not explicit then fields[3] = 'phone:' .. first end
-for _, field in ipairs(fields) do
-  local existing, s = held(field, now, keep_ms, mode == 'explain')
+local holders = redis.call('HMGET', ns .. ':holders', unpack(fields))
+for i, field in ipairs(fields) do
+  local existing, s = nil, nil
+  if holders[i] then existing, s = held(field, now, keep_ms, mode == 'explain') end
   if existing then
     local _, rows = survey(targets, explicit, campaign, remote, '', id, now)
     if named and s.agent ~= agent then return reply('refused', s, existing, 'in-use', rows) end
