@@ -51,6 +51,7 @@ impl Program {
         let child = Command::new(binary())
             .args(["run", "--config"])
             .arg(self.config())
+            .env("RUNTIME_DIRECTORY", self.dir.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -275,10 +276,11 @@ fn a_node_name_that_is_held() {
         .query(&mut connection)
         .unwrap();
     let mut program = Program::without_asterisk(&redis.url()).start();
-    assert_eq!(program.end(), 1);
-    let log = program.log();
-    assert!(log.contains("the name of node a is taken: other-host/x holds it for"), "{log}");
-    assert!(log.contains("give this node another [node] name"), "{log}");
+    program.wait_log("another daemon holds this node's name: waiting for the end of its lease");
+    assert!(program.log().contains("other-host/x"), "{}", program.log());
+    program.stays_quietly();
+    let () = redis::cmd("HSET").arg(&["{evenring}:node:a", "lease_until", "1"]).query(&mut connection).unwrap();
+    program.wait_log("registered");
 }
 
 #[test]
@@ -286,11 +288,27 @@ fn a_second_daemon_of_the_same_name() {
     let redis = Redis::start();
     let mut first = Program::without_asterisk(&redis.url()).start();
     first.wait_log("registered");
-    let mut second = Program::without_asterisk(&redis.url()).start();
-    second.wait_log("registered");
-    assert_eq!(first.end(), 1);
-    assert!(first.log().contains("another daemon has taken the name of node a"), "{}", first.log());
-    second.stays_quietly();
+    let mut second = Program::without_asterisk(&redis.url());
+    let dir = format!("lock_dir = {:?}\n[ami]", first.dir.path());
+    let toml = fs::read_to_string(second.config()).unwrap().replacen("[ami]", &dir, 1);
+    fs::write(second.config(), toml).unwrap();
+    second = second.start();
+    assert_eq!(second.end(), 4);
+    let pid = first.child().id();
+    let log = second.log();
+    assert!(log.contains(&format!("the name of node a is taken: another daemon (pid {pid}, generation")), "{log}");
+    assert!(log.contains("give this one another [node] name"), "{log}");
+    first.stays_quietly();
+    // A place where no lock can be: it says so, and waits for the lease like a stranger.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut third = Program::without_asterisk(&redis.url());
+    let dir = format!("lock_dir = {:?}\n[ami]", file.path());
+    let toml = fs::read_to_string(third.config()).unwrap().replacen("[ami]", &dir, 1);
+    fs::write(third.config(), toml).unwrap();
+    third = third.start();
+    third.wait_log("no lock on the node's name");
+    third.wait_log("another daemon holds this node's name");
+    first.stays_quietly();
 }
 
 /// Counts connections, and says this to each.

@@ -247,3 +247,21 @@ fn a_daemon_that_stops_gives_back_what_it_has_not_rung() {
     );
     check(&[("order s1", "> Originate s1.1"), ("stopping", ""), ("answer Originate notsent", "s1 cannot stopping")]);
 }
+
+#[test]
+fn p10_a_node_that_drains_gives_back_what_it_has_not_rung_and_keeps_the_rest() {
+    check_on(
+        in_the_middle(),
+        &[
+            ("drain", "s3 cannot draining"),
+            ("drain", ""),
+            ("order s4", "s4 cannot draining"),
+            ("wait 5000", ""),
+            ("up s1", "s1 live"),
+            ("hangup s1", "> Hangup s1"),
+            ("resume", ""),
+            ("order s4 2", "> Originate s4.2"),
+        ],
+    );
+    check(&[("order s1", "> Originate s1.1"), ("drain", ""), ("answer Originate notsent", "s1 cannot draining")]);
+}

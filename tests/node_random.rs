@@ -2,7 +2,7 @@
 //!
 //! P1: no try of a session is written to Asterisk twice in one life of the daemon, unless the first never left it.
 //! P4: an order that was accepted is either still known, with a deadline or an answer to come, or was told how it
-//! ended, once. And an Originate is written only while Asterisk is in sync.
+//! ended, once. P10: a node that drains rings nobody new. And an Originate is written only while Asterisk is in sync.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail loudly, too")]
 
@@ -79,6 +79,7 @@ fn input() -> impl Strategy<Value = String> {
         2 => prop::collection::vec((id.clone(), prop::sample::select(vec!["placed", "ringing", "live", "gone"])), 0..4)
             .prop_map(|rows| rows.iter().fold("books".to_owned(), |text, (id, state)| format!("{text} s{id}:{state}"))),
         1 => id.prop_map(|id| format!("stale s{id}")),
+        1 => prop::sample::select(vec!["drain", "resume", "resume"]).prop_map(str::to_owned),
         5 => (0..5_000u32).prop_map(|ms| format!("wait {ms}")),
     ]
 }
@@ -120,6 +121,7 @@ fn step(stand: &mut Stand, seen: &mut Seen, line: &str) {
     let now_active = stand.node.state() == evenring::node::NodeState::Active;
     if effects.iter().any(|effect| effect.starts_with("> Originate")) {
         assert!(active || now_active, "{line} rings while Asterisk is away: {effects:?}");
+        assert_eq!(stand.node.duty(), evenring::node::Duty::Serving, "{line} rings while the node drains: {effects:?}");
     }
     seen.judge(stand, &line, &effects);
 }

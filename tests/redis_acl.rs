@@ -16,7 +16,7 @@ use evenring::config::{NodeSettings, Settings};
 use evenring::ids::{Alias, Generation, NodeName, SessionId};
 use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::{Class, Login, Outcome, Reason};
-use evenring::node::{Live, NodeState};
+use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::view::{Placement, Verdict, Which};
 use evenring::registry::{Adopted, LoggedOut, LoginRequest, Order, Registry, session_of_message};
 use redis::{ErrorKind, ServerErrorKind};
@@ -169,7 +169,11 @@ async fn nodes_that_go(house: &House, registry: &mut Registry) {
     assert!(matches!(registry.logout(&who).await.unwrap(), LoggedOut::Ended(_, _)));
     assert!(registry.remove_alias(&who).await.unwrap());
     registry.set_alias(&"desk2".parse().unwrap(), &[("cc108".parse().unwrap(), node("tel-1"))]).await.unwrap();
-    assert_eq!(registry.leave(&node("tel-2"), life()).await.unwrap(), 1);
+    let drained = registry.turn(&node("tel-2"), Duty::Draining).await.unwrap().unwrap();
+    assert_eq!(drained.moved.len(), 1);
+    let resumed = registry.turn(&node("tel-2"), Duty::Serving).await.unwrap().unwrap();
+    assert_eq!(resumed.before, Duty::Draining);
+    assert_eq!(registry.leave(&node("tel-2"), life()).await.unwrap(), 0);
     assert!(matches!(take(registry, "tel-1").await[..], [Order::Ring(_)]), "the order has moved");
     assert_eq!(registry.nodes().await.unwrap().len(), 3);
 }

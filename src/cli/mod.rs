@@ -5,6 +5,7 @@
 mod alias;
 mod ami;
 mod config;
+mod drain;
 mod explain;
 mod logging;
 mod login;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, Settings, process_env};
-use crate::daemon::DaemonError;
+use crate::daemon::{DaemonError, LoopError};
 use crate::ids::{Agent, Alias, Campaign};
 use crate::node::session::Class;
 use crate::registry::{LoginRequest, Registry, RegistryError};
@@ -33,7 +34,7 @@ use crate::registry::{LoginRequest, Registry, RegistryError};
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done (login --wait: live), 1 failed or refused, 2 wrong usage or configuration,
-3 Redis cannot be used.
+3 Redis cannot be used, 4 another daemon has this node's name (run).
 
 Examples:
   evenring run                                   the daemon of this node
@@ -41,7 +42,8 @@ Examples:
   evenring explain cc100x                        where would it ring, and why not elsewhere
   evenring status                                all nodes
   evenring sessions --json                       all sessions, for programs
-  evenring logout cc100x                         hang up and log out"
+  evenring logout cc100x                         hang up and log out
+  evenring drain tel-1 --wait                    no more logins on a node; wait until it is empty"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -63,6 +65,10 @@ enum Verb {
     Status(JsonArgs),
     /// Shows the sessions.
     Sessions(sessions::SessionsArgs),
+    /// Takes a node out of the rotation; who is logged in there stays.
+    Drain(drain::DrainArgs),
+    /// Takes a drained node back into the rotation.
+    Resume(drain::ResumeArgs),
     /// Shows where a login would ring and why, and rings nobody.
     Explain(explain::ExplainArgs),
     /// Shows which phones can ring where.
@@ -135,6 +141,9 @@ const USAGE: u8 = 2;
 /// Redis cannot be used.
 const NO_REDIS: u8 = 3;
 
+/// Another daemon speaks for this node.
+const NAME_TAKEN: u8 = 4;
+
 /// Why a verb could not do its work.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
@@ -163,7 +172,10 @@ impl CliError {
                     FAILED
                 }
             }
-            Self::Daemon(DaemonError::Loop(_) | DaemonError::Signals(_)) | Self::Runtime(_) => FAILED,
+            Self::Daemon(DaemonError::NameTaken { .. } | DaemonError::Loop(LoopError::Fenced { .. })) => NAME_TAKEN,
+            Self::Daemon(DaemonError::Loop(LoopError::TaskEnded(_)) | DaemonError::Signals(_)) | Self::Runtime(_) => {
+                FAILED
+            }
         }
     }
 }
@@ -211,6 +223,8 @@ impl Cli {
                 Verb::Logout(args) => logout::run(&mut registry, &args).await,
                 Verb::Status(args) => status::run(&mut registry, args.json).await,
                 Verb::Sessions(args) => sessions::run(&mut registry, &args).await,
+                Verb::Drain(args) => drain::drain(&mut registry, &args).await,
+                Verb::Resume(args) => drain::resume(&mut registry, &args).await,
                 Verb::Explain(args) => explain::run(&mut registry, &args).await,
                 Verb::Phones(args) => phones::run(&mut registry, &args).await,
                 Verb::Alias(args) => alias::run(&mut registry, &args).await,

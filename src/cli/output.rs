@@ -57,11 +57,20 @@ pub(super) fn json<T: Serialize>(value: &T) {
 
 /// Prints an error, each line of it marked.
 pub(super) fn complain(message: &str) {
+    marked("error:", anstyle::AnsiColor::Red, message);
+}
+
+/// Prints a warning, each line of it marked.
+pub(super) fn warn(message: &str) {
+    marked("warning:", anstyle::AnsiColor::Yellow, message);
+}
+
+fn marked(word: &str, colour: anstyle::AnsiColor, message: &str) {
     let mark = if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-        let style = anstyle::AnsiColor::Red.on_default().bold();
-        format!("{style}error:{style:#}")
+        let style = colour.on_default().bold();
+        format!("{style}{word}{style:#}")
     } else {
-        "error:".to_owned()
+        word.to_owned()
     };
     for line in message.lines() {
         let _ = writeln!(std::io::stderr(), "{mark} {line}");

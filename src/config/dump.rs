@@ -62,6 +62,7 @@ pub(super) fn dump(settings: &Settings) -> String {
     }
     let campaigns: Vec<_> = node.campaigns.iter().map(|campaign| quoted(campaign.as_str())).collect();
     page.plain("campaigns", format!("[{}]", campaigns.join(", ")));
+    page.optional("lock_dir", settings.lock_dir.as_ref().map(|path| path.display()));
     ami(&mut page, settings);
     let redis = &settings.redis;
     page.section("redis");
@@ -81,6 +82,7 @@ pub(super) fn dump(settings: &Settings) -> String {
     page.span("order_expiry", placement.order_expiry);
     page.span("session_keep", placement.session_keep);
     page.span("poll", placement.poll);
+    page.text("rejoin", placement.rejoin.as_str());
     ring(&mut page, settings);
     page.section("log");
     page.text("filter", &settings.log.filter);

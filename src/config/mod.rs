@@ -26,6 +26,7 @@ use serde::Deserialize;
 pub use self::net::{AmiAddress, Namespace, Transport};
 pub use self::secret::SECRET_BYTES_MAX;
 pub use self::sections::check_filter;
+pub use self::source::{span, span_text};
 pub use self::template::{Placeholder, TEMPLATE_BYTES_MAX, Template, TemplateError};
 use crate::ids::{Campaign, NodeName};
 
@@ -45,6 +46,8 @@ pub struct ConfigError {
 pub struct Settings {
     /// `[node]`: this node.
     pub node: NodeSettings,
+    /// Where the lock on the node's name lies: `node.lock_dir`, or what systemd has made for the unit.
+    pub lock_dir: Option<PathBuf>,
     /// `[ami]`: the way to Asterisk.
     pub ami: AmiSettings,
     /// `[redis]`: the way to the shared Redis.
@@ -155,6 +158,28 @@ pub struct PlacementSettings {
     pub session_keep: Duration,
     /// Between two looks into the queue when no wake-up came.
     pub poll: Duration,
+    /// What becomes of the agents of a node that is lost.
+    pub rejoin: Rejoin,
+}
+
+/// What becomes of the agents of a node that is lost (P9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rejoin {
+    /// They log in again.
+    Manual,
+    /// Their phones are rung from other nodes.
+    Auto,
+}
+
+impl Rejoin {
+    /// As it stands in the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 /// How a phone is rung.
@@ -258,6 +283,9 @@ impl Settings {
         };
         let env: BTreeMap<String, String> = env.collect();
         let credentials = env.get("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        // systemd may name several, with colons between them.
+        let runtime = env.get("RUNTIME_DIRECTORY").and_then(|dirs| dirs.split(':').find(|dir| dir.starts_with('/')));
+        let runtime = runtime.map(PathBuf::from);
         let mut reader = source::Reader::new(file, &text, env.into_iter());
         let settings = sections::settings(&mut reader, credentials.as_deref());
         let world_readable = std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0);
@@ -268,6 +296,7 @@ impl Settings {
         }
         match settings {
             Some(mut settings) if reader.problems.is_empty() => {
+                settings.lock_dir = settings.lock_dir.or(runtime);
                 settings.warnings.append(&mut reader.warnings);
                 Ok(settings)
             }

@@ -40,6 +40,7 @@ const REDIS_PASSWORD: secret::Place =
 /// All sections. `None` after a problem; there may be problems even if it is not.
 pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Option<Settings> {
     let node = node(reader, &gethostname::gethostname().to_string_lossy());
+    let lock_dir = absolute(reader, "node.lock_dir");
     let ami = ami(reader, credentials);
     let redis = redis(reader, credentials);
     let placement = placement(reader);
@@ -48,6 +49,7 @@ pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Optio
     reader.refuse_the_rest();
     Some(Settings {
         node: node?,
+        lock_dir: lock_dir?,
         ami: ami?,
         redis: redis?,
         placement: placement?,
@@ -236,6 +238,7 @@ fn placement(reader: &mut Reader) -> Option<PlacementSettings> {
     let order_expiry = reader.span("placement.order_expiry", "10s", SECOND..=10 * MINUTE);
     let session_keep = reader.span("placement.session_keep", "10m", SECOND..=24 * HOUR);
     let poll = reader.span("placement.poll", "1s", MILLISECOND * 100..=MINUTE);
+    let rejoin = reader.read("placement.rejoin", "manual");
     if let (Some(lease), Some(heartbeat)) = (lease, heartbeat)
         && lease < heartbeat * 2
     {
@@ -257,6 +260,7 @@ fn placement(reader: &mut Reader) -> Option<PlacementSettings> {
         order_expiry: order_expiry?,
         session_keep: session_keep?,
         poll: poll?,
+        rejoin: rejoin?,
     })
 }
 

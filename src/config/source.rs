@@ -227,8 +227,16 @@ impl Reader {
     }
 }
 
+/// Reads a duration as an operator writes it, e.g. `90s` or `30m`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn span(text: &str) -> Result<Duration, String> {
+    humantime_serde::re::humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
 /// A duration as an operator writes it.
-pub(super) fn span_text(span: Duration) -> String {
+pub fn span_text(span: Duration) -> String {
     humantime_serde::re::humantime::format_duration(span).to_string()
 }
 

@@ -2,6 +2,8 @@
 //! batch at a time. Owns its connection. Must never decide what to write: the node loop hands it a batch, and gets
 //! back what could not be written.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
@@ -9,8 +11,8 @@ use crate::config::NodeSettings;
 use crate::ids::{Generation, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
-use crate::node::{BookedState, Live, NodeState};
-use crate::registry::{Adopted, Registry, RegistryError};
+use crate::node::{BookedState, Duty, Live, NodeState};
+use crate::registry::{Adopted, Comeback, Registry, RegistryError};
 
 /// How the node is, for a heartbeat.
 #[derive(Debug, Clone, Copy)]
@@ -38,14 +40,16 @@ pub(super) struct Done {
     pub(super) registered: bool,
     /// What Redis believes of this node, after a heartbeat.
     pub(super) books: Option<Vec<(SessionId, BookedState)>>,
+    /// Whether it takes logins, after a heartbeat.
+    pub(super) duty: Option<Duty>,
     /// Sessions whose agent has moved on.
     pub(super) stale: Vec<SessionId>,
     /// What was not written.
     pub(super) rest: Batch,
     /// Why not.
     pub(super) error: Option<RegistryError>,
-    /// Who holds the node's name, if it is somebody else.
-    pub(super) held: Option<String>,
+    /// Who holds the node's name, if it is somebody else, and for how long.
+    pub(super) held: Option<(String, Duration)>,
 }
 
 /// The writer.
@@ -56,11 +60,18 @@ pub(super) struct Books {
     generation: Generation,
     host: String,
     registered: bool,
+    /// What the last heartbeat said: a Redis that forgets everything is told again.
+    duty: Duty,
+    /// Redis has forgotten that this node drains.
+    owes_drain: bool,
+    /// What was refused to older generations, by the last heartbeat.
+    refused: Option<u64>,
 }
 
 impl Books {
     pub(super) fn new(registry: Registry, node: NodeSettings, generation: Generation, host: String) -> Self {
-        Self { registry, node, generation, host, registered: false }
+        let (duty, owes_drain) = (Duty::Serving, false);
+        Self { registry, node, generation, host, registered: false, duty, owes_drain, refused: None }
     }
 
     /// Writes batches until nobody hands out any more.
@@ -85,23 +96,70 @@ impl Books {
         done
     }
 
+    /// Takes the node's name, if it is not ours yet. What came of it stands in `done`.
+    async fn register(&mut self, done: &mut Done) -> Result<(), RegistryError> {
+        match self.registry.register(&self.node, self.generation, &self.host).await? {
+            Ok(previous) => {
+                self.owes_drain |= previous.is_none() && self.duty == Duty::Draining;
+                let previous = previous.map(|generation| generation.to_string()).unwrap_or_default();
+                info!(node = %self.node.name, generation = %self.generation, previous, "registered");
+                self.registered = true;
+                done.registered = true;
+            }
+            Err(held) => done.held = Some(held),
+        }
+        Ok(())
+    }
+
+    async fn beat(&mut self, pulse: Pulse, done: &mut Done) -> Result<(), RegistryError> {
+        let name = &self.node.name;
+        let Pulse { state, channels, registrations } = pulse;
+        let beat = self.registry.heartbeat(name, self.generation, state, channels, registrations).await?;
+        for (session, lost, reason) in &beat.reaped {
+            let reason = if self.log_comeback(session, reason) { "node-lost" } else { reason };
+            warn!(node = %name, session, lost, reason, "settled for a node that is gone");
+        }
+        self.duty = beat.duty;
+        done.duty = Some(beat.duty);
+        if let Some(before) = self.refused.replace(beat.refused)
+            && beat.refused > before
+        {
+            let refused = beat.refused - before;
+            warn!(node = %name, refused, "an older daemon of this node still speaks: refused");
+        }
+        done.books = Some(beat.books);
+        Ok(())
+    }
+
+    /// Says what became of the agent of a lost session; false if this is about something else.
+    fn log_comeback(&self, lost: &str, result: &str) -> bool {
+        let node = &self.node.name;
+        match Comeback::parse(result) {
+            Some(Comeback::Ringing { node: chosen, session, alias, agent }) => {
+                info!(%node, session, alias, agent, chosen, lost, "rejoin");
+            }
+            Some(Comeback::Stranded { alias, agent }) => {
+                warn!(%node, session = lost, alias, agent, "no rejoin: no other node can ring this phone");
+            }
+            None => return false,
+        }
+        true
+    }
+
     /// Takes out of the batch what has been written.
     async fn try_write(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), RegistryError> {
         if !self.registered {
-            match self.registry.register(&self.node, self.generation, &self.host).await? {
-                Ok(previous) => {
-                    let previous = previous.map(|generation| generation.to_string()).unwrap_or_default();
-                    info!(node = %self.node.name, generation = %self.generation, previous, "registered");
-                    self.registered = true;
-                    done.registered = true;
-                }
-                Err((host, left)) => {
-                    done.held = Some(format!("{host} holds it for {left:?} more"));
-                    return Ok(());
-                }
+            self.register(done).await?;
+            if !self.registered {
+                return Ok(());
             }
         }
         let (name, generation) = (&self.node.name, self.generation);
+        // Before the heartbeat that makes it active: it gets no login in between.
+        if self.owes_drain {
+            self.registry.turn(name, Duty::Draining).await?;
+            self.owes_drain = false;
+        }
         if let Some(changes) = &batch.phones {
             self.registry.phones(name, generation, changes).await?;
             debug!(node = %name, changed = changes.phones.len(), replace = changes.replace, "phones reported");
@@ -123,21 +181,18 @@ impl Books {
                 match result.as_str() {
                     "done" => {}
                     "gone" => debug!(node = %name, %session, ?outcome, "Redis has no such open session here"),
+                    _ if self.log_comeback(&session.to_string(), &result) => {}
                     "failed" => info!(node = %name, %session, "not placed again: no node or no try is left"),
                     _ => info!(node = %name, %session, result, "placed again"),
                 }
             }
         }
         if let Some(pulse) = batch.pulse {
-            let Pulse { state, channels, registrations } = pulse;
-            let beat = self.registry.heartbeat(name, generation, state, channels, registrations).await?;
+            self.beat(pulse, done).await?;
             batch.pulse = None;
-            for (session, lost, reason) in &beat.reaped {
-                warn!(node = %name, session, lost, reason, "settled for a node that is gone");
-            }
-            done.books = Some(beat.books);
         }
         if batch.leave {
+            let name = &self.node.name;
             let moved = self.registry.leave(name, generation).await?;
             info!(node = %name, moved, "left the rotation");
             batch.leave = false;

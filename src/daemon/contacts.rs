@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
 use super::ami::{Ami, FromAmi, ToAmi};
@@ -57,8 +57,8 @@ impl Contacts {
         Self { ami, registry, node, generation, interval: settings.ami.contacts_interval, clock }
     }
 
-    /// Asks at every interval, until the daemon ends.
-    pub(super) async fn run(self) {
+    /// Asks at every interval, until the daemon ends. `open` says whether this node has been registered.
+    pub(super) async fn run(self, open: watch::Receiver<bool>) {
         let Self { ami, mut registry, node, generation, interval, clock } = self;
         let (to_ami, orders) = mpsc::channel(4);
         let (told, mut from_ami) = mpsc::channel(64);
@@ -73,7 +73,7 @@ impl Contacts {
                     }
                     message = from_ami.recv() => match message {
                         None => return,
-                        Some(FromAmi::Answer(_, Answer::List { items })) => {
+                        Some(FromAmi::Answer(_, Answer::List { items })) if *open.borrow() => {
                             let details = items.iter().filter_map(read).collect::<Vec<_>>();
                             match registry.contacts(&node, generation, &details).await {
                                 Ok(()) => debug!(%node, contacts = details.len(), "contact details"),

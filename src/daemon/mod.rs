@@ -15,6 +15,7 @@ mod books;
 pub mod clock;
 mod codec;
 mod contacts;
+mod name;
 mod node_loop;
 mod notify;
 mod orders;
@@ -29,7 +30,7 @@ use tracing::{info, warn};
 use crate::ami::action::EventMask;
 use crate::ami::link::{Boot, LinkSettings};
 use crate::config::{AmiLogin, ConfigError, Settings};
-use crate::ids::{Generation, SessionId};
+use crate::ids::{Generation, NodeName, SessionId};
 use crate::node::Node;
 use crate::registry::{Registry, RegistryError};
 pub use node_loop::LoopError;
@@ -53,6 +54,17 @@ pub enum DaemonError {
     /// The node loop ended.
     #[error(transparent)]
     Loop(#[from] LoopError),
+    /// Another process on this machine speaks for this node.
+    #[error(
+        "the name of node {node} is taken: {holder}. Stop that daemon, or give this one another [node] name; run one \
+         evenring per node"
+    )]
+    NameTaken {
+        /// The name.
+        node: NodeName,
+        /// By whom.
+        holder: String,
+    },
     /// The system refused signals.
     #[error("signals cannot be listened to: {0}")]
     Signals(std::io::Error),
@@ -72,8 +84,8 @@ pub fn new_session() -> SessionId {
 /// Runs one node until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Settings that do not do, or a node name that another daemon holds. A Redis or Asterisk that is away is no error:
-/// the daemon waits for it.
+/// Settings that do not do, or a node name that another daemon on this machine holds, or has taken. A Redis or Asterisk
+/// that is away is no error, nor a lease of another machine: the daemon waits for it.
 pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let login = settings.require_ami()?;
     let contacts_login = settings.contacts_login()?;
@@ -83,6 +95,10 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         redis = %settings.redis.url, "starting");
 
     let clock = clock::Clock::start();
+    // Held until the end of this function: the end of the daemon.
+    let claim = name::claim(&settings, generation, clock).await.inspect_err(|error| {
+        warn!(node = %name, reason = %error, "ended");
+    })?;
     let mut tasks = JoinSet::new();
     let (to_ami, ami_orders) = mpsc::channel(ACTIONS_WAITING);
     let (ami_told, from_ami) = mpsc::channel(AMI_WAITING);
@@ -95,9 +111,10 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let ami = ami::Ami::new(name.clone(), settings.ami.clone(), link, clock, "main");
     tasks.spawn(ami.run(ami_orders, ami_told));
 
-    let books = books::Books::new(Registry::new(&settings)?, settings.node.clone(), generation, host());
+    let books = books::Books::new(Registry::new(&settings)?, settings.node.clone(), generation, claim.holder.clone());
     tasks.spawn(books.run(batch_ears, done_told));
 
+    let contacts_open = open_ears.clone();
     let fetcher = orders::Orders {
         registry: Registry::new(&settings)?,
         node: name.clone(),
@@ -110,7 +127,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     if let Some(login) = contacts_login {
         let link = link_settings(&settings, login, EventMask::SYSTEM, generation);
         let contacts = contacts::Contacts::new(&settings, Registry::new(&settings)?, link, generation, clock);
-        tasks.spawn(contacts.run());
+        tasks.spawn(contacts.run(contacts_open));
     }
 
     let (stop_told, stop) = mpsc::channel(1);
@@ -153,11 +170,4 @@ pub fn link_settings(settings: &Settings, login: AmiLogin, events: EventMask, ge
         generation,
         connection: 0,
     }
-}
-
-/// Who holds a node's name: this machine. A daemon that is started again here takes over at once; one on another
-/// machine has to wait for the lease.
-fn host() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    format!("{}/{}", gethostname::gethostname().to_string_lossy(), boot.trim())
 }

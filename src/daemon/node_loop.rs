@@ -11,17 +11,21 @@ use super::ami::{FromAmi, ToAmi};
 use super::books::{Batch, Done, Pulse};
 use super::clock::{Clock, Repeats};
 use super::notify;
+use super::orders::Word;
 use crate::ami::action::Action;
 use crate::ami::event::Event;
 use crate::ami::outcome::{Answer, NotSent, Tag};
 use crate::ids::{NodeName, Now, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
-use crate::node::{Effect, Input, Live, Node, NodeState, Note};
+use crate::node::{Duty, Effect, Input, Live, Node, NodeState, Note};
 use crate::registry::{Order, RegistryError};
 
 /// Wait before Redis is written again after an error.
 const RETRY: Duration = Duration::from_millis(250);
+/// A name is asked for again so long after the end of its lease, and at least so often while it is renewed.
+const ASK_AFTER: Duration = Duration::from_millis(5);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A daemon whose Asterisk or Redis is away is started all the same, before systemd gives up waiting and starts it again.
 const READY_ANYWAY: Now = Now(Duration::from_secs(25));
 /// How long a stopping daemon waits for Redis to take its last words.
@@ -39,14 +43,6 @@ pub enum LoopError {
         /// The name.
         node: NodeName,
     },
-    /// The name is held.
-    #[error("the name of node {node} is taken: {holder}. Stop that daemon, or give this node another [node] name")]
-    Held {
-        /// The name.
-        node: NodeName,
-        /// By whom.
-        holder: String,
-    },
     /// A task ended that must not.
     #[error("the {0} task ended unexpectedly; this is a bug")]
     TaskEnded(&'static str),
@@ -56,7 +52,7 @@ pub enum LoopError {
 #[derive(Debug)]
 pub(super) struct Ears {
     pub(super) ami: mpsc::Receiver<FromAmi>,
-    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) orders: mpsc::Receiver<Word>,
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) stop: mpsc::Receiver<&'static str>,
 }
@@ -107,8 +103,11 @@ pub(super) struct NodeLoop {
     writing: bool,
     retry_at: Option<Now>,
     registered: bool,
+    /// Somebody else has this node's name.
+    name_is_held: bool,
     redis_down: bool,
     repeats: Repeats,
+    name_repeats: Repeats,
     /// Of a snapshot that is refused every second.
     snapshot_repeats: Repeats,
     ready_told: bool,
@@ -127,8 +126,10 @@ impl NodeLoop {
             writing: false,
             retry_at: None,
             registered: false,
+            name_is_held: false,
             redis_down: false,
             repeats: Repeats::default(),
+            name_repeats: Repeats::default(),
             snapshot_repeats: Repeats::default(),
             ready_told: false,
             status_told: String::new(),
@@ -151,7 +152,7 @@ impl NodeLoop {
                 }
                 done = ears.done.recv() => self.written(done.ok_or(LoopError::TaskEnded("registry"))?)?,
                 message = ears.ami.recv() => self.heard(message.ok_or(LoopError::TaskEnded("AMI"))?),
-                order = ears.orders.recv() => self.ordered(order.ok_or(LoopError::TaskEnded("orders"))?),
+                word = ears.orders.recv() => self.ordered(word.ok_or(LoopError::TaskEnded("orders"))?),
                 _ = beat.tick() => {
                     self.pending.beat = true;
                     notify::alive();
@@ -185,28 +186,50 @@ impl NodeLoop {
         }
     }
 
-    fn ordered(&mut self, order: Order) {
+    fn ordered(&mut self, word: Word) {
         let now = self.clock.now();
-        match order {
-            Order::Ring(login) => self.node.handle(Input::Ring(login), now),
-            Order::HangUp(session) => self.node.handle(Input::HangUp(session), now),
+        match word {
+            Word::Order(Order::Ring(login)) => {
+                // A node that drains gets none, so it may have resumed.
+                self.pending.beat |= self.node.duty() == Duty::Draining;
+                self.node.handle(Input::Ring(login), now);
+            }
+            Word::Order(Order::HangUp(session)) => self.node.handle(Input::HangUp(session), now),
             // Done by the script already; logged where it was fetched.
-            Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_) => {}
+            Word::Order(Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_)) => {}
+            Word::Duty => self.pending.beat = true,
         }
+    }
+
+    fn on_duty(&mut self, duty: Duty, now: Now) {
+        let node = &self.name;
+        match (self.node.duty(), duty) {
+            (Duty::Serving, Duty::Draining) => info!(%node, "draining: no logins come here, calls stay"),
+            (Duty::Draining, Duty::Serving) => info!(%node, "resumed: logins come here again"),
+            (Duty::Serving, Duty::Serving) | (Duty::Draining, Duty::Draining) => {}
+        }
+        self.node.handle(Input::Duty(duty), now);
     }
 
     fn written(&mut self, done: Done) -> Result<(), LoopError> {
         let now = self.clock.now();
         self.writing = false;
-        if let Some(holder) = done.held {
-            return Err(LoopError::Held { node: self.name.clone(), holder });
-        }
+        let done = match done.held {
+            None => done,
+            Some((ref holder, left)) => {
+                self.wait_for_name(holder, left, now);
+                Done { held: None, ..done }
+            }
+        };
         if done.registered {
-            self.registered = true;
+            (self.registered, self.name_is_held) = (true, false);
             self.node.handle(Input::Registered, now);
         }
         if !done.stale.is_empty() {
             self.node.handle(Input::Stale(done.stale), now);
+        }
+        if let Some(duty) = done.duty {
+            self.on_duty(duty, now);
         }
         if let Some(books) = done.books {
             self.node.handle(Input::Books(books), now);
@@ -217,6 +240,7 @@ impl NodeLoop {
         }
         self.pending.put_back(done.rest);
         match done.error {
+            None if self.name_is_held => self.tell_systemd(),
             None => self.redis_answers(),
             Some(RegistryError::Fenced) => return Err(LoopError::Fenced { node: self.name.clone() }),
             Some(RegistryError::Forgotten) => {
@@ -236,6 +260,17 @@ impl NodeLoop {
         Ok(())
     }
 
+    /// Another machine's daemon, or one that can no more show that it is dead: what this one knows waits for its turn.
+    fn wait_for_name(&mut self, holder: &str, left: Duration, now: Now) {
+        self.name_is_held = true;
+        self.pending.beat = true;
+        self.retry_at = Some(now.after((left + ASK_AFTER).min(ASK_AGAIN)));
+        if let Some(held) = self.name_repeats.allow(holder, now) {
+            warn!(node = %self.name, holder, lease = ?left, held, "another daemon holds this node's name: waiting for the \
+                end of its lease");
+        }
+    }
+
     fn redis_answers(&mut self) {
         if std::mem::take(&mut self.redis_down) {
             info!(node = %self.name, "Redis is back");
@@ -245,13 +280,17 @@ impl NodeLoop {
     }
 
     fn tell_systemd(&mut self) {
-        let active = self.node.state() == NodeState::Active && !self.redis_down;
+        let active = self.node.state() == NodeState::Active && !self.redis_down && self.registered;
         if !self.ready_told && (active || self.clock.now() >= READY_ANYWAY) {
             self.ready_told = true;
             notify::ready();
         }
         let status = match (self.redis_down, self.node.state()) {
             (true, _) => "Redis is out of use: no logins".to_owned(),
+            (false, _) if self.name_is_held => "waiting: another daemon holds this node's name".to_owned(),
+            (false, NodeState::Active) if self.node.duty() == Duty::Draining => {
+                format!("draining: {} sessions left", self.node.sessions().count())
+            }
             (false, NodeState::Active) => {
                 format!("active: {} phones, {} channels", self.node.roster.registered(), self.node.channels())
             }
@@ -337,8 +376,8 @@ impl NodeLoop {
         let give_up = self.clock.now().after(LAST_WORDS);
         // Orders that were fetched but not handled yet are handled as given back.
         self.node.handle(Input::Stopping, self.clock.now());
-        while let Ok(order) = ears.orders.try_recv() {
-            self.ordered(order);
+        while let Ok(word) = ears.orders.try_recv() {
+            self.ordered(word);
         }
         self.node.handle(Input::Stopping, self.clock.now());
         self.carry_out();

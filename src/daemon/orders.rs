@@ -26,6 +26,15 @@ pub(super) struct Orders {
     pub(super) clock: Clock,
 }
 
+/// What the node loop is told.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// An order was taken.
+    Order(Order),
+    /// Somebody said that this node drains or resumes: a heartbeat tells which.
+    Duty,
+}
+
 /// Which queue called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wake {
@@ -39,7 +48,7 @@ enum Wake {
 
 impl Orders {
     /// Fetches until the node loop is gone. `open` says whether this node has been registered.
-    pub(super) async fn run(mut self, orders: mpsc::Sender<Order>, mut open: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, orders: mpsc::Sender<Word>, mut open: watch::Receiver<bool>) {
         let mut repeats = Repeats::default();
         loop {
             if open.wait_for(|open| *open).await.is_err() {
@@ -61,18 +70,26 @@ impl Orders {
         }
     }
 
-    async fn listen(&mut self, orders: &mpsc::Sender<Order>, repeats: &mut Repeats) -> Result<(), RegistryError> {
+    async fn listen(&mut self, orders: &mpsc::Sender<Word>, repeats: &mut Repeats) -> Result<(), RegistryError> {
         let mut subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
         debug!(node = %self.node, "listening for orders");
         let mut poll = self.clock.every(self.poll);
         loop {
-            let wake = tokio::select! {
-                message = subscription.next() => if message.is_some() { Wake::Called } else { Wake::Broken },
-                _ = poll.tick() => Wake::Poll,
+            let (wake, mut duty) = tokio::select! {
+                message = subscription.next() => match message {
+                    Some(message) => (Wake::Called, Registry::is_about_duty(&message)),
+                    None => (Wake::Broken, false),
+                },
+                _ = poll.tick() => (Wake::Poll, false),
                 () = orders.closed() => return Ok(()),
             };
             // A burst of wake-ups is one: what they announce is fetched together.
-            while let Some(Some(_)) = subscription.next().now_or_never() {}
+            while let Some(Some(message)) = subscription.next().now_or_never() {
+                duty |= Registry::is_about_duty(&message);
+            }
+            if duty && orders.send(Word::Duty).await.is_err() {
+                return Ok(());
+            }
             let fetched = self.fetch(orders).await? + self.inbox().await?;
             repeats.clear();
             match wake {
@@ -88,7 +105,7 @@ impl Orders {
         }
     }
 
-    async fn fetch(&mut self, orders: &mpsc::Sender<Order>) -> Result<usize, RegistryError> {
+    async fn fetch(&mut self, orders: &mpsc::Sender<Word>) -> Result<usize, RegistryError> {
         let mut fetched = 0;
         loop {
             let taken = self.registry.take(&self.node, self.generation, TAKE_MOST).await?;
@@ -96,7 +113,7 @@ impl Orders {
             fetched += count;
             for order in taken {
                 self.log(&order);
-                if orders.send(order).await.is_err() {
+                if orders.send(Word::Order(order)).await.is_err() {
                     return Ok(fetched);
                 }
             }

@@ -49,10 +49,21 @@ pub enum Input<'a> {
     Stale(Vec<SessionId>),
     /// Redis: this node has just been registered and Redis knows nothing of it.
     Registered,
+    /// Redis: whether this node takes logins.
+    Duty(Duty),
     /// A deadline has passed.
     Timer,
     /// The daemon stops: what was not written to Asterisk is given back, and so is every order from now on.
     Stopping,
+}
+
+/// Whether a node takes logins: an operator's word, which outlives daemons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// It does.
+    Serving,
+    /// It does not; what it has stays until it ends.
+    Draining,
 }
 
 /// The state of a session in Redis, as far as its node cares.
@@ -209,6 +220,7 @@ pub struct Node {
     next_tag: u64,
     disputed: BTreeMap<SessionId, Now>,
     stopping: bool,
+    duty: Duty,
     rung: Rung,
     /// No Originate before this: the last one could not be sent.
     hold_until: Now,
@@ -238,6 +250,7 @@ impl Node {
             next_tag: 0,
             disputed: BTreeMap::new(),
             stopping: false,
+            duty: Duty::Serving,
             rung: Rung::default(),
             hold_until: now,
             now,
@@ -253,6 +266,11 @@ impl Node {
             Asterisk::Away { ever: false, .. } => NodeState::Starting,
             Asterisk::Away { ever: true, .. } => NodeState::Down,
         }
+    }
+
+    /// Whether it takes logins, as far as it was told.
+    pub fn duty(&self) -> Duty {
+        self.duty
     }
 
     /// How many channels Asterisk has, ours or not.
@@ -296,6 +314,12 @@ impl Node {
             Input::Books(books) => self.compare(&books, now),
             Input::Stale(ids) => self.stale(&ids, now),
             Input::Registered => self.tell_all(),
+            Input::Duty(duty) => {
+                self.duty = duty;
+                if duty == Duty::Draining {
+                    self.give_waiting_back(Reason::Draining);
+                }
+            }
             Input::Timer => self.timer(now),
             Input::Stopping => {
                 self.stopping = true;

@@ -2,7 +2,7 @@
 //! never judge a call: `session` does.
 
 use super::session::{Login, Outcome, Reason, Session, Step};
-use super::{Asterisk, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, ring};
+use super::{Asterisk, Duty, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, ring};
 use crate::ami::action::Action;
 use crate::ami::id::originate_action_id;
 use crate::ami::outcome::Answer;
@@ -22,8 +22,7 @@ impl Node {
         }
         let mut session = Session::new(login);
         let back = match self.asterisk {
-            Asterisk::Ready if self.stopping => Some(Reason::Stopping),
-            Asterisk::Ready => None,
+            Asterisk::Ready => self.rings_nobody(),
             Asterisk::Away { .. } | Asterisk::Syncing { .. } => Some(Reason::NodeLost),
         };
         let step = back.map_or(Step::Nothing, |why| session.lost(why));
@@ -32,6 +31,15 @@ impl Node {
         }
         self.sessions.insert(id, session);
         self.step(id, step);
+    }
+
+    /// Why nothing new is rung here, although Asterisk could.
+    fn rings_nobody(&self) -> Option<Reason> {
+        match self.duty {
+            _ if self.stopping => Some(Reason::Stopping),
+            Duty::Draining => Some(Reason::Draining),
+            Duty::Serving => None,
+        }
     }
 
     pub(super) fn hang_up_order(&mut self, id: SessionId, now: Now) {
@@ -89,6 +97,7 @@ impl Node {
     }
 
     pub(super) fn originate_answer(&mut self, id: SessionId, attempt: u32, answer: Answer, now: Now) {
+        let back = self.rings_nobody();
         let Some(session) = self.sessions.get_mut(&id).filter(|session| session.login.attempt == attempt) else {
             return;
         };
@@ -96,14 +105,19 @@ impl Node {
             Answer::Success(_) | Answer::List { .. } => Step::Nothing,
             Answer::Error { message, .. } => session.refused(&message),
             Answer::NotSent(_) if matches!(self.asterisk, Asterisk::Away { .. }) => session.lost(Reason::NodeLost),
-            Answer::NotSent(_) if self.stopping => session.lost(Reason::Stopping),
             Answer::NotSent(_) => {
-                self.hold_until = now.after(NOT_SENT_AGAIN);
                 let step = session.not_sent();
-                if session.is_waiting() {
-                    self.waiting.push_front(id);
+                match back {
+                    Some(why) if session.is_waiting() => session.lost(why),
+                    Some(_) => step,
+                    None => {
+                        self.hold_until = now.after(NOT_SENT_AGAIN);
+                        if session.is_waiting() {
+                            self.waiting.push_front(id);
+                        }
+                        step
+                    }
                 }
-                step
             }
             // With the connection gone the next snapshot tells; otherwise ask for the channel now.
             Answer::Unknown(_) if matches!(self.asterisk, Asterisk::Away { .. }) => Step::Nothing,

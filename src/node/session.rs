@@ -80,6 +80,8 @@ pub enum Reason {
     NodeLost,
     /// The daemon of the node stops.
     Stopping,
+    /// The node drains, and had not rung it yet.
+    Draining,
     /// AMI went away in the middle and the channel is not to be found: it may have rung.
     OutcomeUnknown,
 }
@@ -100,6 +102,7 @@ impl std::fmt::Display for Reason {
             Self::Refused(message) => return write!(f, "refused: {message}"),
             Self::NodeLost => "node-lost",
             Self::Stopping => "stopping",
+            Self::Draining => "draining",
             Self::OutcomeUnknown => "outcome-unknown",
         };
         f.write_str(word)
@@ -260,7 +263,7 @@ impl Session {
         Step::Report(outcome)
     }
 
-    /// Asterisk itself is gone, or the daemon stops before it could ring.
+    /// Asterisk itself is gone, or the daemon stops or drains before it could ring.
     pub fn lost(&mut self, why: Reason) -> Step {
         Step::Report(match self.stage {
             Stage::Live => Outcome::Ended(Reason::NodeLost),

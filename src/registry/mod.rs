@@ -2,24 +2,30 @@
 //! queues and channels. Must never decide where a phone rings (the scripts do) or what an event means (`node` does).
 
 mod client;
+mod drain;
 mod inbox;
+mod rejoin;
+mod reply;
 mod script;
 mod tables;
 pub mod view;
 
 use std::time::Duration;
 
-use redis::{FromRedisValue, ScriptInvocation, Value, from_redis_value_ref};
+use redis::{FromRedisValue, ScriptInvocation, Value};
 
 pub use client::RegistryError;
+pub use drain::{Moved, Turned};
 pub use inbox::{InboxLogin, InboxMessage, session_of_message};
+pub use rejoin::Comeback;
 
-use crate::config::{NodeSettings, PlacementSettings, Settings};
+use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};
 use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Class, Login, Outcome};
-use crate::node::{BookedState, Live, NodeState};
+use crate::node::{BookedState, Duty, Live, NodeState};
 use client::Connector;
+use reply::{Tagged, booked, duty, fence, order, tagged2};
 use script::Scripts;
 use view::{NodeRow, Placement, SessionRow};
 
@@ -58,12 +64,17 @@ pub enum Order {
 }
 
 /// What a heartbeat brings back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Beat {
     /// The sessions that Redis has for this node.
     pub books: Vec<(SessionId, BookedState)>,
-    /// Sessions of others that this beat ended or placed elsewhere: session, node, reason (or `placed NODE`).
+    /// Sessions of others that this beat ended or placed elsewhere: session, node, reason (or `placed NODE`, or a
+    /// [`Comeback`]).
     pub reaped: Vec<(String, String, String)>,
+    /// Whether this node takes logins.
+    pub duty: Duty,
+    /// How often older generations of this node were refused so far.
+    pub refused: u64,
 }
 
 /// What `logout` did.
@@ -110,15 +121,6 @@ fn flag(class: Class) -> &'static str {
     }
 }
 
-/// Reads the tag of a reply that may say that this generation is not, or no longer, the node's.
-fn fence(tag: &str) -> Result<(), RegistryError> {
-    match tag {
-        "fenced" => Err(RegistryError::Fenced),
-        "unknown" => Err(RegistryError::Forgotten),
-        _ => Ok(()),
-    }
-}
-
 impl Registry {
     /// Prepares, and connects at the first call.
     ///
@@ -156,24 +158,35 @@ impl Registry {
         request: &LoginRequest,
         session: SessionId,
     ) -> Result<Placement, RegistryError> {
-        let p = &self.placement;
-        // P4: live, or failed with a reason, within ring timeout × tries + lease.
-        let give_up = self.ring_timeout * p.tries + p.lease;
+        let (p, give_up) = (&self.placement, self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(mode).arg(session.to_string()).arg(request.alias.as_str());
             call.arg(request.agent.as_ref().map_or("", Agent::as_str));
             call.arg(request.campaign.as_ref().map_or("", Campaign::as_str));
             call.arg(flag(request.class)).arg(&p.alias_suffix).arg(ms(p.order_expiry)).arg(p.tries);
-            call.arg(ms(give_up)).arg(ms(p.session_keep));
+            call.arg(give_up).arg(ms(p.session_keep));
         };
         let raw = self.connector.run(&self.scripts.place, build).await?;
         Ok(Placement::from_reply(raw, &request.alias))
     }
 
-    /// Takes a node's name.
+    /// P4: live, or failed with a reason, within ring timeout × tries + lease.
+    fn give_up_ms(&self) -> u64 {
+        ms(self.ring_timeout * self.placement.tries + self.placement.lease)
+    }
+
+    /// Tries for the agent of a lost node; 0: he logs in again himself.
+    fn rejoin_tries(&self) -> u32 {
+        match self.placement.rejoin {
+            Rejoin::Manual => 0,
+            Rejoin::Auto => self.placement.tries,
+        }
+    }
+
+    /// Takes a node's name. `host` says who we are up to the first blank; the rest of it is for people.
     ///
     /// # Errors
-    /// Redis out of use. `Ok(Err((host, left)))`: another host holds the name for `left` more.
+    /// Redis out of use. `Ok(Err((host, left)))`: somebody else holds the name for `left` more.
     pub async fn register(
         &mut self,
         node: &NodeSettings,
@@ -208,18 +221,20 @@ impl Registry {
         channels: usize,
         registrations: usize,
     ) -> Result<Beat, RegistryError> {
+        let (rejoin_tries, give_up) = (self.rejoin_tries(), self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
             call.arg(ms(self.placement.lease)).arg(state.as_str()).arg(channels).arg(registrations);
             call.arg(ms(self.placement.session_keep)).arg(REAP_MOST).arg(ms(self.placement.order_expiry));
+            call.arg(rejoin_tries).arg(give_up);
         };
-        type Books = Vec<(String, String)>;
-        type Reaped = Vec<(String, String, String)>;
-        let (tag, books, reaped) = tagged::<Books, Reaped>(&mut self.connector, &self.scripts.heartbeat, build).await?;
-        fence(&tag)?;
-        let books = books.unwrap_or_default().into_iter();
+        let reply = Tagged::of(&mut self.connector, &self.scripts.heartbeat, build).await?;
+        fence(&reply.tag)?;
+        let books = reply.part::<Vec<(String, String)>>(&self.connector, 0)?.unwrap_or_default().into_iter();
         let books = books.filter_map(|(id, state)| Some((id.parse().ok()?, booked(&state)))).collect();
-        Ok(Beat { books, reaped: reaped.unwrap_or_default() })
+        let reaped = reply.part(&self.connector, 1)?.unwrap_or_default();
+        let refused = reply.part(&self.connector, 3)?.unwrap_or(0);
+        Ok(Beat { books, reaped, duty: duty(reply.part(&self.connector, 2)?), refused })
     }
 
     /// Fetches up to `most` orders of this node; each session of them is ringing from here on.
@@ -243,7 +258,7 @@ impl Registry {
         Ok(reply.1.unwrap_or_default().iter().map(|row| order(row)).collect())
     }
 
-    /// Says what became of sessions. One result each: `done`, `placed NODE`, `failed`, `gone`.
+    /// Says what became of sessions. One result each: `done`, `placed NODE`, `failed`, `gone`, or a [`Comeback`].
     ///
     /// # Errors
     /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
@@ -253,9 +268,11 @@ impl Registry {
         generation: Generation,
         outcomes: &[(SessionId, Outcome)],
     ) -> Result<Vec<String>, RegistryError> {
+        let (rejoin_tries, give_up) = (self.rejoin_tries(), self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
+            call.arg(rejoin_tries).arg(give_up);
             for (session, outcome) in outcomes {
                 let (what, reason) = match outcome {
                     Outcome::Live => ("live", String::new()),
@@ -424,64 +441,4 @@ impl Registry {
     pub async fn subscribe_session(&self, session: SessionId) -> Result<redis::aio::PubSub, RegistryError> {
         self.connector.subscribe(&[format!("{}:news:{session}", self.namespace)]).await
     }
-}
-
-/// A reply of a tag and one more part, which a refusal leaves out.
-async fn tagged2<A: FromRedisValue>(
-    connector: &mut Connector,
-    script: &redis::Script,
-    build: impl Fn(&mut ScriptInvocation<'_>),
-) -> Result<(String, Option<A>), RegistryError> {
-    let (tag, a, _): (_, _, Option<Value>) = tagged(connector, script, build).await?;
-    Ok((tag, a))
-}
-
-/// A reply of a tag and up to two more parts, which a refusal leaves out.
-async fn tagged<A: FromRedisValue, B: FromRedisValue>(
-    connector: &mut Connector,
-    script: &redis::Script,
-    build: impl Fn(&mut ScriptInvocation<'_>),
-) -> Result<(String, Option<A>, Option<B>), RegistryError> {
-    let reply: Vec<Value> = connector.run(script, build).await?;
-    let shape = |error: redis::ParsingError| connector.script_error(error.to_string());
-    let tag = reply.first().map_or(Ok(String::new()), from_redis_value_ref).map_err(shape)?;
-    let a = reply.get(1).map(from_redis_value_ref).transpose().map_err(shape)?;
-    let b = reply.get(2).map(from_redis_value_ref).transpose().map_err(shape)?;
-    Ok((tag, a, b))
-}
-
-fn booked(state: &str) -> BookedState {
-    match state {
-        "placed" => BookedState::Placed,
-        "ringing" => BookedState::Ringing,
-        "live" => BookedState::Live,
-        "unwanted" => BookedState::Unwanted,
-        _ => BookedState::Gone,
-    }
-}
-
-fn order(row: &[String]) -> Order {
-    let text = |at: usize| row.get(at).map(String::as_str).unwrap_or_default();
-    let stale = || Order::Stale(text(1).to_owned());
-    let Ok(session) = text(1).parse::<SessionId>() else { return stale() };
-    match text(0) {
-        "ring" => login(session, row).map_or_else(stale, Order::Ring),
-        "hangup" => Order::HangUp(session),
-        "moved" => Order::Moved(session, text(2).to_owned()),
-        "expired" => Order::Expired(session),
-        _ => stale(),
-    }
-}
-
-fn login(session: SessionId, row: &[String]) -> Option<Login> {
-    let campaign = row.get(6)?;
-    Some(Login {
-        session,
-        attempt: row.get(2)?.parse().ok()?,
-        alias: row.get(3)?.parse().ok()?,
-        extension: row.get(4)?.parse().ok()?,
-        agent: row.get(5)?.parse().ok()?,
-        campaign: if campaign.is_empty() { None } else { Some(campaign.parse().ok()?) },
-        class: if row.get(7)? == "1" { Class::Remote } else { Class::Local },
-    })
 }

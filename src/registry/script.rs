@@ -40,6 +40,8 @@ scripts! {
     heartbeat: "heartbeat",
     /// A daemon stops.
     leave: "leave",
+    /// A node drains or resumes.
+    drain: "drain",
     /// Which phones a node knows.
     phones: "phones",
     /// Contact details of a node's phones.

@@ -129,6 +129,8 @@ pub struct NodeRow {
     pub lease_ms: u64,
     /// The life of its daemon.
     pub generation: String,
+    /// How often an older life of it was refused.
+    pub refused: u64,
 }
 
 impl NodeRow {
@@ -149,6 +151,7 @@ impl NodeRow {
             // A lease that has ended is a negative number, which is no u64.
             lease_ms: number(8),
             generation: text(9),
+            refused: number(13),
         }
     }
 }
@@ -181,6 +184,8 @@ pub struct SessionRow {
     pub reason: String,
     /// When its state last changed: ms since 1970, on Redis's clock.
     pub since: u64,
+    /// The session that was lost with its node and that this one replaces; empty if none.
+    pub rejoined_from: String,
 }
 
 impl SessionRow {
@@ -198,6 +203,8 @@ impl SessionRow {
             remote: next().is_some_and(|flag| flag == "1"),
             reason: next().unwrap_or_default(),
             since: next().and_then(|text| text.parse().ok()).unwrap_or(0),
+            // Behind the try and the time of creation.
+            rejoined_from: cells.nth(2).flatten().unwrap_or_default(),
         })
     }
 

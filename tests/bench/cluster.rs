@@ -395,6 +395,7 @@ async fn ready(binary: &Path, cluster: &Cluster) -> Duration {
         .arg("--config")
         .arg(&config)
         .env("NOTIFY_SOCKET", &path)
+        .env("RUNTIME_DIRECTORY", dir.path())
         .stderr(std::process::Stdio::null())
         .spawn()
         .expect("start evenring");

@@ -29,7 +29,17 @@ pub struct Daemon {
     node: String,
     config: PathBuf,
     log: PathBuf,
+    runtime: PathBuf,
     process: Process,
+}
+
+/// Where a second daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On the same machine.
+    Beside,
+    /// As if on another machine.
+    Apart,
 }
 
 /// How a daemon ended.
@@ -68,15 +78,33 @@ impl Daemon {
         );
         write_private(&config, &text);
         let log = dir.join("log");
-        let process = spawn(&node.namespace(), &config, &log);
-        Self { node: node.name().to_owned(), config, log, process }
+        let process = spawn(&node.namespace(), &config, &log, &dir);
+        Self { node: node.name().to_owned(), config, log, runtime: dir, process }
     }
 
     /// Starts a new life with the same config and log, after an end of any kind.
     #[must_use]
     pub fn again(mut self) -> Self {
-        self.process = spawn(&format!("ev-{}", self.node), &self.config, &self.log);
+        self.process = spawn(&format!("ev-{}", self.node), &self.config, &self.log, &self.runtime);
         self
+    }
+
+    /// Starts a second daemon of the same name with a log of its own. Apart: it does not see the first one's lock, as on
+    /// another machine.
+    pub fn second(&self, place: Place) -> Self {
+        let folder = |name: &str| self.runtime.join(name);
+        let runtime = match place {
+            Place::Beside => self.runtime.clone(),
+            Place::Apart => folder("apart"),
+        };
+        let log = folder("second.log");
+        let process = spawn(&format!("ev-{}", self.node), &self.config, &log, &runtime);
+        Self { node: self.node.clone(), config: self.config.clone(), log, runtime, process }
+    }
+
+    /// Waits until it ends by itself; its exit code.
+    pub fn wait_end(&mut self, timeout: Duration) -> Option<i32> {
+        wait_exit(&mut self.process.0, timeout, &format!("daemon {}; {}", self.node, tail(&self.log))).code()
     }
 
     /// The process id.
@@ -156,7 +184,8 @@ pub struct Sections<'a> {
     pub rest: &'a str,
 }
 
-fn spawn(namespace: &str, config: &Path, log: &Path) -> Process {
+/// `runtime`: as systemd would make it; the lock on the node's name lies there.
+fn spawn(namespace: &str, config: &Path, log: &Path, runtime: &Path) -> Process {
     let log = fs::OpenOptions::new().create(true).append(true).open(log).expect("open the daemon's log");
     // `ip` execs, so this one pid is the daemon's
     let child = Command::new("ip")
@@ -164,6 +193,7 @@ fn spawn(namespace: &str, config: &Path, log: &Path) -> Process {
         .arg(binary())
         .args(["run", "--config"])
         .arg(config)
+        .env("RUNTIME_DIRECTORY", runtime)
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("the log twice"))
         .stderr(log)

@@ -105,6 +105,12 @@ impl Cluster {
         Registry::new(&settings(&self.redis.url(), &self.toml)).expect("a registry")
     }
 
+    /// One more registry with `rejoin = "auto"`.
+    pub fn auto(&self) -> Registry {
+        let toml = format!("{}\nplacement.rejoin = 'auto'", self.toml);
+        Registry::new(&settings(&self.redis.url(), &toml)).expect("a registry")
+    }
+
     /// Registers a node of weight 1 without limits that is active and has these phones.
     pub async fn up(&mut self, name: &str, extensions: &[&str]) -> Member {
         self.up_as(node(name), extensions).await
@@ -191,7 +197,7 @@ impl Cluster {
         self.run::<u64>(&["HSET", &key, "lease_until", "1000", "reap_at", "1000"]).await;
     }
 
-    /// The operators' switch.
+    /// The flag alone, as if it had been set while the node was just taking its orders.
     pub async fn drain(&mut self, name: &str, drain: bool) {
         let key = format!("NS:node:{name}");
         self.run::<u64>(&["HSET", &key, "drain", if drain { "1" } else { "0" }]).await;

@@ -37,7 +37,7 @@ end
 local function scores(key)
   for _, id in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZINCRBY', key, -by, id) end
 end
-for _, key in ipairs(redis.call('KEYS', ns .. ':node:*')) do fields(key, { 'lease_until', 'reap_at' }) end
+for _, key in ipairs(redis.call('KEYS', ns .. ':node:*')) do fields(key, { 'lease_until', 'reap_at', 'steady_since' }) end
 for _, key in ipairs(redis.call('KEYS', ns .. ':session:*')) do
   fields(key, { 'since', 'created', 'give_up' })
   local left = redis.call('PTTL', key)
@@ -180,9 +180,11 @@ impl Look {
                     {
                         put(name, pairs.get(name).copied().unwrap_or_default().to_owned());
                     }
+                    put("refused", pairs.get("refused").copied().unwrap_or("0").to_owned());
                     // `leave` ends the lease 1 ms before its own time
                     put("lease_until", when(&(score(pairs["lease_until"]) + 1).to_string()));
                     put("reap_at", when(pairs["reap_at"]));
+                    put("steady_since", when(pairs["steady_since"]));
                 }
                 ("session", _) => self.session_facts(key, zero, &mut put),
                 ("phones" | "contacts", _) => {
@@ -224,7 +226,9 @@ impl Look {
     fn session_facts(&self, key: &str, zero: Ms, put: &mut dyn FnMut(&str, String) -> Option<String>) {
         let pairs = self.pairs(key);
         let text = |name: &str| pairs.get(name).copied().unwrap_or_default();
-        for name in ["alias", "extension", "agent", "campaign", "remote", "node", "state", "reason", "try"] {
+        for name in
+            ["alias", "extension", "agent", "campaign", "remote", "node", "state", "reason", "try", "rejoined_from"]
+        {
             put(name, text(name).to_owned());
         }
         put("wanted", (text("wanted") == "1").to_string());
@@ -258,9 +262,8 @@ fn order_fact(body: &str, zero: Ms) -> (String, String) {
     (format!("{} {} {}", text("session"), text("kind"), order["try"].as_f64().unwrap_or(0.0)), value)
 }
 
-/// The same facts as the model has them.
-pub fn facts_of(world: &World) -> Facts {
-    let mut facts = Facts::new();
+/// The nodes, as the model has them.
+fn node_facts(world: &World, facts: &mut Facts) {
     for (name, n) in &world.nodes {
         let mut put = |field: &str, value: String| facts.insert(format!("node:{name}.{field}"), value);
         put("generation", n.generation.clone());
@@ -271,9 +274,17 @@ pub fn facts_of(world: &World) -> Facts {
         put("max_agents", n.cap.map(|cap| cap.to_string()).unwrap_or_default());
         put("campaigns", n.campaigns.join(" "));
         put("channels", n.channels.to_string());
+        put("refused", n.refused.to_string());
         put("lease_until", second(n.lease_until + 1));
         put("reap_at", second(n.reap_at));
+        put("steady_since", second(n.steady_since));
     }
+}
+
+/// The same facts as the model has them.
+pub fn facts_of(world: &World) -> Facts {
+    let mut facts = Facts::new();
+    node_facts(world, &mut facts);
     for (node, list) in &world.phones {
         facts.extend(list.iter().map(|(extension, state)| (format!("phones:{node}.{extension}"), state.clone())));
     }
@@ -302,6 +313,7 @@ pub fn facts_of(world: &World) -> Facts {
         put("state", s.state.to_owned());
         put("reason", s.reason.clone());
         put("try", s.attempt.to_string());
+        put("rejoined_from", s.rejoined_from.clone());
         put("wanted", s.wanted.to_string());
         put("tried", s.tried.iter().cloned().collect::<Vec<_>>().join(" "));
         put("since", second(s.since));

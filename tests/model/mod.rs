@@ -1,7 +1,7 @@
 //! What the registry must do, in plain Rust: a model to compare the scripts with, written from the promises.
 //!
 //! Owns the rules (`world`, `rules`), the form of an operation (`op`), and how Redis is read and compared (`look`, `run`,
-//! `tables`, `inbox`).
+//! `tables`, `inbox`, `faults`).
 //! The model must never know Redis's keys; only `look` does.
 #![allow(unreachable_pub, reason = "one test binary uses it")]
 #![allow(
@@ -11,6 +11,7 @@
     reason = "a model that fails ends the test, and says why"
 )]
 
+pub mod faults;
 pub mod inbox;
 pub mod look;
 pub mod op;

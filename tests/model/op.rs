@@ -48,6 +48,7 @@ pub enum Op {
         voice: Voice,
         state: &'static str,
         channels: usize,
+        rejoin: bool,
     },
     Phones {
         voice: Voice,
@@ -95,6 +96,7 @@ pub enum Op {
         voice: Voice,
         home: bool,
         outcomes: Vec<(usize, &'static str)>,
+        rejoin: bool,
     },
     Adopt {
         voice: Voice,
@@ -174,9 +176,10 @@ fn set_alias() -> impl Strategy<Value = Op> {
 }
 
 fn report() -> impl Strategy<Value = Op> {
-    let what = select(&["live", "live", "ended", "failed", "cannot", "cannot"][..]);
-    (voice(), prop::bool::weighted(0.8), prop::collection::vec((0..64_usize, what), 1..6))
-        .prop_map(|(voice, home, outcomes)| Op::Report { voice, home, outcomes })
+    let what =
+        select(&["live", "live", "live", "ended", "failed", "lost", "cannot", "cannot", "drained", "stopped"][..]);
+    (voice(), prop::bool::weighted(0.8), prop::collection::vec((0..64_usize, what), 1..6), any::<bool>())
+        .prop_map(|(voice, home, outcomes, rejoin)| Op::Report { voice, home, outcomes, rejoin })
 }
 
 /// One operation.
@@ -186,7 +189,8 @@ pub fn op() -> impl Strategy<Value = Op> {
     let again = prop::option::weighted(0.1, 0..64_usize);
     prop_oneof![
         2 => register(),
-        10 => (voice(), state, 0..3_usize).prop_map(|(voice, state, channels)| Op::Beat { voice, state, channels }),
+        10 => (voice(), state, 0..3_usize, any::<bool>())
+            .prop_map(|(voice, state, channels, rejoin)| Op::Beat { voice, state, channels, rejoin }),
         4 => phone_changes(),
         1 => contacts(),
         8 => inbox(),
@@ -215,7 +219,7 @@ pub fn beginning() -> Vec<Op> {
         let voice = Voice { node, old: false };
         ops.push(Op::Register { node, host: "h", same: false, weight: 1, cap: None, red: false });
         ops.push(Op::Phones { voice, replace: true, phones: PHONES[..3].iter().map(|e| (*e, "registered")).collect() });
-        ops.push(Op::Beat { voice, state: "active", channels: 0 });
+        ops.push(Op::Beat { voice, state: "active", channels: 0, rejoin: false });
     }
     ops.push(Op::SetAlias { alias: "desk", places: vec![("e1", "a"), ("e2", "b"), ("e3", "c")] });
     ops

@@ -13,6 +13,13 @@ pub enum Refused {
     Forgotten,
 }
 
+/// Whether the agents of a lost node are rung again; with what Redis said of this one.
+#[derive(Debug, Clone, Copy)]
+pub enum Rejoined<'a> {
+    Manual,
+    Auto(&'a str),
+}
+
 /// What a login asks for.
 #[derive(Debug, Clone)]
 pub struct Wish {
@@ -47,11 +54,14 @@ fn rows_of(rows: &[Row]) -> Vec<(String, String, f64)> {
 }
 
 impl World {
-    /// Whether this generation may speak for this node.
-    pub fn fence(&self, node: &str, generation: &str) -> Result<(), Refused> {
-        match self.nodes.get(node) {
+    /// Whether this generation may speak for this node. What is refused is counted.
+    pub fn fence(&mut self, node: &str, generation: &str) -> Result<(), Refused> {
+        match self.nodes.get_mut(node) {
             None => Err(Refused::Forgotten),
-            Some(known) if known.generation != generation => Err(Refused::Fenced),
+            Some(known) if known.generation != generation => {
+                known.refused += 1;
+                Err(Refused::Fenced)
+            }
             Some(_) => Ok(()),
         }
     }
@@ -67,9 +77,12 @@ impl World {
             return Err(old.host.clone());
         }
         let previous = old.map(|old| old.generation.clone());
-        let drain = old.is_some_and(|old| old.drain);
+        let (drain, refused) = old.map_or((false, 0), |old| (old.drain, old.refused));
         let until = self.now + limits::LEASE;
-        self.nodes.insert(name.to_owned(), Node { drain, lease_until: until, reap_at: until, ..new });
+        self.nodes.insert(
+            name.to_owned(),
+            Node { drain, refused, lease_until: until, reap_at: until, steady_since: self.now, ..new },
+        );
         Ok(previous)
     }
 
@@ -93,6 +106,7 @@ impl World {
             wanted: false,
             due: None,
             gone_at: None,
+            rejoined_from: String::new(),
         }
     }
 
@@ -171,7 +185,7 @@ impl World {
         None
     }
 
-    fn end_lost(&mut self, id: SessionId) {
+    pub fn end_lost(&mut self, id: SessionId) {
         let live = self.sessions[&id].state == "live";
         self.finish(id, if live { "ended" } else { "failed" }, "node-lost");
     }
@@ -219,15 +233,18 @@ impl World {
     }
 
     /// P4: another node, or the end. Says which.
-    fn place_again(&mut self, id: SessionId, why: &str, chosen: Chosen<'_>) -> Result<String, Fault> {
+    pub fn place_again(&mut self, id: SessionId, why: &str, chosen: Chosen<'_>) -> Result<String, Fault> {
         let mut s = self.sessions[&id].clone();
-        s.tried.insert(s.node.clone());
+        // A node that drains may be asked again when it has resumed.
+        if why != "draining" {
+            s.tried.insert(s.node.clone());
+        }
         if s.wanted {
             self.finish(id, "ended", "logged-out");
             return Ok("failed".into());
         }
-        // A node that was never asked to ring is no try.
-        s.unrung += u32::from(s.state == "placed");
+        // A node that rang nobody is no try.
+        s.unrung += u32::from(s.state == "placed" || ["draining", "stopping"].contains(&why));
         if s.attempt - s.unrung >= limits::TRIES || s.give_up.is_none_or(|at| self.now > at) {
             self.finish(id, "failed", why);
             return Ok("failed".into());
@@ -252,7 +269,7 @@ impl World {
         id: SessionId,
         what: &str,
         why: &str,
-        chosen: Chosen<'_>,
+        (rejoin, chosen): (Rejoined<'_>, Chosen<'_>),
     ) -> Result<String, Fault> {
         let state = match self.sessions.get(&id) {
             Some(s) if s.is_open() && s.node == node => s.state,
@@ -267,8 +284,13 @@ impl World {
                 (s.state, s.since) = ("live", now);
             }
             (_, "live") => {}
-            ("ringing", "cannot") => return self.place_again(id, why, chosen),
+            ("ringing", "cannot" | "drained" | "stopped") => return self.place_again(id, why, chosen),
             (_, "ended") => self.finish(id, "ended", why),
+            (_, "lost") => {
+                let lost = self.sessions[&id].clone();
+                self.finish(id, "ended", why);
+                return Ok(self.rejoin(id, &lost, rejoin, chosen)?.unwrap_or_else(|| "done".into()));
+            }
             (_, _) => self.finish(id, "failed", why),
         }
         Ok("done".into())
@@ -333,6 +355,7 @@ impl World {
             reason: String::new(),
             since: now,
             created: old.as_ref().map_or(now, |old| old.created),
+            rejoined_from: old.as_ref().map(|old| old.rejoined_from.clone()).unwrap_or_default(),
             tried: old.map(|old| old.tried).unwrap_or_default(),
             give_up: None,
             wanted: false,
@@ -345,19 +368,59 @@ impl World {
         "restored"
     }
 
-    /// One session of a node that stops or is lost. `None` if it stays.
-    pub fn leave_one(&mut self, id: SessionId, why: &str, chosen: Chosen<'_>) -> Result<String, Fault> {
-        self.place_again(id, why, chosen)
+    /// A session of a lost node: an order that nobody took goes elsewhere (P4), anything else is over, and its agent may
+    /// come back (P9).
+    pub fn reap_one(&mut self, id: SessionId, rejoin: Rejoined<'_>, chosen: Chosen<'_>) -> Result<String, Fault> {
+        let s = self.sessions[&id].clone();
+        if s.state == "placed" {
+            let result = self.place_again(id, "node-lost", chosen)?;
+            return Ok(if result == "failed" { "node-lost".into() } else { result });
+        }
+        self.end_lost(id);
+        let stopped = self.nodes.get(&s.node).is_some_and(|node| node.state == "stopped");
+        let result = if s.state == "live" && !stopped { self.rejoin(id, &s, rejoin, chosen)? } else { None };
+        Ok(result.unwrap_or_else(|| "node-lost".into()))
     }
 
-    /// A session of a lost node: an order that nobody took goes elsewhere (P4), anything else is over (P9).
-    pub fn reap_one(&mut self, id: SessionId, chosen: Chosen<'_>) -> Result<String, Fault> {
-        if self.sessions[&id].state != "placed" {
-            self.end_lost(id);
-            return Ok("node-lost".into());
+    /// P9: the agent of a session that was lost is rung from another node, if nobody has brought him back yet.
+    pub fn rejoin(
+        &mut self,
+        id: SessionId,
+        lost: &Session,
+        rejoin: Rejoined<'_>,
+        chosen: Chosen<'_>,
+    ) -> Result<Option<String>, Fault> {
+        let Rejoined::Auto(real) = rejoin else { return Ok(None) };
+        let is_back = self.open().any(|(_, s)| s.agent == lost.agent || s.alias == lost.alias);
+        if lost.wanted || is_back {
+            return Ok(None);
         }
-        let result = self.place_again(id, "node-lost", chosen)?;
-        Ok(if result == "failed" { "node-lost".into() } else { result })
+        let new = Session {
+            node: String::new(),
+            created: self.now,
+            attempt: 0,
+            unrung: 0,
+            tried: BTreeSet::from([lost.node.clone()]),
+            give_up: Some(self.now + limits::GIVE_UP),
+            gone_at: None,
+            rejoined_from: id.to_string(),
+            ..lost.clone()
+        };
+        // Its id is Redis's own business, as long as nobody has it.
+        let fresh = real.split(' ').nth(2).and_then(|word| word.parse().ok()).unwrap_or(id);
+        let meaning = self.meaning(&new.alias);
+        self.end_lost_in_the_way(fresh, &meaning.targets, &new);
+        let rows = self.survey(&meaning.targets, &new, Some(fresh));
+        if rows.iter().all(|row| !row.why.is_empty()) {
+            return Ok(Some(format!("stranded {} {}", new.alias, new.agent)));
+        }
+        if self.sessions.contains_key(&fresh) {
+            return Err(format!("{real:?} is no new session"));
+        }
+        let best = Self::best(&rows, chosen(fresh).as_deref())?.ok_or("nobody was chosen")?;
+        let result = format!("rejoined {} {fresh} {} {}", best.node, new.alias, new.agent);
+        self.assign(fresh, new, &best);
+        Ok(Some(result))
     }
 
     pub fn forget_ended(&mut self) {

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use evenring::config::NodeSettings;
 use evenring::ids::{Generation, SessionId};
 use evenring::node::session::Outcome;
-use evenring::node::{Live, NodeState};
-use evenring::registry::{Adopted, InboxMessage, LoggedOut, Order, RegistryError};
+use evenring::node::{Duty, Live, NodeState};
+use evenring::registry::{Adopted, Comeback, InboxMessage, LoggedOut, Order, Registry, RegistryError};
 
 use super::look::{Look, difference, facts_of};
 use super::op::{Login, Op, Voice};
-use super::rules::{Refused, Taken};
-use super::words::{answer, as_login, booked, comparable, orders, outcome, request, taken, wish};
+use super::rules::{Refused, Rejoined, Taken};
+use super::words::{answer, as_login, booked, comparable, outcome, request, taken, wish};
 use super::world::{Fault, Node, Session, World};
 use crate::ledger::{Cluster, id, session};
 
@@ -38,7 +38,7 @@ pub struct Pair<'a> {
     pub(super) cluster: &'a mut Cluster,
     pub(super) world: World,
     pub(super) look: Look,
-    zero: i64,
+    pub(super) zero: i64,
     /// Every generation a node ever had, the last one last.
     generations: BTreeMap<&'static str, Vec<Generation>>,
     /// Every login that was ever received from the inbox.
@@ -48,6 +48,8 @@ pub struct Pair<'a> {
     /// How each was last rung.
     pub(super) history: BTreeMap<SessionId, Session>,
     numbers: u64,
+    /// With `rejoin = "auto"`.
+    auto: Registry,
 }
 
 pub(super) type Checked = Result<(), Fault>;
@@ -85,7 +87,8 @@ impl<'a> Pair<'a> {
         let zero = look.clock - 50;
         let (generations, history) = (BTreeMap::new(), BTreeMap::new());
         let (received, known) = (Vec::new(), Vec::new());
-        Self { cluster, world: World::default(), look, zero, generations, received, known, history, numbers: 0 }
+        let (world, auto) = (World::default(), cluster.auto());
+        Self { cluster, world, look, zero, generations, received, known, history, numbers: 0, auto }
     }
 
     async fn all(&mut self, ops: &[Op]) -> Checked {
@@ -117,8 +120,9 @@ impl<'a> Pair<'a> {
         found.unwrap_or(Generation::from_bits(u64::MAX))
     }
 
-    pub(super) fn fence(&self, voice: Voice) -> Result<(), Refused> {
-        self.world.fence(voice.node, &self.generation(voice).to_string())
+    pub(super) fn fence(&mut self, voice: Voice) -> Result<(), Refused> {
+        let generation = self.generation(voice).to_string();
+        self.world.fence(voice.node, &generation)
     }
 
     /// The node of the first session, if that is to speak for it.
@@ -135,7 +139,7 @@ impl<'a> Pair<'a> {
     async fn one(&mut self, op: &Op) -> Checked {
         match op {
             Op::Register { .. } => self.register(op).await,
-            Op::Beat { voice, state, channels } => self.beat(*voice, state, *channels).await,
+            Op::Beat { voice, state, channels, rejoin } => self.beat(*voice, state, *channels, *rejoin).await,
             Op::Phones { voice, replace, phones } => self.phones(*voice, *replace, phones).await,
             Op::Contacts { voice, contacts } => self.contacts(*voice, contacts).await,
             Op::SetAlias { alias, places } => self.set_alias(alias, places).await,
@@ -146,18 +150,14 @@ impl<'a> Pair<'a> {
             Op::Serve { until } => self.serve(*until).await,
             Op::AnswerAgain { which } => self.answer_again(*which).await,
             Op::Take { voice, most } => self.take(*voice, *most).await,
-            Op::Report { voice, home, outcomes } => self.report(self.home(*voice, *home, outcomes), outcomes).await,
+            Op::Report { voice, home, outcomes, rejoin } => {
+                self.report(self.home(*voice, *home, outcomes), outcomes, *rejoin).await
+            }
             Op::Adopt { voice, home, found } => self.adopt(self.home(*voice, *home, found), found).await,
             Op::Leave { voice } => self.leave(*voice).await,
             Op::Logout { who } => self.logout((*who).to_owned()).await,
             Op::LogoutSession { which } => self.logout(self.which(*which).to_string()).await,
-            Op::Drain { node, drain } => {
-                if let Some(known) = self.world.nodes.get_mut(*node) {
-                    known.drain = *drain;
-                    self.cluster.drain(node, *drain).await;
-                }
-                Ok(())
-            }
+            Op::Drain { node, drain } => self.turn(node, *drain).await,
             Op::Pass { seconds } => {
                 Look::age(&mut self.cluster.raw, seconds * 1000).await;
                 self.world.pass(seconds * 1000);
@@ -204,6 +204,8 @@ impl<'a> Pair<'a> {
             channels: 0,
             lease_until: 0,
             reap_at: 0,
+            refused: 0,
+            steady_since: 0,
         };
         let model = self.world.register(node, new);
         if model.is_ok() && last != Some(generation) {
@@ -213,14 +215,15 @@ impl<'a> Pair<'a> {
         same("register", real, model)
     }
 
-    async fn beat(&mut self, voice: Voice, state: &str, channels: usize) -> Checked {
+    async fn beat(&mut self, voice: Voice, state: &str, channels: usize, rejoin: bool) -> Checked {
         let generation = self.generation(voice);
         let as_node = match state {
             "active" => NodeState::Active,
             "down" => NodeState::Down,
             _ => NodeState::Starting,
         };
-        let beat = self.cluster.registry.heartbeat(&id(voice.node), generation, as_node, channels, 0).await;
+        let registry = if rejoin { &mut self.auto } else { &mut self.cluster.registry };
+        let beat = registry.heartbeat(&id(voice.node), generation, as_node, channels, 0).await;
         let beat = refusal(beat)?;
         let fence = self.fence(voice);
         same("heartbeat", beat.as_ref().map(drop).map_err(|r| *r), fence)?;
@@ -228,6 +231,10 @@ impl<'a> Pair<'a> {
         self.look().await;
         let until = self.world.now + super::world::limits::LEASE;
         let node = self.world.nodes.get_mut(voice.node).expect("a node");
+        if node.lease_until < self.world.now {
+            node.steady_since = self.world.now;
+        }
+        let steady = self.world.now - node.steady_since >= super::world::limits::LEASE;
         (node.state, node.channels) = (state.to_owned(), channels);
         (node.lease_until, node.reap_at) = (until, until);
         let chosen = |id: SessionId| self.look.node_of(&id.to_string());
@@ -242,13 +249,25 @@ impl<'a> Pair<'a> {
                 self.world.finish(at, "failed", reason);
             } else {
                 same("a lost node", true, self.world.is_lost(s) && node != voice.node)?;
-                same("reaped", reason.clone(), self.world.reap_one(at, &chosen)?)?;
+                let rejoin = if rejoin { Rejoined::Auto(reason) } else { Rejoined::Manual };
+                same("reaped", reason.clone(), self.world.reap_one(at, rejoin, &chosen)?)?;
             }
         }
+        for (_, _, reason) in &beat.reaped {
+            self.remember(reason);
+        }
+        // Who has just come back himself rings nobody else's agents: Redis may have been away.
+        let later = |s: &Session| {
+            rejoin && !steady && s.state == "live" && self.world.nodes.get(&s.node).is_none_or(|n| n.state != "stopped")
+        };
         let left = self.world.open().find(|(_, s)| {
-            (s.node != voice.node && self.world.is_lost(s)) || s.due.is_some_and(|due| due <= self.world.now)
+            (s.node != voice.node && self.world.is_lost(s) && !later(s))
+                || s.due.is_some_and(|due| due <= self.world.now)
         });
         same("left behind by a heartbeat", None, left.map(|(id, _)| id))?;
+        let drains = self.world.nodes[voice.node].drain;
+        same("duty", beat.duty, if drains { Duty::Draining } else { Duty::Serving })?;
+        same("refused", beat.refused, self.world.nodes[voice.node].refused)?;
         self.world.forget_ended();
         let mut books: Vec<_> = beat.books.into_iter().map(|(id, state)| (id, booked(state))).collect();
         books.sort_unstable();
@@ -322,25 +341,37 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    async fn report(&mut self, voice: Voice, outcomes: &[(usize, &'static str)]) -> Checked {
+    async fn report(&mut self, voice: Voice, outcomes: &[(usize, &'static str)], rejoin: bool) -> Checked {
         let generation = self.generation(voice);
         let ids: Vec<_> = outcomes.iter().map(|(which, what)| (self.which(*which), *what)).collect();
         let list: Vec<_> = ids.iter().map(|(id, what)| (*id, outcome(what))).collect();
-        let real = refusal(self.cluster.registry.report(&id(voice.node), generation, &list).await)?;
+        let registry = if rejoin { &mut self.auto } else { &mut self.cluster.registry };
+        let real = refusal(registry.report(&id(voice.node), generation, &list).await)?;
         let fence = self.fence(voice);
         same("report", real.as_ref().map(drop).map_err(|r| *r), fence)?;
         let Ok(real) = real else { return Ok(()) };
         self.look().await;
         let mut model = Vec::new();
         for ((at, what), result) in ids.iter().zip(&real) {
-            let node = result.strip_prefix("placed ").map(str::to_owned);
+            let node = result.split(' ').nth(1).map(str::to_owned);
+            let rejoin = if rejoin { Rejoined::Auto(result) } else { Rejoined::Manual };
             let why = match outcome(what) {
                 Outcome::Ended(why) | Outcome::Failed(why) | Outcome::Cannot(why) => why.to_string(),
                 Outcome::Live => String::new(),
             };
-            model.push(self.world.report(voice.node, *at, what, &why, &|_| node.clone())?);
+            model.push(self.world.report(voice.node, *at, what, &why, (rejoin, &|_| node.clone()))?);
+            self.remember(result);
         }
         same("results", real, model)
+    }
+
+    /// A session that came back in place of a lost one is one like any other.
+    fn remember(&mut self, result: &str) {
+        if let Some(Comeback::Ringing { session, .. }) = Comeback::parse(result) {
+            let at = id(&session);
+            self.known.push(at);
+            self.history.insert(at, self.world.sessions[&at].clone());
+        }
     }
 
     async fn adopt(&mut self, voice: Voice, found: &[(usize, bool)]) -> Checked {
@@ -364,37 +395,6 @@ impl<'a> Pair<'a> {
             });
         }
         same("results", real, model)
-    }
-
-    async fn leave(&mut self, voice: Voice) -> Checked {
-        let generation = self.generation(voice);
-        let real = refusal(self.cluster.registry.leave(&id(voice.node), generation).await)?;
-        same("leave", real.as_ref().map(drop).map_err(|r| *r), self.fence(voice))?;
-        let Ok(real) = real else { return Ok(()) };
-        self.look().await;
-        let now = self.world.now;
-        let node = self.world.nodes.get_mut(voice.node).expect("a node");
-        node.state = "stopped".into();
-        (node.lease_until, node.reap_at) = (now, now + super::world::limits::GRACE);
-        // To the scripts the lease ends 1 ms before: over at once.
-        node.lease_until -= 1;
-        let placed = self.world.open().filter(|(_, s)| s.node == voice.node && s.state == "placed");
-        let placed: Vec<SessionId> = placed.map(|(id, _)| id).collect();
-        same("moved", real, placed.len())?;
-        let facts = self.look.facts(self.zero - self.world.now);
-        let mut best: Result<World, Fault> = Err("nothing was moved".into());
-        // In which order they are moved is nobody's business, but there must be one that leads to what is there.
-        for order in orders(&placed) {
-            let mut world = self.world.clone();
-            let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-            let moved = order.iter().try_for_each(|at| world.leave_one(*at, "stopped", &chosen).map(drop));
-            best = moved.map(|()| world);
-            if best.as_ref().is_ok_and(|world| difference(&facts, &facts_of(world)).is_empty()) {
-                break;
-            }
-        }
-        self.world = best?;
-        Ok(())
     }
 
     async fn logout(&mut self, who: String) -> Checked {

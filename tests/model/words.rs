@@ -53,6 +53,9 @@ pub fn outcome(what: &str) -> Outcome {
         "live" => Outcome::Live,
         "ended" => Outcome::Ended(Reason::HungUp),
         "failed" => Outcome::Failed(Reason::Busy),
+        "lost" => Outcome::Ended(Reason::NodeLost),
+        "drained" => Outcome::Cannot(Reason::Draining),
+        "stopped" => Outcome::Cannot(Reason::Stopping),
         _ => Outcome::Cannot(Reason::Congestion(34)),
     }
 }

@@ -36,6 +36,10 @@ pub struct Node {
     pub channels: usize,
     pub lease_until: Ms,
     pub reap_at: Ms,
+    /// How often an older generation of it was.
+    pub refused: u64,
+    /// Its lease has not ended since.
+    pub steady_since: Ms,
 }
 
 #[derive(Debug, Clone)]
@@ -60,6 +64,8 @@ pub struct Session {
     /// When the order that nobody has taken expires.
     pub due: Option<Ms>,
     pub gone_at: Option<Ms>,
+    /// The lost session that this one replaces, if any.
+    pub rejoined_from: String,
 }
 
 impl Session {

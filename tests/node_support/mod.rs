@@ -14,7 +14,7 @@ use evenring::ami::outcome::{Answer, NotSent, Tag, Unknown};
 use evenring::config::Settings;
 use evenring::ids::{Generation, Now, SessionId};
 use evenring::node::session::{Class, Login, Outcome};
-use evenring::node::{BookedState, Effect, Input, Live, Node, Note};
+use evenring::node::{BookedState, Duty, Effect, Input, Live, Node, Note};
 
 /// The generation of the node on the stand.
 pub fn generation() -> Generation {
@@ -98,6 +98,8 @@ impl Stand {
             "books" => self.hand(Input::Books(rest.iter().map(|word| booked(word)).collect())),
             "registered" => self.hand(Input::Registered),
             "stopping" => self.hand(Input::Stopping),
+            "drain" => self.hand(Input::Duty(Duty::Draining)),
+            "resume" => self.hand(Input::Duty(Duty::Serving)),
             "closed" => self.hand(Input::Closed { gone: false }),
             "refused" => self.hand(Input::Closed { gone: true }),
             _ => {

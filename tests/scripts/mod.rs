@@ -1,9 +1,11 @@
 //! The tests, by promise. Owns nothing else.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
+mod drain;
 mod even;
 mod faults;
 mod one_ring;
+mod rejoin;
 mod retries;
 mod rsmq;
 mod soft_state;

@@ -219,7 +219,10 @@ async fn p6_what_an_old_generation_says_is_refused() {
         assert_eq!(word(registry.adopt(name, generation, &[(channel(session), Live::Yes)]).await), expected);
     }
     assert_eq!(cluster.run::<Vec<String>>(&["HGETALL", &format!("NS:session:{session}")]).await, before);
-    assert_eq!(cluster.node(new.name.as_str()).await.state, "active");
+    let row = cluster.node(new.name.as_str()).await;
+    assert_eq!((row.state.as_str(), row.refused), ("active", 7), "each refusal is counted");
+    let beat = cluster.registry.heartbeat(&new.name, new.generation, NodeState::Active, 0, 1).await.unwrap();
+    assert_eq!(beat.refused, 7, "and the node's daemon hears of it");
     assert_eq!(cluster.run::<u64>(&["HLEN", &format!("NS:phones:{}", new.name)]).await, 1);
 }
 
@@ -241,6 +244,17 @@ async fn p6_another_host_gets_the_name_only_when_the_lease_is_over() {
     cluster.lapse("a").await;
     let previous = cluster.registry.register(&node("a"), next, "other").await.unwrap().unwrap();
     assert_eq!(previous, Some(first.generation));
+}
+
+#[tokio::test]
+async fn p6_the_same_holder_takes_over_at_once_and_what_stands_behind_the_blank_is_for_people() {
+    let mut cluster = Cluster::start().await;
+    let lives = [1, 2, 3].map(Generation::from_bits);
+    cluster.registry.register(&node("a"), lives[0], "tel-1/boot/1:7 pid 5").await.unwrap().unwrap();
+    let next = cluster.registry.register(&node("a"), lives[1], "tel-1/boot/1:7 pid 6").await.unwrap();
+    assert_eq!(next, Ok(Some(lives[0])));
+    let other = cluster.registry.register(&node("a"), lives[2], "tel-1/boot/1:8 pid 7").await.unwrap();
+    assert_eq!(other.unwrap_err().0, "tel-1/boot/1:7 pid 6", "another lock proves nothing");
 }
 
 #[tokio::test]

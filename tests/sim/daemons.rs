@@ -27,7 +27,7 @@ impl SimDaemon {
         let log = dir.join(format!("{name}.log"));
         let file = std::fs::File::create(&log).expect("create the daemon's log");
         let mut command = Command::new(binary);
-        command.arg("run").arg("--config").arg(config).stdin(Stdio::null());
+        command.arg("run").arg("--config").arg(config).env("RUNTIME_DIRECTORY", dir).stdin(Stdio::null());
         command.stdout(file.try_clone().expect("the log twice")).stderr(file);
         let child = command.spawn().expect("start evenring");
         Self { child, log }

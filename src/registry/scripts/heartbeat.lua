@@ -3,19 +3,29 @@
 -- is placed elsewhere, P4), fails orders that nobody took in time, and forgets what ended long ago.
 -- ARGV  1 node  2 generation  3 lease ms  4 state (starting|active|down)  5 channels  6 registrations
 --       7 keep ended ms  8 most sessions to clean in one beat  9 order expiry ms
--- reply { 'ok', sessions, reaped } | { 'fenced' } | { 'unknown' }
---       sessions of { session, state }: what Redis has for this node, unwanted = to be hung up; reaped of { session, node, reason }, the reason
---       of a session that was placed elsewhere is 'placed NODE'
+--       10 tries of an agent's new session when his node is lost, 0 = he logs in again himself  11 give up after ms
+-- reply { 'ok', sessions, reaped, drain (0|1), refused } | { 'fenced' } | { 'unknown' }
+--       sessions of { session, state }: what Redis has for this node, unwanted = to be hung up; reaped of { session,
+--       node, reason }: order-expired, node-lost, what rejoin() says, or 'placed NODE' for one placed elsewhere; refused = how often older
+--       generations of this node were
 local node, generation, lease_ms, state = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local keep_ms, most, expiry_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
-redis.call('HSET', ns .. ':node:' .. node, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
+-- After an outage of Redis every lease has ended, and the calls go on: who has been away itself for less than a lease ago
+-- rings nobody else's agents.
+local tries, give_up_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
+local own = redis.call('HMGET', ns .. ':node:' .. node, 'lease_until', 'steady_since')
+local steady_since = tonumber(own[2] or now)
+if tonumber(own[1] or '0') < now then steady_since = now end
+local steady = now - steady_since >= lease_ms
+redis.call('HSET', ns .. ':node:' .. node, 'steady_since', steady_since, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
   'lease_until', now + lease_ms, 'reap_at', now + lease_ms)
 
 local reaped = {}
-local function reap(name)
+-- calls: a node that stopped in good order left its calls in its Asterisk, so nobody is rung again.
+local function reap(name, calls)
   for _, set in ipairs({ ':local:', ':remote:' }) do
     for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. name)) do
       if #reaped >= most then return end
@@ -23,6 +33,12 @@ local function reap(name)
       if is_open(s) and s.node == name and s.state == 'placed' then
         local result = place_again(id, s, 'node-lost', now, expiry_ms, keep_ms)
         reaped[#reaped + 1] = { id, name, result == 'failed' and 'node-lost' or result }
+      elseif is_open(s) and s.node == name and s.state == 'live' and calls == 'lost' and tries > 0 then
+        if steady then
+          finish(id, s, 'ended', 'node-lost', now, keep_ms)
+          local result = rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
+          reaped[#reaped + 1] = { id, name, result or 'node-lost' }
+        end
       elseif is_open(s) and s.node == name then
         finish(id, s, s.state == 'live' and 'ended' or 'failed', 'node-lost', now, keep_ms)
         reaped[#reaped + 1] = { id, name, 'node-lost' }
@@ -34,8 +50,8 @@ local function reap(name)
 end
 for _, name in ipairs(redis.call('SMEMBERS', ns .. ':index:nodes')) do
   if name ~= node then
-    local reap_at = redis.call('HGET', ns .. ':node:' .. name, 'reap_at')
-    if not reap_at or tonumber(reap_at) < now then reap(name) end
+    local n = redis.call('HMGET', ns .. ':node:' .. name, 'reap_at', 'state')
+    if not n[1] or tonumber(n[1]) < now then reap(name, n[2] == 'stopped' and 'kept' or 'lost') end
   end
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':index:due', '-inf', now, 'LIMIT', 0, most)) do
@@ -65,4 +81,5 @@ for _, set in ipairs({ ':local:', ':remote:' }) do
     end
   end
 end
-return { 'ok', sessions, reaped }
+local mine = redis.call('HMGET', ns .. ':node:' .. node, 'drain', 'refused')
+return { 'ok', sessions, reaped, mine[1] == '1' and 1 or 0, tonumber(mine[2] or '0') }

@@ -7,13 +7,4 @@ local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
 redis.call('HSET', ns .. ':node:' .. node, 'state', 'stopped', 'lease_until', now - 1, 'reap_at', now + grace_ms)
-local moved = {}
-for _, set in ipairs({ ':local:', ':remote:' }) do
-  for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
-    local s = record(session_key(id))
-    if is_open(s) and s.state == 'placed' then
-      moved[#moved + 1] = { id, place_again(id, s, 'stopped', now, tonumber(ARGV[4]), ARGV[5]) }
-    end
-  end
-end
-return { 'ok', moved }
+return { 'ok', move_placed(node, 'stopped', now, tonumber(ARGV[4]), ARGV[5]) }

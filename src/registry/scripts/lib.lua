@@ -8,17 +8,18 @@
 --   NS:index:due     ZSET  placed sessions by the time at which their order expires
 --   NS:index:ended   ZSET  ended and failed sessions by the time they ended
 --   NS:node:NAME     HASH  generation host state drain weight max_agents campaigns channels registrations version
---                          lease_until reap_at
+--                          lease_until reap_at refused steady_since (its lease has not ended since)
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
 --   NS:contacts:NAME HASH  extension -> JSON with address, round trip, expiry (only with a second AMI user)
 --   NS:local:NAME    SET   open sessions of local agents: its size is the node's load (never a counter)
 --   NS:remote:NAME   SET   open sessions of remote agents
 --   NS:session:ID    HASH  alias extension agent campaign remote node state reason since created try tried
---                          give_up order generation wanted
+--                          give_up order generation wanted rejoined_from
 --   NS:holders       HASH  agent:A, alias:L, phone:E -> the open session that holds it
 --   NS:aliases       HASH  alias -> extension@node,extension@node,...  (the operators' own table)
 --   NS:QUEUE, NS:QUEUE:Q, NS:QUEUES, NS:rt:QUEUE   RSMQ's layout; our queues are logins and ring-NAME
 --   NS:news:ID       PUBLISH "STATE REASON" at every change of a session
+--   NS:rt:ring-NAME  PUBLISH "duty" when the node drains or resumes; anything else is RSMQ's word for a new order
 local ns = KEYS[1]
 
 -- One moment for the whole script; Redis stops its own clock for it as well.
@@ -234,14 +235,15 @@ end
 -- The session's node cannot ring it: takes the next least loaded node that was not tried, or fails the session.
 -- why says what was wrong there. Returns 'placed NODE' or 'failed'.
 local function place_again(id, s, why, now, expiry_ms, keep_ms)
-  local failed_on, old_extension = s.node, s.extension
-  local tried = (s.tried == '' and ' ' or s.tried) .. failed_on .. ' '
+  local old_extension, tried = s.extension, s.tried
+  -- One that drains is left out anyway, and may be asked again when it has resumed.
+  if why ~= 'draining' then tried = (tried == '' and ' ' or tried) .. s.node .. ' ' end
   if s.wanted == '1' then
     finish(id, s, 'ended', 'logged-out', now, keep_ms)
     return 'failed'
   end
-  -- A node that was never asked to ring is no try: a drain, a stop, a host that died with the order in its queue.
-  if s.state == 'placed' then s.tries = tonumber(s.tries) + 1 end
+  -- A node that rang nobody is no try: a drain, a stop, a host that died with the order in its queue.
+  if s.state == 'placed' or why == 'draining' or why == 'stopping' then s.tries = tonumber(s.tries) + 1 end
   if tonumber(s.try) >= tonumber(s.tries) or now > tonumber(s.give_up) then
     finish(id, s, 'failed', why, now, keep_ms)
     return 'failed'
@@ -260,10 +262,48 @@ local function place_again(id, s, why, now, expiry_ms, keep_ms)
   return 'placed ' .. best.name
 end
 
--- True if this generation may speak for this node.
+-- Places elsewhere what this node has not taken. Returns a list of { session, where }.
+local function move_placed(node, why, now, expiry_ms, keep_ms)
+  local moved = {}
+  for _, set in ipairs({ ':local:', ':remote:' }) do
+    for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
+      local s = record(session_key(id))
+      if is_open(s) and s.node == node and s.state == 'placed' then
+        moved[#moved + 1] = { id, place_again(id, s, why, now, expiry_ms, keep_ms) }
+      end
+    end
+  end
+  return moved
+end
+
+-- P9: the agent of a live session that its node has lost, and that was ended just now, is rung from another node, as a
+-- new session. Not one who is logged in again, or has asked to be logged out. The new id follows from the old session,
+-- so that one loss makes one session. tries 0: nobody is rung. Returns 'rejoined NODE SESSION ALIAS AGENT', 'stranded
+-- ALIAS AGENT' (no other node can ring the phone), or nil.
+local function rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
+  if tries == 0 or s.wanted == '1' then return nil end
+  local fresh = redis.sha1hex(id .. ':' .. s.since):sub(1, 16)
+  if record(session_key(fresh)) then return nil end
+  for _, field in ipairs({ 'agent:' .. s.agent, 'alias:' .. s.alias }) do
+    local holder = redis.call('HGET', ns .. ':holders', field)
+    if holder and is_open(record(session_key(holder))) then return nil end
+  end
+  local f = { alias = s.alias, agent = s.agent, campaign = s.campaign, remote = s.remote, suffix = s.suffix,
+    tries = tries, tried = ' ' .. s.node .. ' ', created = now, give_up = now + give_up_ms }
+  local best = survey(resolve(f.alias, f.suffix), true, f.campaign, f.remote, f.tried, fresh, now, keep_ms)
+  if not best then return 'stranded ' .. s.alias .. ' ' .. s.agent end
+  assign(fresh, f, best, now, expiry_ms)
+  redis.call('HSET', session_key(fresh), 'rejoined_from', id)
+  return 'rejoined ' .. best.name .. ' ' .. fresh .. ' ' .. s.alias .. ' ' .. s.agent
+end
+
+-- nil if this generation may speak for this node; else why not. What is refused is counted.
 local function fenced(node, generation)
   local current = redis.call('HGET', ns .. ':node:' .. node, 'generation')
   if not current then return 'unknown' end
-  if current ~= generation then return 'fenced' end
+  if current ~= generation then
+    redis.call('HINCRBY', ns .. ':node:' .. node, 'refused', 1)
+    return 'fenced'
+  end
   return nil
 end

@@ -1,19 +1,22 @@
 -- register.lua: a daemon takes a node's name with a new generation, or says again who it is after Redis forgot.
--- ARGV  1 node  2 generation  3 host (who holds the name: the machine, so that a restart there takes over at once)
+-- ARGV  1 node  2 generation  3 host: who holds the name, up to the first blank. The same holder with a new generation
+--       is its next life, which has proved that the one before is dead: it takes over at once. Anybody else waits for
+--       the end of the lease. What stands behind the blank is for people.
 --       4 lease ms  5 weight  6 max agents ('' = no cap)  7 campaigns, blank-separated ('' = all)  8 version
 -- reply { 'ok', previous generation or '' } | { 'held', host, lease left ms }
 local node, generation, host, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = ns .. ':node:' .. node
 local now = clock()
 local n = record(key)
-if n and n.generation ~= generation and n.host ~= host and tonumber(n.lease_until or '0') >= now then
+local function who(text) return text:match('^%S*') end
+if n and n.generation ~= generation and who(n.host or '') ~= who(host) and tonumber(n.lease_until or '0') >= now then
   return { 'held', n.host or '', tonumber(n.lease_until) - now }
 end
 local previous = n and n.generation or ''
 redis.call('SADD', ns .. ':index:nodes', node)
 redis.call('HSET', key, 'generation', generation, 'host', host, 'state', 'starting', 'weight', ARGV[5],
   'max_agents', ARGV[6], 'campaigns', ARGV[7], 'version', ARGV[8], 'channels', 0, 'registrations', 0,
-  'lease_until', now + lease_ms, 'reap_at', now + lease_ms)
+  'lease_until', now + lease_ms, 'reap_at', now + lease_ms, 'steady_since', now)
 redis.call('HSETNX', key, 'drain', 0)
 -- An RSMQ client sends only into queues that exist.
 open_queue('logins')

@@ -1,15 +1,17 @@
 -- report.lua: a node says what became of its sessions. Fenced by generation; idempotent.
--- ARGV  1 node  2 generation  3 order expiry ms  4 keep ended ms, then for each session three:
+-- ARGV  1 node  2 generation  3 order expiry ms  4 keep ended ms  5 tries of an agent's new session when his call is
+--       lost with this node's Asterisk, 0 = he logs in again himself  6 give up after ms, then for each session three:
 --       session, what (live|ended|failed|cannot), reason
 --       cannot = this node could not ring the phone: the next node is tried (P4)
 -- reply { 'ok', results } | { 'fenced' } | { 'unknown' }
---       a result each: done | placed NODE | failed | gone (no such open session on this node)
+--       a result each: done | placed NODE | failed | gone (no such open session on this node) | what rejoin() says
 local node, generation, expiry_ms, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
 local results = {}
-for i = 5, #ARGV, 3 do
+local tries, give_up_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+for i = 7, #ARGV, 3 do
   local id, what, reason = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local s = record(session_key(id))
   local result = 'done'
@@ -27,6 +29,9 @@ for i = 5, #ARGV, 3 do
     result = place_again(id, s, reason, now, expiry_ms, keep_ms)
   elseif what == 'ended' then
     finish(id, s, 'ended', reason, now, keep_ms)
+    if reason == 'node-lost' then
+      result = rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms) or result
+    end
   else
     finish(id, s, 'failed', reason, now, keep_ms)
   end

@@ -1,6 +1,6 @@
 -- status.lua: every node as the scripts see it, at one moment.
 -- reply rows of { name, state, agents, remote, weight, max agents, registrations, channels, lease left ms (may be
---       negative), generation, version, host, campaigns }
+--       negative), generation, version, host, campaigns, refused }
 local now = clock()
 local names = redis.call('SMEMBERS', ns .. ':index:nodes')
 table.sort(names)
@@ -13,6 +13,6 @@ for i, name in ipairs(names) do
   elseif n.drain == '1' and state == 'active' then state = 'draining' end
   rows[i] = { name, state, redis.call('SCARD', ns .. ':local:' .. name), redis.call('SCARD', ns .. ':remote:' .. name),
     n.weight or '1', n.max_agents or '', n.registrations or '0', n.channels or '0', left, n.generation or '',
-    n.version or '', n.host or '', n.campaigns or '' }
+    n.version or '', n.host or '', n.campaigns or '', n.refused or '0' }
 end
 return rows

@@ -1,0 +1,275 @@
+//! `evenring drain` and `evenring resume`: takes a node out of the rotation and back into it, and waits until it is
+//! empty. Owns the waiting and the wording. Must never move an order itself: the script does.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{CliError, DONE, FAILED, USAGE, output};
+use crate::config::{span, span_text};
+use crate::daemon::clock::Clock;
+use crate::ids::{NodeName, Now};
+use crate::node::Duty;
+use crate::registry::view::NodeRow;
+use crate::registry::{Moved, Registry, RegistryError, Turned};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Agents who are logged in stay until they log out; nobody is cut. Orders to ring that the node has not carried
+out are placed elsewhere. The node drains until `evenring resume`, also over restarts of its daemon.
+
+Exit codes: 0 done (with --wait: the node is empty), 1 the deadline passed, 2 no such node, 3 Redis cannot be used.
+
+Examples:
+  evenring drain tel-1                            no more logins on tel-1
+  evenring drain tel-1 --wait --deadline 30m && systemctl stop asterisk
+  evenring resume tel-1")]
+pub(super) struct DrainArgs {
+    /// The node.
+    node: NodeName,
+    /// Waits until no agent is left on it, local or remote.
+    #[arg(long)]
+    wait: bool,
+    /// Waits no longer than this, e.g. 90s or 30m. The node goes on draining.
+    #[arg(long, value_name = "TIME", requires = "wait", value_parser = span)]
+    deadline: Option<Duration>,
+    /// One JSON document instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  evenring resume tel-1")]
+pub(super) struct ResumeArgs {
+    /// The node.
+    node: NodeName,
+    /// One JSON document instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    node: &'a str,
+    draining: bool,
+    changed: bool,
+    moved: &'a [Moved],
+    agents: u64,
+    remote: u64,
+    others: usize,
+}
+
+/// How often a node is looked at while it empties.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Redis, or what it knows of the node, may be away for so long while we wait: a failover, a restart.
+const AWAY_MOST: Duration = Duration::from_secs(15);
+
+pub(super) async fn drain(registry: &mut Registry, args: &DrainArgs) -> Result<u8, CliError> {
+    let Some(turned) = turn(registry, &args.node, Duty::Draining).await? else { return Ok(USAGE) };
+    if !args.json {
+        say_drained(&args.node, &turned);
+    }
+    if turned.others == 0 {
+        let node = &args.node;
+        output::warn(&format!(
+            "no other node is in the rotation: nobody can log in until one is, or until `evenring resume {node}`"
+        ));
+    }
+    let (left, over) = if args.wait {
+        wait(registry, &args.node, args.deadline).await?
+    } else {
+        (look(registry, &args.node).await?.unwrap_or_default(), true)
+    };
+    if args.json {
+        say_json(&args.node, Duty::Draining, &turned, left);
+    } else if over {
+        let hint = if left.is_empty() || args.wait { "" } else { "; they stay until they log out" };
+        output::line_out(&format!("{}: {}{hint}", args.node, left.text()));
+    }
+    if !over {
+        output::complain(&format!(
+            "{}: {} after {}; it goes on draining: wait again, end them (`evenring sessions`, `evenring logout`), or \
+             give up with `evenring resume {}`",
+            args.node,
+            left.text(),
+            span_text(args.deadline.unwrap_or_default()),
+            args.node,
+        ));
+    }
+    Ok(if over { DONE } else { FAILED })
+}
+
+pub(super) async fn resume(registry: &mut Registry, args: &ResumeArgs) -> Result<u8, CliError> {
+    let Some(turned) = turn(registry, &args.node, Duty::Serving).await? else { return Ok(USAGE) };
+    if args.json {
+        let left = look(registry, &args.node).await?.unwrap_or_default();
+        say_json(&args.node, Duty::Serving, &turned, left);
+    } else {
+        let words = match turned.before {
+            Duty::Draining => "takes logins again",
+            Duty::Serving => "was not draining",
+        };
+        output::line_out(&format!("{}: {words}", args.node));
+    }
+    Ok(DONE)
+}
+
+/// `None`, with a complaint: there is no such node.
+async fn turn(registry: &mut Registry, node: &NodeName, to: Duty) -> Result<Option<Turned>, RegistryError> {
+    let turned = registry.turn(node, to).await?;
+    if turned.is_none() {
+        let names: Vec<String> = registry.nodes().await?.into_iter().map(|row| row.name).collect();
+        let known = if names.is_empty() { "none has ever registered".to_owned() } else { names.join(", ") };
+        output::complain(&format!("there is no node {node}; known nodes: {known}"));
+    }
+    Ok(turned)
+}
+
+fn say_drained(node: &NodeName, turned: &Turned) {
+    let mut text = match turned.before {
+        Duty::Serving => format!("{node}: drains: no more logins"),
+        Duty::Draining => format!("{node}: was draining already"),
+    };
+    let failed = turned.moved.iter().filter(|moved| moved.node.is_none()).count();
+    let elsewhere = turned.moved.len() - failed;
+    for (count, what) in [(elsewhere, "placed elsewhere"), (failed, "failed: no other node can ring them")] {
+        if count > 0 {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; orders {what}: {count}");
+        }
+    }
+    output::line_out(&text);
+}
+
+fn say_json(node: &NodeName, now: Duty, turned: &Turned, left: Left) {
+    output::json(&Answer {
+        node: node.as_str(),
+        draining: now == Duty::Draining,
+        changed: turned.before != now,
+        moved: &turned.moved,
+        agents: left.agents,
+        remote: left.remote,
+        others: turned.others,
+    });
+}
+
+/// Who is still logged in on a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Left {
+    agents: u64,
+    remote: u64,
+}
+
+impl Left {
+    fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    fn text(self) -> String {
+        let Self { agents, remote } = self;
+        match (agents, remote) {
+            (0, 0) => "no agents are left".to_owned(),
+            (1, 0) => "1 agent is left".to_owned(),
+            (0, 1) => "1 agent is left, a remote one".to_owned(),
+            (_, 0) => format!("{agents} agents are left"),
+            (_, _) => format!("{} agents are left, {remote} of them remote", agents + remote),
+        }
+    }
+}
+
+/// `None`: Redis does not know the node (any more).
+async fn look(registry: &mut Registry, node: &NodeName) -> Result<Option<Left>, RegistryError> {
+    let left = |row: NodeRow| Left { agents: row.agents, remote: row.remote };
+    Ok(registry.nodes().await?.into_iter().find(|row| row.name == node.as_str()).map(left))
+}
+
+/// Waits until nobody is left. What is left in the end, and whether it is over.
+async fn wait(
+    registry: &mut Registry,
+    node: &NodeName,
+    deadline: Option<Duration>,
+) -> Result<(Left, bool), RegistryError> {
+    let clock = Clock::start();
+    let mut progress = Progress::default();
+    let (mut left, mut empty_before, mut seen) = (Left::default(), false, clock.now());
+    loop {
+        let now = clock.now();
+        match look(registry, node).await {
+            Ok(Some(found)) => {
+                progress.show(node, found);
+                // A Redis that has just forgotten everything shows nobody, until the daemon has told it again.
+                if found.is_empty() && empty_before {
+                    progress.end();
+                    return Ok((found, true));
+                }
+                (left, empty_before, seen) = (found, found.is_empty(), now);
+            }
+            // The daemon registers again at its next heartbeat.
+            Ok(None) if now.since(seen) < AWAY_MOST => empty_before = false,
+            Ok(None) => {
+                progress.end();
+                return Err(RegistryError::Forgotten);
+            }
+            Err(error) if error.is_outage() && now.since(seen) < AWAY_MOST => empty_before = false,
+            Err(error) => {
+                progress.end();
+                return Err(error);
+            }
+        }
+        if deadline.is_some_and(|most| now >= Now(most)) {
+            progress.end();
+            return Ok((left, left.is_empty()));
+        }
+        let pause = deadline.map_or(LOOK_AGAIN, |most| LOOK_AGAIN.min(Now(most).since(clock.now())));
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What a waiting person sees: on a terminal one line that changes, else a line for every change.
+#[derive(Debug, Default)]
+struct Progress {
+    shown: Option<Left>,
+    open: bool,
+}
+
+impl Progress {
+    fn show(&mut self, node: &NodeName, left: Left) {
+        if self.shown.replace(left) == Some(left) {
+            return;
+        }
+        let mut out = std::io::stderr();
+        let text = format!("{node}: {}", left.text());
+        // A reader who has gone is no error.
+        if out.is_terminal() {
+            self.open = true;
+            let _ = write!(out, "\r\x1b[K{text}");
+            let _ = out.flush();
+        } else {
+            let _ = writeln!(out, "{text}");
+        }
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.open) {
+            let _ = writeln!(std::io::stderr());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_left_in_words() {
+        let text = |agents, remote| Left { agents, remote }.text();
+        assert_eq!(text(0, 0), "no agents are left");
+        assert_eq!(text(1, 0), "1 agent is left");
+        assert_eq!(text(12, 0), "12 agents are left");
+        assert_eq!(text(2, 1), "3 agents are left, 1 of them remote");
+        assert_eq!(text(0, 1), "1 agent is left, a remote one");
+    }
+}

@@ -1,0 +1,66 @@
+//! Drain and resume (P10): the operators' word on a node, and what it moved. Owns that one call. Must never decide
+//! where an order goes: the script does.
+
+use redis::ScriptInvocation;
+use serde::Serialize;
+
+use super::reply::{Tagged, duty};
+use super::{Registry, RegistryError, ms};
+use crate::ids::NodeName;
+use crate::node::Duty;
+
+/// An order that was placed elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Moved {
+    /// The session.
+    pub session: String,
+    /// Where it rings now; `None`: no node could ring it, and it failed.
+    pub node: Option<String>,
+}
+
+/// What became of a node that was told to drain or to resume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turned {
+    /// What it did before.
+    pub before: Duty,
+    /// How many other nodes are in the rotation.
+    pub others: usize,
+    /// The orders that it had not taken.
+    pub moved: Vec<Moved>,
+}
+
+impl Registry {
+    /// Says whether a node takes logins from now on. `None`: no such node.
+    ///
+    /// # Errors
+    /// Redis out of use.
+    pub async fn turn(&mut self, node: &NodeName, to: Duty) -> Result<Option<Turned>, RegistryError> {
+        let drain = match to {
+            Duty::Draining => "1",
+            Duty::Serving => "0",
+        };
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.as_str()).arg(drain);
+            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
+        };
+        let reply = Tagged::of(&mut self.connector, &self.scripts.drain, build).await?;
+        if reply.tag == "unknown" {
+            return Ok(None);
+        }
+        let moved: Vec<(String, String)> = reply.part(&self.connector, 2)?.unwrap_or_default();
+        let moved = moved.into_iter().map(|(session, result)| {
+            let node = result.strip_prefix("placed ").map(str::to_owned);
+            Moved { session, node }
+        });
+        Ok(Some(Turned {
+            before: duty(reply.part(&self.connector, 0)?),
+            others: reply.part(&self.connector, 1)?.unwrap_or(0),
+            moved: moved.collect(),
+        }))
+    }
+
+    /// Whether this message of [`Registry::subscribe_orders`] says that the node drains or resumes.
+    pub fn is_about_duty(message: &redis::Msg) -> bool {
+        message.get_payload_bytes() == b"duty"
+    }
+}

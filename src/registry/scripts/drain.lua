@@ -1,0 +1,21 @@
+-- drain.lua: takes a node out of the rotation, or back into it (P10). The flag stays until somebody takes it away. A
+-- node that drains gets no logins; orders that it has not taken are placed elsewhere at once; its ringing and live
+-- sessions stay. Said again it changes nothing. The daemon is told, so that it gives back what it has not rung yet.
+-- ARGV  1 node  2 drain (0|1)  3 order expiry ms  4 keep ended ms
+-- reply { 'ok', before (0|1), others, moved } | { 'unknown' }
+--       others = how many other nodes are in the rotation; moved of { session, where }
+local node, drain = ARGV[1], ARGV[2]
+local key = ns .. ':node:' .. node
+local known = redis.call('HMGET', key, 'generation', 'drain')
+if not known[1] then return { 'unknown' } end
+local now = clock()
+redis.call('HSET', key, 'drain', drain)
+local moved = {}
+if drain == '1' then moved = move_placed(node, 'draining', now, tonumber(ARGV[3]), ARGV[4]) end
+local others = 0
+for _, name in ipairs(redis.call('SMEMBERS', ns .. ':index:nodes')) do
+  local n = redis.call('HMGET', ns .. ':node:' .. name, 'lease_until', 'state', 'drain')
+  if name ~= node and tonumber(n[1] or '0') >= now and n[2] == 'active' and n[3] ~= '1' then others = others + 1 end
+end
+redis.call('PUBLISH', ns .. ':rt:ring-' .. node, 'duty')
+return { 'ok', known[2] == '1' and 1 or 0, others, moved }

@@ -1,0 +1,152 @@
+//! P10 on real Asterisks: a node is drained while agents are logged in, while phones ring and while orders wait; its
+//! daemon is killed, Redis is emptied, and it still drains until it is told to resume.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says why")]
+
+mod cluster;
+mod lab;
+
+use std::time::Duration;
+
+use cluster::{Cluster, SOON};
+use lab::evenring::Sections;
+use lab::phone::{Behaviour, Phones};
+use lab::{Lab, now, three, wait_until};
+
+/// A slow bucket: most of a burst waits in the daemon, taken and not rung.
+const SLOW: &str = "[ring]\ntimeout = \"20s\"\nrate = 1\nburst = 2\n";
+
+fn whys(cluster: &Cluster, alias: &str) -> Vec<String> {
+    let rows = cluster.json(&["explain", alias]);
+    rows["nodes"].as_array().unwrap().iter().map(|row| row["why"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn p10_a_node_empties_and_nobody_is_cut_or_forgotten() {
+    let lab = Lab::start(&three(16));
+    let phones = Phones::register(100, 12, &lab.sip(), Behaviour::ANSWER);
+    phones.wait_registered(SOON);
+    let mut cluster = Cluster::with(&lab, &Sections { rest: SLOW, ..Sections::default() });
+    for node in lab.nodes() {
+        cluster.wait_phones(node.name(), 12);
+    }
+    // One live session on each node; then only a takes logins, and has more of them than it may ring at once.
+    for alias in ["cc100x", "cc101x", "cc102x"] {
+        assert_eq!(cluster.json_and_code(&["login", alias, "--wait"]).1, 0, "{}", cluster.logs());
+    }
+    let stays = cluster.sessions().into_iter().find(|session| session["node"] == "a").unwrap();
+    let (stays, its_phone) =
+        (stays["id"].as_str().unwrap().to_owned(), stays["extension"].as_str().unwrap().to_owned());
+    for node in ["b", "c"] {
+        let (drained, code) = cluster.json_and_code(&["drain", node]);
+        assert_eq!((code, &drained["changed"], &drained["agents"]), (0, &true.into(), &1.into()), "{drained}");
+    }
+    phones.behave_all(Behaviour::Answer { after: Duration::from_secs(1) });
+    let burst: Vec<String> = (103..111).map(|number| cluster.login(&format!("cc{number}x"))).collect();
+    wait_until(SOON, "the daemon of a to have taken them all", || {
+        burst.iter().all(|id| cluster.session(id)["state"] != "placed")
+    });
+    for node in ["b", "c"] {
+        assert_eq!(cluster.json_and_code(&["resume", node]).1, 0);
+        cluster.wait_node(node, "active");
+    }
+    let rung_by_a = || phones.invites().iter().filter(|ring| lab.name_of(ring.node) == "a").count();
+    let before = rung_by_a();
+    let begin = now();
+    let drained = cluster.json(&["drain", "a"]);
+    wait_until(SOON, "what a had not rung to be elsewhere", || {
+        burst.iter().filter(|id| cluster.node_of(id) != "a").count() >= 4
+    });
+    println!("drain: what was taken and not rung was elsewhere after {:?}; {drained}", begin.elapsed());
+    for id in &burst {
+        cluster.wait_session(id, "live", "");
+    }
+    assert!(rung_by_a() <= before + 1, "a rang on after it was told to drain: {}", cluster.logs());
+    for number in 103..111 {
+        assert_eq!(phones.rings(&format!("cc{number}")), 1, "each phone once: {}", cluster.logs());
+    }
+    assert_eq!(cluster.session(&stays)["state"], "live", "P7");
+    assert_eq!(cluster.node("a")["state"], "draining");
+    assert!(whys(&cluster, "cc111x").contains(&"draining".to_owned()));
+    let rest = cluster.agents();
+    assert!(rest["b"].abs_diff(rest["c"]) <= 1, "{rest:?}");
+
+    survives_a_restart_and_a_redis_that_forgets(&mut cluster);
+    assert_eq!(cluster.session(&stays)["state"], "live", "{}", cluster.logs());
+
+    somebody_waits(&cluster, &phones, &its_phone);
+    the_last_one(&cluster);
+}
+
+/// The agents of a log out while somebody waits; `by_phone` just hangs up.
+fn somebody_waits(cluster: &Cluster, phones: &Phones, by_phone: &str) {
+    let output = cluster.run(&["drain", "a", "--wait", "--deadline", "500ms"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stderr.contains("left after 500ms"), "{output:?}");
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| cluster.run(&["drain", "a", "--wait", "--deadline", "20s"]));
+        std::thread::sleep(Duration::from_millis(400));
+        for session in cluster.sessions().iter().filter(|s| s["node"] == "a" && s["state"] == "live") {
+            if session["extension"] != *by_phone {
+                assert_eq!(cluster.json_and_code(&["logout", session["alias"].as_str().unwrap()]).1, 0);
+            }
+        }
+        phones.hang_up(by_phone);
+        waiting.join().unwrap()
+    });
+    assert_eq!(waiting.status.code(), Some(0), "{waiting:?}");
+    let progress: Vec<&str> = waiting.stderr.lines().collect();
+    assert!(progress.len() >= 2 && progress.last() == Some(&"a: no agents are left"), "{waiting:?}");
+    assert!(waiting.stdout.contains("was draining already"), "{waiting:?}");
+}
+
+fn the_last_one(cluster: &Cluster) {
+    for node in ["b", "c"] {
+        let output = cluster.run(&["drain", node]);
+        assert_eq!(output.stderr.contains("no other node is in the rotation"), node == "c", "{output:?}");
+    }
+    assert_eq!(cluster.json_and_code(&["login", "cc111x"]).1, 1, "nobody is left to ring");
+    for node in ["a", "b", "c"] {
+        assert_eq!(cluster.json_and_code(&["resume", node]).1, 0);
+    }
+    assert_eq!(cluster.json_and_code(&["login", "cc111x", "--wait"]).1, 0, "{}", cluster.logs());
+    assert_eq!(cluster.node_of(cluster.sessions().last().unwrap()["id"].as_str().unwrap()), "a", "the least loaded");
+    let unknown = cluster.run(&["drain", "nobody"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(unknown.stderr.contains("known nodes: a, b, c"), "{unknown:?}");
+}
+
+/// The flag outlives the daemon, and a Redis that has lost it.
+fn survives_a_restart_and_a_redis_that_forgets(cluster: &mut Cluster) {
+    let (at, generation) = (0, cluster.node("a")["generation"].clone());
+    let mut daemon = cluster.daemons.remove(at);
+    daemon.kill9();
+    cluster.daemons.insert(at, daemon.again());
+    wait_until(SOON, "a new life that drains", || {
+        let node = cluster.node("a");
+        node["state"] == "draining" && node["generation"] != generation
+    });
+    cluster.daemons[at].wait_log("draining: no logins come here", SOON);
+    let live = cluster.agents();
+    cluster.redis.restart();
+    wait_until(SOON, "all that Redis had forgotten", || {
+        cluster.agents() == live && cluster.node("a")["state"] == "draining"
+    });
+    assert_eq!(cluster.json_and_code(&["login", "cc111x"]).0["nodes"][0]["why"], "draining", "{}", cluster.logs());
+    cluster.json(&["logout", "cc111x"]);
+}
+
+#[test]
+fn without_redis_drain_says_so() {
+    let cluster = Cluster {
+        daemons: Vec::new(),
+        redis: lab::redis::Redis::start(),
+        cli: lab::evenring::Cli::new("redis://127.0.0.1:1"),
+    };
+    for verb in ["drain", "resume"] {
+        let output = cluster.run(&[verb, "a"]);
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert_eq!(cluster.run(&[verb, "a b"]).status.code(), Some(2));
+    }
+    assert_eq!(cluster.run(&["drain", "a", "--deadline", "3s"]).status.code(), Some(2), "a deadline of what?");
+}

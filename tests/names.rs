@@ -1,0 +1,108 @@
+//! P6: one daemon speaks for a node. A second one of the same name is refused while the first one lives, takes over when
+//! it is dead or frozen, and what the first one says then is refused; calls stay.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says why")]
+
+mod cluster;
+mod lab;
+
+use std::time::Duration;
+
+use cluster::{Cluster, SOON};
+use lab::evenring::Place;
+use lab::phone::{Behaviour, Phones};
+use lab::{Lab, Spec, Version, now, wait_until};
+
+/// A node with a live session: its id.
+fn one_agent(lab: &Lab) -> (Phones, Cluster, String) {
+    let phones = Phones::register(100, 2, &lab.sip(), Behaviour::ANSWER);
+    phones.wait_registered(SOON);
+    let cluster = Cluster::start(lab);
+    cluster.wait_phones("a", 2);
+    let (live, code) = cluster.json_and_code(&["login", "cc100x", "--wait"]);
+    assert_eq!(code, 0, "{live}");
+    (phones, cluster, live["session"].as_str().unwrap().to_owned())
+}
+
+fn a() -> Lab {
+    Lab::start(&[Spec { name: "a", version: Version::V22, endpoints: 4 }])
+}
+
+#[test]
+fn p6_a_second_daemon_on_the_same_machine_is_refused_and_a_restart_is_fast() {
+    let lab = a();
+    let (phones, mut cluster, live) = one_agent(&lab);
+    let generation = cluster.node("a")["generation"].clone();
+    let mut second = cluster.daemons[0].second(Place::Beside);
+    assert_eq!(second.wait_end(SOON), Some(4));
+    let said = second.log();
+    let pid = cluster.daemons[0].pid();
+    assert!(said.contains(&format!("another daemon (pid {pid}, generation")), "{said}");
+    assert!(said.contains("and a lease for"), "{said}");
+    assert_eq!(cluster.node("a")["generation"], generation, "nobody was disturbed");
+    assert_eq!(cluster.node("a")["refused"], 0);
+
+    // The default lease is 3 s: nobody waits for it after kill -9.
+    let mut daemon = cluster.daemons.remove(0);
+    daemon.kill9();
+    let begin = now();
+    cluster.daemons.push(daemon.again());
+    wait_until(SOON, "a new life", || {
+        let node = cluster.node("a");
+        node["generation"] != generation && node["state"] == "active"
+    });
+    println!("kill -9 and again: in the rotation after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    cluster.wait_session(&live, "live", "");
+    assert_eq!(phones.rings("cc100"), 1);
+}
+
+#[test]
+fn p6_a_stranger_waits_for_the_lease_and_then_takes_over() {
+    let lab = a();
+    let (phones, mut cluster, live) = one_agent(&lab);
+    let generation = cluster.node("a")["generation"].clone();
+    let mut second = cluster.daemons[0].second(Place::Apart);
+    second.wait_log("another daemon holds this node's name: waiting for the end of its lease", SOON);
+    let pid = cluster.daemons[0].pid();
+    assert!(second.log().contains(&format!(" pid {pid}")), "{}", second.log());
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(cluster.node("a")["generation"], generation, "as long as the first one lives");
+    cluster.daemons[0].kill9();
+    let begin = now();
+    wait_until(SOON, "the second to take over", || {
+        let node = cluster.node("a");
+        node["generation"] != generation && node["state"] == "active"
+    });
+    println!("a stranger took over {:?} after the end of the first", begin.elapsed());
+    let took = begin.elapsed();
+    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(5), "the lease is 3 s: {took:?}");
+    cluster.wait_session(&live, "live", "");
+    assert!(second.is_running());
+    assert_eq!(cluster.json(&["logout", "cc100x"])["reason"], "logged-out", "{}", second.log());
+    assert_eq!(phones.rings("cc100"), 1);
+}
+
+#[test]
+fn p6_a_frozen_daemon_loses_its_name_and_what_it_says_is_refused_and_counted() {
+    let lab = a();
+    let (phones, mut cluster, live) = one_agent(&lab);
+    let generation = cluster.node("a")["generation"].clone();
+    cluster.daemons[0].sigstop();
+    wait_until(SOON, "the lease to end", || cluster.node("a")["state"] == "lost");
+    let mut second = cluster.daemons[0].second(Place::Beside);
+    second.wait_log("the daemon that has the lock gives no heartbeat: taking over", SOON);
+    wait_until(SOON, "the second to take over", || {
+        let node = cluster.node("a");
+        node["generation"] != generation && node["state"] == "active"
+    });
+    cluster.wait_session(&live, "live", "");
+    cluster.daemons[0].sigcont();
+    assert_eq!(cluster.daemons[0].wait_end(SOON), Some(4), "{}", cluster.logs());
+    assert!(cluster.daemons[0].log().contains("another daemon has taken the name of node a"), "{}", cluster.logs());
+    wait_until(SOON, "the refusal to be counted", || cluster.node("a")["refused"].as_u64() > Some(0));
+    second.wait_log("an older daemon of this node still speaks: refused", SOON);
+    assert_eq!(cluster.session(&live)["state"], "live", "{}", second.log());
+    assert_eq!((phones.rings("cc100"), phones.live()), (1, 1));
+    assert_eq!(cluster.json_and_code(&["login", "cc101x", "--wait"]).1, 0, "{}", second.log());
+}
