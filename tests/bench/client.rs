@@ -56,6 +56,18 @@ fn read_plainly(peer: &Peer, count: usize) {
     }
 }
 
+/// The same through the runtime that the daemon has.
+fn read_by_runtime(peer: &Peer, count: usize) {
+    use tokio::io::AsyncReadExt;
+    runtime().block_on(async {
+        let mut socket = tokio::net::TcpStream::connect(peer.address).await.expect("loopback");
+        let (mut buf, mut seen) = (vec![0; READ_BYTES], 0);
+        while seen < count {
+            seen += socket.read(&mut buf).await.expect("bytes");
+        }
+    });
+}
+
 /// Gives how many events came.
 fn read_as_client(peer: &Peer, wanted: u64) {
     runtime().block_on(async {
@@ -75,8 +87,11 @@ fn read_as_client(peer: &Peer, wanted: u64) {
 }
 
 fn blast(bench: &mut Bench) {
-    let name = "client: a blast over loopback, every wanted event";
-    if !bench.wants(name) {
+    let names = [
+        "client: a blast over loopback, every wanted event",
+        "client: a blast over loopback (floor: the bare runtime)",
+    ];
+    if !names.iter().any(|name| bench.wants(name)) {
         return;
     }
     let stream = mixed();
@@ -91,11 +106,14 @@ fn blast(bench: &mut Bench) {
     };
     let round = || {
         let ours = rate(&manager_began, &|| read_as_client(&manager, wanted));
-        (ours, rate(&plain_began, &|| read_plainly(&plain, count)))
+        let plainly = rate(&plain_began, &|| read_plainly(&plain, count));
+        (ours, plainly, rate(&plain_began, &|| read_by_runtime(&plain, count)))
     };
     round();
     let rounds: Vec<_> = (0..ROUNDS).map(|_| round()).collect();
-    bench.add(name, "MB/s", Reach::RatioAtLeast(0.5), &rounds);
+    let against = |floor: fn(&(f64, f64, f64)) -> f64| rounds.iter().map(|all| (all.0, floor(all))).collect::<Vec<_>>();
+    bench.add(names[0], "MB/s", Reach::RatioAtLeast(0.5), &against(|all| all.1));
+    bench.add(names[1], "MB/s", Reach::RatioAtLeast(0.5), &against(|all| all.2));
 }
 
 /// Answers every action at once, all that came in one read with one write.
