@@ -31,6 +31,9 @@ const READY_ANYWAY: Now = Now(Duration::from_secs(25));
 /// How long a stopping daemon waits for Redis to take its last words.
 const LAST_WORDS: Duration = Duration::from_millis(1_200);
 
+/// Messages from AMI that are handled in one step.
+const NEWS_AT_ONCE: usize = 64;
+
 /// Why the loop ended.
 #[derive(Debug, thiserror::Error)]
 pub enum LoopError {
@@ -139,6 +142,7 @@ impl NodeLoop {
     /// Runs until told to stop, or until the node's name is lost.
     pub(super) async fn run(mut self, mut ears: Ears, heartbeat: Duration) -> Result<(), LoopError> {
         let mut beat = self.clock.every(heartbeat);
+        let mut news = Vec::with_capacity(NEWS_AT_ONCE);
         loop {
             self.carry_out();
             self.hand_to_writer();
@@ -151,7 +155,12 @@ impl NodeLoop {
                     return self.stop(ears).await;
                 }
                 done = ears.done.recv() => self.written(done.ok_or(LoopError::TaskEnded("registry"))?)?,
-                message = ears.ami.recv() => self.heard(message.ok_or(LoopError::TaskEnded("AMI"))?),
+                count = ears.ami.recv_many(&mut news, NEWS_AT_ONCE) => {
+                    if count == 0 {
+                        return Err(LoopError::TaskEnded("AMI"));
+                    }
+                    news.drain(..).for_each(|message| self.heard(message));
+                }
                 word = ears.orders.recv() => self.ordered(word.ok_or(LoopError::TaskEnded("orders"))?),
                 _ = beat.tick() => {
                     self.pending.beat = true;

@@ -25,6 +25,8 @@ const PINGS: usize = 3_000;
 /// Pings of one round with many at a time.
 const MANY_PINGS: usize = 60_000;
 const IN_FLIGHT: usize = 64;
+/// What the owner takes in one step, as the node loop does.
+const AT_ONCE: usize = 64;
 /// No ping of the session's own comes between.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -76,11 +78,12 @@ fn read_as_client(peer: &Peer, wanted: u64) {
             (ami.link.ping_interval, ami.link.ping_timeout) = (LONG, LONG);
         });
         client.booted().await;
-        let mut seen = 0;
+        let (mut seen, mut batch) = (0, Vec::with_capacity(AT_ONCE));
         while seen < wanted {
-            match client.from.recv().await {
-                Some(FromAmi::Event(_)) => seen += 1,
-                other => panic!("{other:?} after {seen} events"),
+            assert_ne!(client.from.recv_many(&mut batch, AT_ONCE).await, 0, "ended after {seen} events");
+            for told in batch.drain(..) {
+                assert!(matches!(told, FromAmi::Event(_)), "{told:?} after {seen} events");
+                seen += 1;
             }
         }
     });
