@@ -14,7 +14,7 @@ use super::look::{Look, difference, facts_of};
 use super::op::{Login, Op, Voice};
 use super::rules::{Refused, Taken};
 use super::words::{answer, as_login, booked, comparable, orders, outcome, phone_state, request, taken, wish};
-use super::world::{Fault, Node, Session, World};
+use super::world::{Chosen, Fault, Node, Session, World};
 use crate::ledger::{Cluster, id, session};
 
 /// The settings that `world::limits` says.
@@ -236,7 +236,7 @@ impl<'a> Pair<'a> {
                 self.world.finish(at, "failed", reason);
             } else {
                 same("a lost node", true, self.world.is_lost(s) && node != voice.node)?;
-                same("reaped", reason.clone(), self.world.reap_one(at, &chosen)?)?;
+                same("reaped", reason.clone(), self.world.reap_one(at, Chosen::Told(&chosen))?)?;
             }
         }
         let left = self.world.open().find(|(_, s)| {
@@ -295,7 +295,7 @@ impl<'a> Pair<'a> {
         let real = self.cluster.registry.place(&request(login), at).await.map_err(|e| e.to_string())?;
         self.look().await;
         let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-        let model = self.world.place(&wish(login), at, false, &chosen)?;
+        let model = self.world.place(&wish(login), at, false, Chosen::Told(&chosen))?;
         if model.verdict == "placed" {
             self.known.push(at);
             self.history.insert(at, self.world.sessions[&at].clone());
@@ -307,7 +307,7 @@ impl<'a> Pair<'a> {
         let at = session(u64::MAX - 1);
         let real = self.cluster.registry.explain(&request(login), at).await.map_err(|e| e.to_string())?;
         let node = real.node.clone();
-        let model = self.world.place(&wish(login), at, true, &|_| Some(node.clone()))?;
+        let model = self.world.place(&wish(login), at, true, Chosen::Told(&|_| Some(node.clone())))?;
         same("explain", answer(&real), comparable(model))
     }
 
@@ -339,7 +339,7 @@ impl<'a> Pair<'a> {
             same("oldest first", true, visible_at >= last)?;
             last = visible_at;
             let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-            let model = self.world.take_one(node, position, &chosen)?;
+            let model = self.world.take_one(node, position, Chosen::Told(&chosen))?;
             if let Taken::Ring(at, ..) = &model {
                 self.history.insert(*at, self.world.sessions[at].clone());
             }
@@ -364,7 +364,7 @@ impl<'a> Pair<'a> {
                 Outcome::Ended(why) | Outcome::Failed(why) | Outcome::Cannot(why) => why.to_string(),
                 Outcome::Live => String::new(),
             };
-            model.push(self.world.report(voice.node, *at, what, &why, &|_| node.clone())?);
+            model.push(self.world.report(voice.node, *at, what, &why, Chosen::Told(&|_| node.clone()))?);
         }
         same("results", real, model)
     }
@@ -413,7 +413,7 @@ impl<'a> Pair<'a> {
         for order in orders(&placed) {
             let mut world = self.world.clone();
             let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-            let moved = order.iter().try_for_each(|at| world.leave_one(*at, "stopped", &chosen).map(drop));
+            let moved = order.iter().try_for_each(|at| world.leave_one(*at, "stopped", Chosen::Told(&chosen)).map(drop));
             best = moved.map(|()| world);
             if best.as_ref().is_ok_and(|world| difference(&facts, &facts_of(world)).is_empty()) {
                 break;

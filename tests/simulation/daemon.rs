@@ -1,0 +1,459 @@
+//! A daemon: the real `evenring::node::Node`, and around it what `src/daemon/node_loop.rs` does, in its order: after every
+//! input all effects are carried out, then what waits is handed to the writer, one batch at a time, then the timer is
+//! set. Owns that order. Must never decide anything about sessions or phones: `Node` does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use evenring::ami::backoff::Backoff;
+use evenring::ami::event::{Channel, Event as AmiEvent};
+use evenring::ami::outcome::{Answer, NotSent, Tag, Unknown};
+use evenring::ids::{ChannelId, Extension, Generation, Now, Phone, SessionId, Technology};
+use evenring::node::roster::PhoneChanges;
+use evenring::node::session::{Login, Outcome};
+use evenring::node::{Effect, Input, Live, Node, NodeState, Note};
+use evenring::registry::Order;
+
+use super::Sim;
+use super::agenda::{Conn, Ear, Event, Life};
+use super::asterisk::Said;
+use super::model::rules::Refused;
+use super::model::world::Ms;
+use super::orders::Fetcher;
+use super::writer::{Batch, Done, Wrong, Writer};
+
+const RETRY: Ms = 250;
+const HEARTBEAT: Ms = 1_000;
+const LAST_WORDS: Ms = 1_200;
+const FIRST_LOOK: Ms = 20;
+
+/// What waits for Redis.
+#[derive(Debug, Default)]
+pub struct Pending {
+    phones: Option<PhoneChanges>,
+    adopt: BTreeMap<SessionId, (Login, Live)>,
+    outcomes: BTreeMap<SessionId, Outcome>,
+    beat: bool,
+}
+
+/// The AMI task's side.
+#[derive(Debug, Default)]
+pub struct AmiSide {
+    pub conn: Option<Conn>,
+    /// Booted: actions may be sent.
+    pub up: bool,
+    /// Sent and not answered, oldest first.
+    pub open: Vec<Tag>,
+    backoff: Backoff,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    LastBatchToCome,
+    LastBatchOnItsWay,
+}
+
+#[derive(Debug)]
+pub struct Daemon {
+    pub host: usize,
+    pub life: Life,
+    pub name: String,
+    pub generation: String,
+    born: Ms,
+    pub node: Node,
+    pub frozen_until: Ms,
+    pending: Pending,
+    writing: bool,
+    retry_at: Option<Ms>,
+    pub registered: bool,
+    timer_at: Option<Ms>,
+    stopping: Stopping,
+    pub ami: AmiSide,
+    pub writer: Writer,
+    pub fetcher: Fetcher,
+}
+
+/// Why a daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Fenced,
+    Held,
+    Stopped,
+    Killed,
+}
+
+impl Daemon {
+    fn clock(&self, now: Ms) -> Now {
+        Now(Duration::from_millis(u64::try_from(now - self.born).unwrap_or(0)))
+    }
+
+    fn tell(&mut self, input: Input<'_>, now: Ms) {
+        let at = self.clock(now);
+        self.node.handle(input, at);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping != Stopping::No
+    }
+
+    fn nothing_waits(&self) -> bool {
+        let p = &self.pending;
+        p.phones.is_none() && p.adopt.is_empty() && p.outcomes.is_empty() && !p.beat
+    }
+
+    /// Redis has all that it knows.
+    pub fn is_settled(&self) -> bool {
+        let active = self.node.state() == NodeState::Active;
+        active && self.registered && !self.writing && self.retry_at.is_none() && self.nothing_waits()
+    }
+}
+
+fn phone(number: usize) -> Phone {
+    let extension: Extension = format!("e{number}").parse().expect("an extension");
+    Phone { technology: Technology::Pjsip, extension }
+}
+
+impl Sim {
+    /// Starts a daemon on this host, with a new generation.
+    pub fn start_daemon(&mut self, host: usize) {
+        let life = self.daemons.len();
+        let generation = Generation::from_bits(0x1000 + u64::try_from(life).unwrap_or(0));
+        let name = self.hosts[host].name.clone();
+        let node = Node::new(name.parse().expect("a name"), generation, self.setup.ring.clone(), Now::default());
+        let daemon = Daemon {
+            host,
+            life,
+            name,
+            generation: generation.to_string(),
+            born: self.now,
+            node,
+            frozen_until: 0,
+            pending: Pending { beat: true, ..Pending::default() },
+            writing: false,
+            retry_at: None,
+            registered: false,
+            timer_at: None,
+            stopping: Stopping::No,
+            ami: AmiSide::default(),
+            writer: Writer::default(),
+            fetcher: Fetcher::default(),
+        };
+        self.generations.push((host, daemon.generation.clone()));
+        self.daemons.push(Some(Box::new(daemon)));
+        self.hosts[host].lives.push(life);
+        self.trace(|| format!("n{host}: daemon {life} starts, generation {generation}"));
+        let at = self.now + self.dice.span(1, 30);
+        self.agenda.put(at, Event::Told(life, Ear::Connect));
+        self.agenda.put(self.now, Event::Told(life, Ear::Beat));
+    }
+
+    /// Takes a daemon away, at once: kill -9, or its own end.
+    pub fn end_daemon(&mut self, life: Life, end: End) {
+        let Some(daemon) = self.daemons[life].take() else { return };
+        self.gone(&daemon, end);
+    }
+
+    fn gone(&mut self, daemon: &Daemon, end: End) {
+        let (host, life) = (daemon.host, daemon.life);
+        self.trace(|| format!("n{host}: daemon {life} ends: {end:?}"));
+        self.hosts[host].lives.retain(|other| *other != life);
+        if let Some(conn) = daemon.ami.conn {
+            self.abandon(conn);
+        }
+        // Restart=always, after RestartSec. Of two daemons on one host only one is systemd's.
+        if matches!(end, End::Held | End::Fenced) {
+            let at = self.now + self.dice.span(500, 700);
+            self.agenda.put(at, Event::DaemonStarts(host));
+        }
+    }
+
+    /// One input of a daemon. False: it means nothing any more.
+    pub fn hear(&mut self, life: Life, ear: Ear) -> bool {
+        let Some(mut d) = self.daemons[life].take() else { return false };
+        if d.frozen_until > self.now {
+            self.agenda.put(d.frozen_until, Event::Told(life, ear));
+            self.daemons[life] = Some(d);
+            return false;
+        }
+        if self.trace.on && !matches!(ear, Ear::Timer | Ear::Beat | Ear::Poll(_) | Ear::Wake | Ear::Reply(..)) {
+            let (host, shown) = (d.host, format!("{ear:?}"));
+            self.trace(|| format!("n{host}: daemon {life} hears {}", shown.chars().take(220).collect::<String>()));
+        }
+        let (did, end) = self.heard(&mut d, ear);
+        if let Some(end) = end {
+            self.gone(&d, end);
+            return true;
+        }
+        // One that stops only waits for its writer.
+        if !d.is_stopping() {
+            self.turn(&mut d);
+        }
+        self.daemons[life] = Some(d);
+        did
+    }
+
+    /// What the loop does before it waits.
+    fn turn(&mut self, d: &mut Daemon) {
+        self.carry_out(d);
+        self.hand_to_writer(d);
+        let now = d.clock(self.now);
+        let Some(at) = d.node.next_deadline(now) else { return };
+        let whole = i64::try_from(at.0.as_micros().div_ceil(1000)).unwrap_or(Ms::MAX);
+        let at = (d.born + whole).max(self.now);
+        if d.timer_at.is_none_or(|set| set > at) {
+            d.timer_at = Some(at);
+            self.agenda.put(at, Event::Told(d.life, Ear::Timer));
+        }
+    }
+
+    fn heard(&mut self, d: &mut Daemon, ear: Ear) -> (bool, Option<End>) {
+        let now = self.now;
+        if d.is_stopping() && !matches!(ear, Ear::Reply(..) | Ear::LastWordsOver) {
+            return (false, None);
+        }
+        match ear {
+            Ear::Timer => {
+                if d.timer_at != Some(now) && d.frozen_until < now - 1 {
+                    return (false, None);
+                }
+                d.timer_at = None;
+                let at = d.clock(now);
+                let due = d.node.next_deadline(at).is_some_and(|deadline| deadline <= at);
+                if due {
+                    d.tell(Input::Timer, now);
+                }
+                return (due, None);
+            }
+            Ear::Beat => {
+                let next = d.born + ((now - d.born) / HEARTBEAT + 1) * HEARTBEAT;
+                self.agenda.put(next, Event::Told(d.life, Ear::Beat));
+                d.pending.beat = true;
+            }
+            Ear::Retry => d.retry_at = d.retry_at.filter(|at| *at > now),
+            Ear::Connect => self.connect(d),
+            Ear::Said(conn, said) => return (self.heard_event(d, conn, &said), None),
+            Ear::Answer(conn, tag, answer) => return (self.answered(d, conn, tag, answer), None),
+            Ear::NotSent(tag) => d.tell(Input::Answer(tag, Answer::NotSent(NotSent::Closed)), now),
+            Ear::Dropped(conn, gone) => return (self.dropped(d, conn, gone), None),
+            Ear::NoConnection { gone } => self.closed(d, gone),
+            Ear::Order(Order::Ring(login)) => d.tell(Input::Ring(login), now),
+            Ear::Order(Order::HangUp(id)) => d.tell(Input::HangUp(id), now),
+            Ear::Order(Order::Moved(..) | Order::Expired(_) | Order::Stale(_)) => return (false, None),
+            Ear::Listen | Ear::Poll(_) | Ear::Wake | Ear::Deaf => return (self.fetcher_hears(d, &ear), None),
+            Ear::Reply(mouth, number, reply) => return self.replied(d, mouth, number, reply),
+            Ear::Terminate => self.terminate(d),
+            Ear::LastWordsOver => return (true, Some(End::Stopped)),
+        }
+        (true, None)
+    }
+
+    fn heard_event(&mut self, d: &mut Daemon, conn: Conn, said: &Said) -> bool {
+        if d.ami.conn != Some(conn) {
+            return false;
+        }
+        let unique = match said {
+            Said::New(id) | Said::State(id, _) | Said::HungUp(id, ..) | Said::Response { id, .. } => {
+                ChannelId(*id).to_string()
+            }
+            _ => String::new(),
+        };
+        let channel = |state| Channel { unique: unique.as_bytes(), name: b"PJSIP/x-00000001", state };
+        let event = match said {
+            Said::Booted(uptime) => {
+                d.ami.up = true;
+                d.ami.backoff.reset();
+                AmiEvent::FullyBooted { uptime: u64::try_from(*uptime).ok().map(Duration::from_secs) }
+            }
+            Said::Shutdown => AmiEvent::Shutdown { restart: false },
+            Said::Reload => AmiEvent::Reload { module: b"All" },
+            Said::New(_) => AmiEvent::Newchannel(channel(evenring::ami::event::ChannelState::Down)),
+            Said::State(_, state) => AmiEvent::Newstate(channel(*state)),
+            Said::HungUp(_, state, cause) => AmiEvent::Hangup { channel: channel(*state), cause: *cause },
+            Said::Response { action_id, ok, reason, .. } => AmiEvent::OriginateResponse {
+                action_id: Some(action_id.as_bytes()),
+                ok: *ok,
+                reason: *reason,
+                unique: unique.as_bytes(),
+            },
+            Said::Device(number, state) => AmiEvent::DeviceState { phone: phone(*number), state: *state },
+            Said::Peer(number, status) => AmiEvent::PeerStatus { phone: phone(*number), status: *status },
+            Said::Contact(number, status) => {
+                AmiEvent::ContactStatus { phone: phone(*number), status: *status, uri: b"sip:x" }
+            }
+        };
+        d.tell(Input::Event(event), self.now);
+        true
+    }
+
+    fn answered(&mut self, d: &mut Daemon, conn: Conn, tag: Tag, answer: Answer) -> bool {
+        let place = d.ami.open.iter().position(|open| *open == tag);
+        let Some(at) = place.filter(|_| d.ami.conn == Some(conn)) else { return false };
+        d.ami.open.remove(at);
+        let answer = self.planted(answer);
+        d.tell(Input::Answer(tag, answer), self.now);
+        true
+    }
+
+    /// Planted: what may have been carried out counts as not sent, so that it is sent again.
+    fn planted(&self, answer: Answer) -> Answer {
+        match answer {
+            Answer::Unknown(Unknown::Closed | Unknown::Deadline { .. }) if self.setup.resend => {
+                Answer::NotSent(NotSent::Closed)
+            }
+            other => other,
+        }
+    }
+
+    fn dropped(&mut self, d: &mut Daemon, conn: Conn, gone: bool) -> bool {
+        if d.ami.conn != Some(conn) {
+            return false;
+        }
+        for (tag, answer) in self.last_answers(d, conn) {
+            let answer = self.planted(answer);
+            d.tell(Input::Answer(tag, answer), self.now);
+            self.carry_out(d);
+        }
+        let was_up = d.ami.up;
+        (d.ami.conn, d.ami.up) = (None, false);
+        d.tell(Input::Closed { gone }, self.now);
+        let wait = if was_up { FIRST_LOOK } else { self.backoff(d) };
+        self.agenda.put(self.now + wait, Event::Told(d.life, Ear::Connect));
+        true
+    }
+
+    fn closed(&mut self, d: &mut Daemon, gone: bool) {
+        d.tell(Input::Closed { gone }, self.now);
+        let wait = self.backoff(d);
+        self.agenda.put(self.now + wait, Event::Told(d.life, Ear::Connect));
+    }
+
+    fn backoff(&mut self, d: &mut Daemon) -> Ms {
+        let wait = d.ami.backoff.next_wait(self.dice.next());
+        i64::try_from(wait.as_millis()).unwrap_or(RETRY)
+    }
+
+    /// A batch came back from the writer.
+    pub fn written(&mut self, d: &mut Daemon, done: Done) -> Option<End> {
+        let now = self.now;
+        d.writing = false;
+        if done.held {
+            return Some(End::Held);
+        }
+        if done.registered {
+            d.registered = true;
+            d.tell(Input::Registered, now);
+        }
+        if !done.stale.is_empty() {
+            d.tell(Input::Stale(done.stale), now);
+        }
+        if let Some(books) = done.books {
+            d.tell(Input::Books(books), now);
+        }
+        if done.rest.phones.is_some() {
+            d.node.roster.tell_all();
+        }
+        for (session, outcome) in done.rest.outcomes {
+            d.pending.outcomes.entry(session).or_insert(outcome);
+        }
+        for (login, live) in done.rest.adopt {
+            d.pending.adopt.entry(login.session).or_insert((login, live));
+        }
+        match done.wrong {
+            None => {}
+            Some(Wrong::Refused(Refused::Fenced)) => return Some(End::Fenced),
+            Some(Wrong::Refused(Refused::Forgotten)) => d.pending.beat = true,
+            Some(Wrong::Outage) => {
+                d.retry_at = Some(now + RETRY);
+                self.agenda.put(now + RETRY, Event::Told(d.life, Ear::Retry));
+            }
+        }
+        match d.stopping {
+            Stopping::No => None,
+            Stopping::LastBatchOnItsWay => Some(End::Stopped),
+            Stopping::LastBatchToCome => {
+                self.last_batch(d);
+                None
+            }
+        }
+    }
+
+    fn carry_out(&mut self, d: &mut Daemon) {
+        let mut gives_up = false;
+        while let Some(effect) = d.node.next_effect() {
+            match effect {
+                Effect::Ami { tag, action_id, action } => self.send(d, tag, action_id, &action),
+                Effect::Report(session, _, outcome) => {
+                    self.trace(|| format!("n{}: daemon {} reports {session}: {outcome:?}", d.host, d.life));
+                    if gives_up {
+                        self.given_up(d.host, session);
+                    }
+                    d.pending.adopt.remove(&session);
+                    d.pending.outcomes.insert(session, outcome);
+                }
+                Effect::Adopt(login, live) => {
+                    self.trace(|| format!("n{}: daemon {} adopts {} {live:?}", d.host, d.life, login.session));
+                    d.pending.adopt.insert(login.session, (login, live));
+                }
+                Effect::Beat => d.pending.beat = true,
+                Effect::Note(Note::Drift(session, what)) => {
+                    self.drifts += 1;
+                    self.trace(|| format!("n{}: daemon {}: drift of {session}: {what}", d.host, d.life));
+                }
+                Effect::Note(Note::GivenUp { .. }) => gives_up = true,
+                Effect::Note(_) => {}
+            }
+        }
+        if let Some(changes) = d.node.roster.take_changes() {
+            d.pending.phones = Some(match d.pending.phones.take() {
+                Some(mut before) if !changes.replace => {
+                    before.phones.extend(changes.phones);
+                    before
+                }
+                Some(_) | None => changes,
+            });
+        }
+        if d.registered && !d.is_stopping() {
+            self.open_orders(d);
+        }
+    }
+
+    fn hand_to_writer(&mut self, d: &mut Daemon) {
+        if d.writing || d.retry_at.is_some() || d.nothing_waits() || d.is_stopping() {
+            return;
+        }
+        let batch = Self::batch(d, false);
+        d.writing = true;
+        self.write(d, batch);
+    }
+
+    fn batch(d: &mut Daemon, leave: bool) -> Batch {
+        let pending = std::mem::take(&mut d.pending);
+        let pulse = (d.node.state().as_str(), d.node.channels());
+        Batch {
+            phones: pending.phones,
+            adopt: pending.adopt.into_values().collect(),
+            outcomes: pending.outcomes.into_iter().collect(),
+            pulse: (pending.beat && !leave).then_some(pulse),
+            leave,
+        }
+    }
+
+    /// SIGTERM.
+    fn terminate(&mut self, d: &mut Daemon) {
+        d.stopping = Stopping::LastBatchToCome;
+        self.agenda.put(self.now + LAST_WORDS, Event::Told(d.life, Ear::LastWordsOver));
+        d.tell(Input::Stopping, self.now);
+        self.carry_out(d);
+        if !d.writing {
+            self.last_batch(d);
+        }
+    }
+
+    fn last_batch(&mut self, d: &mut Daemon) {
+        d.stopping = Stopping::LastBatchOnItsWay;
+        d.writing = true;
+        let batch = Self::batch(d, true);
+        self.write(d, batch);
+    }
+}
