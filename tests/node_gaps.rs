@@ -247,3 +247,13 @@ fn a_daemon_that_stops_gives_back_what_it_has_not_rung() {
     );
     check(&[("order s1", "> Originate s1.1"), ("stopping", ""), ("answer Originate notsent", "s1 cannot stopping")]);
 }
+
+/// P8: a process that stood still (SIGSTOP, a paused machine) rings nobody whom others have given up or have rung since.
+#[test]
+fn what_was_taken_before_a_long_standstill_is_not_rung_after_it() {
+    check(&[("order s1 1 2999", "> Originate s1.1"), ("order s2 1 3000", "s2 cannot node-lost"), ("wait 500", "")]);
+    // Ringing and live ones are what they were: only what waits is given back.
+    let stood = "s3 cannot node-lost; > Hangup s2";
+    check_on(in_the_middle(), &[("stand 3000", ""), ("hangup s2", stood), ("wait 1000", "")]);
+    check_on(in_the_middle(), &[("stand 900", ""), ("hangup s2", "> Hangup s2"), ("wait 100", "> Originate s3.1")]);
+}

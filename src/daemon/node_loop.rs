@@ -56,7 +56,8 @@ pub enum LoopError {
 #[derive(Debug)]
 pub(super) struct Ears {
     pub(super) ami: mpsc::Receiver<FromAmi>,
-    pub(super) orders: mpsc::Receiver<Order>,
+    /// Each with the moment at which Redis was asked for it.
+    pub(super) orders: mpsc::Receiver<(Order, Now)>,
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) stop: mpsc::Receiver<&'static str>,
 }
@@ -182,10 +183,10 @@ impl NodeLoop {
         }
     }
 
-    fn ordered(&mut self, order: Order) {
+    fn ordered(&mut self, (order, asked): (Order, Now)) {
         let now = self.clock.now();
         match order {
-            Order::Ring(login) => self.node.handle(Input::Ring(login), now),
+            Order::Ring(login) => self.node.handle(Input::Ring(login, asked), now),
             Order::HangUp(session) => self.node.handle(Input::HangUp(session), now),
             // Done by the script already; logged where it was fetched.
             Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_) => {}

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::clock::{Clock, Repeats};
-use crate::ids::{Generation, NodeName, SessionId};
+use crate::ids::{Generation, NodeName, Now, SessionId};
 use crate::registry::{Order, Registry, RegistryError, session_of_message, view::Verdict};
 
 /// Orders fetched in one step.
@@ -39,7 +39,7 @@ enum Wake {
 
 impl Orders {
     /// Fetches until the node loop is gone. `open` says whether this node has been registered.
-    pub(super) async fn run(mut self, orders: mpsc::Sender<Order>, mut open: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, orders: mpsc::Sender<(Order, Now)>, mut open: watch::Receiver<bool>) {
         let mut repeats = Repeats::default();
         loop {
             if open.wait_for(|open| *open).await.is_err() {
@@ -61,7 +61,7 @@ impl Orders {
         }
     }
 
-    async fn listen(&mut self, orders: &mpsc::Sender<Order>, repeats: &mut Repeats) -> Result<(), RegistryError> {
+    async fn listen(&mut self, orders: &mpsc::Sender<(Order, Now)>, repeats: &mut Repeats) -> Result<(), RegistryError> {
         let mut subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
         debug!(node = %self.node, "listening for orders");
         let mut poll = self.clock.every(self.poll);
@@ -88,15 +88,16 @@ impl Orders {
         }
     }
 
-    async fn fetch(&mut self, orders: &mpsc::Sender<Order>) -> Result<usize, RegistryError> {
+    async fn fetch(&mut self, orders: &mpsc::Sender<(Order, Now)>) -> Result<usize, RegistryError> {
         let mut fetched = 0;
         loop {
+            let asked = self.clock.now();
             let taken = self.registry.take(&self.node, self.generation, TAKE_MOST).await?;
             let count = taken.len();
             fetched += count;
             for order in taken {
                 self.log(&order);
-                if orders.send(order).await.is_err() {
+                if orders.send((order, asked)).await.is_err() {
                     return Ok(fetched);
                 }
             }

@@ -51,7 +51,8 @@ pub enum Ear {
     NoConnection {
         gone: bool,
     },
-    Order(Order),
+    /// With the moment at which Redis was asked.
+    Order(Order, Ms),
     /// The answer of Redis, or none.
     Reply(Mouth, u32, Option<Reply>),
     Terminate,

@@ -237,9 +237,12 @@ impl Sim {
             Ear::NotSent(tag) => d.tell(Input::Answer(tag, Answer::NotSent(NotSent::Closed)), now),
             Ear::Dropped(conn, gone) => return (self.dropped(d, conn, gone), None),
             Ear::NoConnection { gone } => self.closed(d, gone),
-            Ear::Order(Order::Ring(login)) => d.tell(Input::Ring(login), now),
-            Ear::Order(Order::HangUp(id)) => d.tell(Input::HangUp(id), now),
-            Ear::Order(Order::Moved(..) | Order::Expired(_) | Order::Stale(_)) => return (false, None),
+            Ear::Order(Order::Ring(login), asked) => {
+                let asked = d.clock(asked);
+                d.tell(Input::Ring(login, asked), now);
+            }
+            Ear::Order(Order::HangUp(id), _) => d.tell(Input::HangUp(id), now),
+            Ear::Order(Order::Moved(..) | Order::Expired(_) | Order::Stale(_), _) => return (false, None),
             Ear::Listen | Ear::Poll(_) | Ear::Wake | Ear::Deaf => return (self.fetcher_hears(d, &ear), None),
             Ear::Reply(mouth, number, reply) => return self.replied(d, mouth, number, reply),
             Ear::Terminate => self.terminate(d),

@@ -24,6 +24,8 @@ pub struct Fetcher {
     /// Called while it was fetching.
     called: bool,
     number: u32,
+    /// When the `take` that is under way was asked for.
+    asked: Ms,
     /// When the last order reaches the loop: they stay in order.
     told_at: Ms,
 }
@@ -69,6 +71,7 @@ impl Sim {
         }
         d.fetcher.number += 1;
         let number = d.fetcher.number;
+        d.fetcher.asked = self.now;
         self.ask(d, Mouth::Fetcher, number, Call::Take);
     }
 
@@ -89,7 +92,7 @@ impl Sim {
         let again = orders.len() == TAKE_MOST || std::mem::take(&mut d.fetcher.called);
         for order in orders.into_iter().filter(|order| matches!(order, Order::Ring(_) | Order::HangUp(_))) {
             d.fetcher.told_at = d.fetcher.told_at.max(self.now + self.dice.upto(1));
-            self.agenda.put(d.fetcher.told_at, Event::Told(d.life, Ear::Order(order)));
+            self.agenda.put(d.fetcher.told_at, Event::Told(d.life, Ear::Order(order, d.fetcher.asked)));
         }
         if again {
             self.fetch(d);
