@@ -33,7 +33,8 @@ fn the_promises_hold() {
 
 #[test]
 fn the_same_seed_does_the_same() {
-    let facts = |report: Report| (report.steps, report.episodes, report.logins, report.invites, report.drifts, report.seconds);
+    let facts =
+        |report: Report| (report.steps, report.episodes, report.logins, report.invites, report.drifts, report.seconds);
     assert_eq!(facts(steps(5, 30_000, None)), facts(steps(5, 30_000, None)));
     assert_ne!(facts(steps(5, 30_000, None)), facts(steps(6, 30_000, None)));
 }

@@ -38,6 +38,8 @@ pub(super) struct Done {
     pub(super) registered: bool,
     /// What Redis believes of this node, after a heartbeat.
     pub(super) books: Option<Vec<(SessionId, BookedState)>>,
+    /// Redis has lost what it was told of phones.
+    pub(super) phones_lost: bool,
     /// Sessions whose agent has moved on.
     pub(super) stale: Vec<SessionId>,
     /// What was not written.
@@ -136,6 +138,7 @@ impl Books {
                 warn!(node = %name, session, lost, reason, "settled for a node that is gone");
             }
             done.books = Some(beat.books);
+            done.phones_lost = beat.phones_lost;
         }
         if batch.leave {
             let moved = self.registry.leave(name, generation).await?;

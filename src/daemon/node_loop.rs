@@ -209,8 +209,11 @@ impl NodeLoop {
         if let Some(books) = done.books {
             self.node.handle(Input::Books(books), now);
         }
-        // Phones that were not written: all of them are told again, whatever has changed since.
-        if done.rest.phones.is_some() {
+        if done.phones_lost {
+            warn!(node = %self.name, what = "Redis had lost what it was told of phones: told again", "drift mended");
+        }
+        // Phones that were not written, or are lost: all of them are told again, whatever has changed since.
+        if done.rest.phones.is_some() || done.phones_lost {
             self.node.roster.tell_all();
         }
         self.pending.put_back(done.rest);

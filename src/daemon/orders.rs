@@ -61,7 +61,11 @@ impl Orders {
         }
     }
 
-    async fn listen(&mut self, orders: &mpsc::Sender<(Order, Now)>, repeats: &mut Repeats) -> Result<(), RegistryError> {
+    async fn listen(
+        &mut self,
+        orders: &mpsc::Sender<(Order, Now)>,
+        repeats: &mut Repeats,
+    ) -> Result<(), RegistryError> {
         let mut subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
         debug!(node = %self.node, "listening for orders");
         let mut poll = self.clock.every(self.poll);

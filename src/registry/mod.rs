@@ -64,6 +64,8 @@ pub struct Beat {
     pub books: Vec<(SessionId, BookedState)>,
     /// Sessions of others that this beat ended or placed elsewhere: session, node, reason (or `placed NODE`).
     pub reaped: Vec<(String, String, String)>,
+    /// The last word on phones that Redis has is not the last one that was said here: all are to be told again.
+    pub phones_lost: bool,
 }
 
 /// What `logout` did.
@@ -96,6 +98,9 @@ pub struct Registry {
     namespace: String,
     placement: PlacementSettings,
     ring_timeout: Duration,
+    /// The number of the last word on phones. A Redis that took over from another may have lost it, and says so at the
+    /// next heartbeat.
+    told: u64,
 }
 
 fn ms(duration: Duration) -> u64 {
@@ -131,6 +136,7 @@ impl Registry {
             namespace: settings.redis.namespace.to_string(),
             placement: settings.placement.clone(),
             ring_timeout: settings.ring.timeout,
+            told: 0,
         })
     }
 
@@ -215,11 +221,13 @@ impl Registry {
         };
         type Books = Vec<(String, String)>;
         type Reaped = Vec<(String, String, String)>;
-        let (tag, books, reaped) = tagged::<Books, Reaped>(&mut self.connector, &self.scripts.heartbeat, build).await?;
+        let (tag, books, reaped, phones): (_, Option<Books>, Option<Reaped>, Option<String>) =
+            tagged(&mut self.connector, &self.scripts.heartbeat, build).await?;
         fence(&tag)?;
+        let phones_lost = self.told > 0 && phones.is_some_and(|number| number != self.told.to_string());
         let books = books.unwrap_or_default().into_iter();
         let books = books.filter_map(|(id, state)| Some((id.parse().ok()?, booked(&state)))).collect();
-        Ok(Beat { books, reaped: reaped.unwrap_or_default() })
+        Ok(Beat { books, reaped: reaped.unwrap_or_default(), phones_lost })
     }
 
     /// Fetches up to `most` orders of this node; each session of them is ringing from here on.
@@ -315,9 +323,11 @@ impl Registry {
         generation: Generation,
         changes: &PhoneChanges,
     ) -> Result<(), RegistryError> {
+        // Also if this call fails: it may be carried out, and even after the next one.
+        self.told += 1;
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
-            call.arg(if changes.replace { "replace" } else { "change" });
+            call.arg(if changes.replace { "replace" } else { "change" }).arg(self.told);
             for (extension, state) in &changes.phones {
                 call.arg(extension.as_str()).arg(state.as_str());
             }
@@ -432,22 +442,23 @@ async fn tagged2<A: FromRedisValue>(
     script: &redis::Script,
     build: impl Fn(&mut ScriptInvocation<'_>),
 ) -> Result<(String, Option<A>), RegistryError> {
-    let (tag, a, _): (_, _, Option<Value>) = tagged(connector, script, build).await?;
+    let (tag, a, _, _): (_, _, Option<Value>, Option<Value>) = tagged(connector, script, build).await?;
     Ok((tag, a))
 }
 
-/// A reply of a tag and up to two more parts, which a refusal leaves out.
-async fn tagged<A: FromRedisValue, B: FromRedisValue>(
+/// A reply of a tag and up to three more parts, which a refusal leaves out.
+async fn tagged<A: FromRedisValue, B: FromRedisValue, C: FromRedisValue>(
     connector: &mut Connector,
     script: &redis::Script,
     build: impl Fn(&mut ScriptInvocation<'_>),
-) -> Result<(String, Option<A>, Option<B>), RegistryError> {
+) -> Result<(String, Option<A>, Option<B>, Option<C>), RegistryError> {
     let reply: Vec<Value> = connector.run(script, build).await?;
     let shape = |error: redis::ParsingError| connector.script_error(error.to_string());
     let tag = reply.first().map_or(Ok(String::new()), from_redis_value_ref).map_err(shape)?;
     let a = reply.get(1).map(from_redis_value_ref).transpose().map_err(shape)?;
     let b = reply.get(2).map(from_redis_value_ref).transpose().map_err(shape)?;
-    Ok((tag, a, b))
+    let c = reply.get(3).map(from_redis_value_ref).transpose().map_err(shape)?;
+    Ok((tag, a, b, c))
 }
 
 fn booked(state: &str) -> BookedState {

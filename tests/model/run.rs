@@ -198,6 +198,7 @@ impl<'a> Pair<'a> {
             channels: 0,
             lease_until: 0,
             reap_at: 0,
+            told: None,
         };
         let model = self.world.register(node, new);
         if model.is_ok() && last != Some(generation) {
@@ -413,7 +414,8 @@ impl<'a> Pair<'a> {
         for order in orders(&placed) {
             let mut world = self.world.clone();
             let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-            let moved = order.iter().try_for_each(|at| world.leave_one(*at, "stopped", Chosen::Told(&chosen)).map(drop));
+            let moved =
+                order.iter().try_for_each(|at| world.leave_one(*at, "stopped", Chosen::Told(&chosen)).map(drop));
             best = moved.map(|()| world);
             if best.as_ref().is_ok_and(|world| difference(&facts, &facts_of(world)).is_empty()) {
                 break;

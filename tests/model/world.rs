@@ -35,6 +35,8 @@ pub struct Node {
     pub channels: usize,
     pub lease_until: Ms,
     pub reap_at: Ms,
+    /// The number of the last word on its phones.
+    pub told: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -229,8 +231,8 @@ impl World {
 /// Breaks a tie: the same for the same session and node, and otherwise any number (FNV-1a).
 fn tie(id: SessionId, node: &str) -> u64 {
     let text = format!("{id}{node}");
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     hash ^ (hash >> 29)
 }

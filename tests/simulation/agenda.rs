@@ -84,6 +84,7 @@ pub enum Event {
     AsteriskBooted(usize, u32),
     AsteriskExits(usize, u32),
     DaemonStarts(usize),
+    Thaws(Life),
     Login,
     Again(Box<Wish>, SessionId),
     Logout,

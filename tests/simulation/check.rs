@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenring::ids::SessionId;
 
-use super::Sim;
 use super::agenda::Life;
 use super::asterisk::Stage;
 use super::model::world::{Ms, Session, World};
 use super::store::{Call, Reply};
+use super::{Host, Sim};
 
 /// What has been seen so far, as far as a promise needs it.
 #[derive(Debug, Default)]
@@ -40,7 +40,13 @@ pub struct Ledger {
 impl Ledger {
     /// Nobody asks again with the id of a session whose record has expired.
     pub fn forgotten(&self, id: SessionId, now: Ms, keep: Ms) -> bool {
-        self.asked.get(&id).is_some_and(|at| now - at >= keep) || self.redis_lost_at.is_some() && self.asked.contains_key(&id)
+        self.asked.get(&id).is_some_and(|at| now - at >= keep)
+            || self.redis_lost_at.is_some() && self.asked.contains_key(&id)
+    }
+
+    /// Whether it may have two calls, for one of the two reasons that no node can do anything about.
+    fn is_excused(&self, id: &SessionId) -> bool {
+        self.misplaced.contains(id) || self.given_up.contains(id)
     }
 
     pub fn redis_lost(&mut self, now: Ms) {
@@ -88,7 +94,8 @@ impl Sim {
         let alone = matches!(&call, Call::Report(outcomes) if outcomes.len() == 1);
         let registers = matches!(call, Call::Register { .. });
         let current = self.store.world.nodes.get(&node).map(|known| known.generation == generation);
-        let adopted = if let Call::Adopt(found) = &call { found.iter().map(|(l, _)| l.session).collect() } else { Vec::new() };
+        let adopted =
+            if let Call::Adopt(found) = &call { found.iter().map(|(l, _)| l.session).collect() } else { Vec::new() };
         let shown = if self.trace.on { format!("{call:?}") } else { String::new() };
         if matches!(call, Call::Report(_) | Call::Adopt(_) | Call::Take | Call::Register { .. }) {
             self.strike(host);
@@ -126,8 +133,9 @@ impl Sim {
                 }
             }
             if s.state == "live" {
+                let excused = self.ledger.is_excused(id);
                 let home = self.ledger.live.entry(*id).or_insert_with(|| s.node.clone());
-                if *home != s.node && !self.ledger.misplaced.contains(id) {
+                if *home != s.node && !excused {
                     wrong = Some(("P7", format!("{id} was live on {home} and is on {}", s.node)));
                 }
             }
@@ -161,7 +169,7 @@ impl Sim {
         let count = self.ledger.invites.entry((id, attempt)).or_insert(0);
         *count += 1;
         let count = *count;
-        let excused = self.ledger.misplaced.contains(&id);
+        let excused = self.ledger.is_excused(&id);
         if count > 1 && excused {
             self.excused += 1;
         } else if count > 1 {
@@ -173,13 +181,14 @@ impl Sim {
         };
         // An Asterisk that its daemon cannot reach for 3 s counts as gone (P4 prefers to ring elsewhere).
         let rings = (0..self.hosts.len()).find(rings);
-        if rings.is_some() && (excused || self.ledger.given_up.contains(&id)) {
+        if rings.is_some() && excused {
             self.excused += 1;
         } else if let Some(other) = rings {
             self.broken("P1", || format!("{id} rings on n{host} while it has a call on n{other}"));
         }
         let limits = self.store.world.limits;
-        let late = self.ledger.placed.get(&(id, attempt)).is_some_and(|at| self.now - at > limits.expiry + limits.lease);
+        let late =
+            self.ledger.placed.get(&(id, attempt)).is_some_and(|at| self.now - at > limits.expiry + limits.lease);
         if late {
             self.broken("P8", || format!("the order for {id}.{attempt} is too old, and n{host} rings it"));
         }
@@ -224,9 +233,19 @@ impl Sim {
                 wrong = Some(format!("Redis has {id} as {s:?}, but there is no such call"));
             }
         }
-        if let Some(text) = wrong {
+        let phones = self.hosts.iter().find_map(|host| self.phones_differ(host));
+        if let Some(text) = wrong.or(phones) {
             self.broken("P5", || text);
         }
+    }
+
+    /// In which phone Redis and Asterisk differ. All are registered by now; what a call hides says nothing.
+    fn phones_differ(&self, host: &Host) -> Option<String> {
+        let known = self.store.world.phones.get(&host.name);
+        let is_known = |phone: &usize| known.and_then(|known| known.get(&format!("e{phone}"))).map(String::as_str);
+        let differs = |phone: &usize| host.asterisk.registered[*phone] != (is_known(phone) == Some("registered"));
+        let which = (0..self.setup.phones).find(differs)?;
+        Some(format!("the phone e{which} is {:?} in Redis on {}, which is not true", is_known(&which), host.name))
     }
 
     /// P4: nobody waits any more.

@@ -2,7 +2,7 @@
 //! input all effects are carried out, then what waits is handed to the writer, one batch at a time, then the timer is
 //! set. Owns that order. Must never decide anything about sessions or phones: `Node` does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use evenring::ami::backoff::Backoff;
@@ -20,7 +20,7 @@ use super::asterisk::Said;
 use super::model::rules::Refused;
 use super::model::world::Ms;
 use super::orders::Fetcher;
-use super::writer::{Batch, Done, Wrong, Writer};
+use super::writer::{Batch, Done, Writer, Wrong};
 
 const RETRY: Ms = 250;
 const HEARTBEAT: Ms = 1_000;
@@ -63,6 +63,8 @@ pub struct Daemon {
     born: Ms,
     pub node: Node,
     pub frozen_until: Ms,
+    /// What came while it was frozen, in order.
+    unheard: VecDeque<Ear>,
     pending: Pending,
     writing: bool,
     retry_at: Option<Ms>,
@@ -129,6 +131,7 @@ impl Sim {
             born: self.now,
             node,
             frozen_until: 0,
+            unheard: VecDeque::new(),
             pending: Pending { beat: true, ..Pending::default() },
             writing: false,
             retry_at: None,
@@ -172,7 +175,7 @@ impl Sim {
     pub fn hear(&mut self, life: Life, ear: Ear) -> bool {
         let Some(mut d) = self.daemons[life].take() else { return false };
         if d.frozen_until > self.now {
-            self.agenda.put(d.frozen_until, Event::Told(life, ear));
+            d.unheard.push_back(ear);
             self.daemons[life] = Some(d);
             return false;
         }
@@ -191,6 +194,24 @@ impl Sim {
         }
         self.daemons[life] = Some(d);
         did
+    }
+
+    /// SIGSTOP. Another one may make it longer.
+    pub fn freeze(&mut self, life: Life, until: Ms) {
+        if let Some(daemon) = &mut self.daemons[life] {
+            daemon.frozen_until = daemon.frozen_until.max(until);
+            self.agenda.put(until, Event::Thaws(life));
+        }
+    }
+
+    /// SIGCONT: what came meanwhile is heard now, in its order.
+    pub fn thaw(&mut self, life: Life) -> bool {
+        let Some(d) = self.daemons[life].as_mut().filter(|d| d.frozen_until <= self.now) else { return false };
+        let unheard = std::mem::take(&mut d.unheard);
+        for ear in unheard {
+            self.hear(life, ear);
+        }
+        true
     }
 
     /// What the loop does before it waits.
@@ -214,7 +235,7 @@ impl Sim {
         }
         match ear {
             Ear::Timer => {
-                if d.timer_at != Some(now) && d.frozen_until < now - 1 {
+                if d.timer_at.is_none_or(|at| at > now) {
                     return (false, None);
                 }
                 d.timer_at = None;
@@ -353,7 +374,7 @@ impl Sim {
         if let Some(books) = done.books {
             d.tell(Input::Books(books), now);
         }
-        if done.rest.phones.is_some() {
+        if done.rest.phones.is_some() || done.phones_lost {
             d.node.roster.tell_all();
         }
         for (session, outcome) in done.rest.outcomes {

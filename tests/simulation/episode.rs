@@ -71,7 +71,8 @@ pub fn run(options: Options, mut progress: impl FnMut(&Report)) -> Report {
         if sim.violation.is_some() {
             let mut again = Sim::new(seed, options.plant, true);
             again.run(steps);
-            let what = again.violation.unwrap_or_else(|| "a replay that goes another way: the simulation is wrong".into());
+            let what =
+                again.violation.unwrap_or_else(|| "a replay that goes another way: the simulation is wrong".into());
             report.violation = Some(Violation { what, seed, steps, trace: again.trace.lines.into() });
         }
         progress(&report);
@@ -145,12 +146,17 @@ impl Sim {
     /// Every node is in the rotation, and nothing that was broken is still unnoticed.
     fn is_well(&self) -> bool {
         let late = self.store.stalled_until.max(self.late_until);
-        late < self.now && self.hosts.iter().all(|host| {
-            let [life] = host.lives[..] else { return false };
-            let Some(daemon) = &self.daemons[life] else { return false };
-            let speaks = daemon.ami.conn.is_some_and(|conn| self.links[conn].alive && !self.links[conn].muted);
-            speaks && host.asterisk.booted && !host.asterisk.stopping && daemon.frozen_until <= self.now && daemon.is_settled()
-        })
+        late < self.now
+            && self.hosts.iter().all(|host| {
+                let [life] = host.lives[..] else { return false };
+                let Some(daemon) = &self.daemons[life] else { return false };
+                let speaks = daemon.ami.conn.is_some_and(|conn| self.links[conn].alive && !self.links[conn].muted);
+                speaks
+                    && host.asterisk.booted
+                    && !host.asterisk.stopping
+                    && daemon.frozen_until <= self.now
+                    && daemon.is_settled()
+            })
     }
 
     pub fn next_phase(&mut self) -> bool {
@@ -223,7 +229,9 @@ impl Sim {
 
     fn not_well(&mut self) {
         let states: Vec<String> = self.hosts.iter().map(|host| self.state(host)).collect();
-        self.broken("P6", || format!("{HEALED_WITHIN} ms after the last fault not all nodes are back: {}", states.join("; ")));
+        self.broken("P6", || {
+            format!("{HEALED_WITHIN} ms after the last fault not all nodes are back: {}", states.join("; "))
+        });
     }
 
     fn state(&self, host: &Host) -> String {

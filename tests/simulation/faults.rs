@@ -116,11 +116,7 @@ impl Sim {
                 self.hosts[host].boot += 1;
             }
             Fault::Freeze | Fault::SecondDaemon => {
-                for life in lives {
-                    if let Some(daemon) = &mut self.daemons[life] {
-                        daemon.frozen_until = daemon.frozen_until.max(now + long);
-                    }
-                }
+                lives.into_iter().for_each(|life| self.freeze(life, now + long));
                 if fault == Fault::SecondDaemon && alone {
                     self.start_daemon(host);
                 }

@@ -142,6 +142,7 @@ impl Sim {
                 self.restart_daemon(host);
                 true
             }
+            Event::Thaws(life) => self.thaw(life),
             Event::Login => self.login(),
             Event::Again(wish, id) => self.place(&wish, id),
             Event::Logout => self.logout(),

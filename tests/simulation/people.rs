@@ -59,7 +59,12 @@ impl Sim {
             return false;
         }
         let answer = self.store.world.place(wish, id, false, Chosen::Free).expect("a free choice");
-        self.trace(|| format!("login {} {:?} as {id}: {} {} {}", wish.alias, wish.agent, answer.verdict, answer.node, answer.reason));
+        self.trace(|| {
+            format!(
+                "login {} {:?} as {id}: {} {} {}",
+                wish.alias, wish.agent, answer.verdict, answer.node, answer.reason
+            )
+        });
         if answer.verdict == "placed" {
             self.accepted += 1;
             self.ledger.asked.insert(id, now);

@@ -19,11 +19,19 @@ const REAP_MOST: usize = 200;
 /// One script call of a daemon.
 #[derive(Debug, Clone)]
 pub enum Call {
-    Register { boot: u32, weight: u32, cap: Option<u32> },
-    Phones(PhoneChanges),
+    Register {
+        boot: u32,
+        weight: u32,
+        cap: Option<u32>,
+    },
+    /// With the number of this word.
+    Phones(PhoneChanges, u64),
     Adopt(Vec<(Login, Live)>),
     Report(Vec<(SessionId, Outcome)>),
-    Beat { state: &'static str, channels: usize },
+    Beat {
+        state: &'static str,
+        channels: usize,
+    },
     Leave,
     Take,
 }
@@ -34,7 +42,8 @@ pub enum Reply {
     Held,
     Refused(Refused),
     Adopted(Vec<Adopted>),
-    Books(Vec<(SessionId, BookedState)>),
+    /// The sessions, and the number of the last word on phones.
+    Books(Vec<(SessionId, BookedState)>, Option<u64>),
     Taken(Vec<Order>),
 }
 
@@ -134,7 +143,7 @@ impl Store {
         }
         match call {
             Call::Register { .. } => Reply::Done,
-            Call::Phones(changes) => self.phones(node, changes),
+            Call::Phones(changes, number) => self.phones(node, changes, number),
             Call::Adopt(found) => self.adopt(node, &found),
             Call::Report(outcomes) => self.report(node, &outcomes),
             Call::Beat { state, channels } => self.beat(node, state, channels),
@@ -155,11 +164,16 @@ impl Store {
             channels: 0,
             lease_until: 0,
             reap_at: 0,
+            told: None,
         };
         if self.world.register(node, new).is_ok() { Reply::Done } else { Reply::Held }
     }
 
-    fn phones(&mut self, node: &str, changes: PhoneChanges) -> Reply {
+    fn phones(&mut self, node: &str, changes: PhoneChanges, number: u64) -> Reply {
+        if let Some(n) = self.world.nodes.get_mut(node) {
+            let fits = changes.replace || n.told == Some(number - 1);
+            n.told = fits.then_some(number);
+        }
         let known = self.world.phones.entry(node.to_owned()).or_default();
         if changes.replace {
             known.clear();
@@ -212,7 +226,8 @@ impl Store {
         }
         self.world.forget_ended();
         let mine = self.world.open().filter(|(_, s)| s.node == node);
-        Reply::Books(mine.map(|(id, s)| (id, booked(s))).collect())
+        let told = self.world.nodes.get(node).and_then(|n| n.told);
+        Reply::Books(mine.map(|(id, s)| (id, booked(s))).collect(), told)
     }
 
     fn leave(&mut self, node: &str) -> Reply {

@@ -171,7 +171,17 @@ impl Sim {
         }
         let conn = self.links.len();
         let (in_at, out_at) = (self.now, self.now + self.dice.span(1, 6));
-        let fresh = Link { host, life: d.life, alive: true, booted: false, muted: false, linger: 0, under_way: 0, in_at, out_at };
+        let fresh = Link {
+            host,
+            life: d.life,
+            alive: true,
+            booted: false,
+            muted: false,
+            linger: 0,
+            under_way: 0,
+            in_at,
+            out_at,
+        };
         self.links.push(fresh);
         self.hosts[host].conns.push(conn);
         (d.ami.conn, d.ami.up) = (Some(conn), false);

@@ -39,6 +39,7 @@ pub struct Done {
     pub registered: bool,
     pub held: bool,
     pub books: Option<Vec<(SessionId, BookedState)>>,
+    pub phones_lost: bool,
     pub stale: Vec<SessionId>,
     pub rest: Batch,
     pub wrong: Option<Wrong>,
@@ -50,6 +51,8 @@ pub struct Writer {
     batch: Batch,
     done: Done,
     number: u32,
+    /// The number of the last word on phones, as `Registry` counts.
+    told: u64,
 }
 
 impl Writer {
@@ -60,7 +63,7 @@ impl Writer {
             return Some(Call::Register { boot, weight, cap });
         }
         if let Some(changes) = &b.phones {
-            return Some(Call::Phones(changes.clone()));
+            return Some(Call::Phones(changes.clone(), self.told + 1));
         }
         if !b.adopt.is_empty() {
             return Some(Call::Adopt(b.adopt.clone()));
@@ -86,7 +89,8 @@ impl Writer {
         } else if !self.batch.outcomes.is_empty() {
             self.batch.outcomes.clear();
         } else if self.batch.pulse.take().is_some() {
-            if let Reply::Books(books) = reply {
+            if let Reply::Books(books, told) = reply {
+                self.done.phones_lost = self.told > 0 && told != Some(self.told);
                 self.done.books = Some(books);
             }
         } else {
@@ -108,6 +112,7 @@ impl Sim {
         let host = &self.hosts[d.host];
         match d.writer.next(host.weight, host.cap, host.boot) {
             Some(call) => {
+                d.writer.told += u64::from(matches!(call, Call::Phones(..)));
                 d.writer.number += 1;
                 let number = d.writer.number;
                 self.ask(d, Mouth::Writer, number, call);
@@ -152,7 +157,7 @@ impl Sim {
     pub fn ask(&mut self, d: &Daemon, mouth: Mouth, number: u32, call: Call) {
         let (now, life) = (self.now, d.life);
         let fate = self.dice.next() % 10_000;
-        let chaos = u64::from(if self.chaos() { self.setup.redis_faults } else { 0 });
+        let chaos = if self.chaos() { self.setup.redis_faults } else { 0 };
         let error = |after: Ms| (now + after, Event::Told(life, Ear::Reply(mouth, number, None)));
         let (mut delay, mut orphan) = (self.dice.upto(1), false);
         if fate < chaos {

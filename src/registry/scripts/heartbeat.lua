@@ -3,9 +3,9 @@
 -- is placed elsewhere, P4), fails orders that nobody took in time, and forgets what ended long ago.
 -- ARGV  1 node  2 generation  3 lease ms  4 state (starting|active|down)  5 channels  6 registrations
 --       7 keep ended ms  8 most sessions to clean in one beat  9 order expiry ms
--- reply { 'ok', sessions, reaped } | { 'fenced' } | { 'unknown' }
+-- reply { 'ok', sessions, reaped, phones } | { 'fenced' } | { 'unknown' }
 --       sessions of { session, state }: what Redis has for this node, unwanted = to be hung up; reaped of { session, node, reason }, the reason
---       of a session that was placed elsewhere is 'placed NODE'
+--       of a session that was placed elsewhere is 'placed NODE'; phones the number of the last word on phones ('' = none)
 local node, generation, lease_ms, state = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local keep_ms, most, expiry_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local bad = fenced(node, generation)
@@ -65,4 +65,4 @@ for _, set in ipairs({ ':local:', ':remote:' }) do
     end
   end
 end
-return { 'ok', sessions, reaped }
+return { 'ok', sessions, reaped, redis.call('HGET', ns .. ':node:' .. node, 'phones') or '' }
