@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use evenring::ami::backoff::Backoff;
-use evenring::ami::event::{Channel, Event as AmiEvent};
-use evenring::ami::outcome::{Answer, NotSent, Tag, Unknown};
-use evenring::ids::{ChannelId, Extension, Generation, Now, Phone, SessionId, Technology};
+use evenring::ami::outcome::{Answer, NotSent, Tag};
+use evenring::ids::{Generation, Now, SessionId};
 use evenring::node::roster::PhoneChanges;
 use evenring::node::session::{Login, Outcome};
 use evenring::node::{Effect, Input, Live, Node, NodeState, Note};
@@ -16,7 +15,6 @@ use evenring::registry::Order;
 
 use super::Sim;
 use super::agenda::{Conn, Ear, Event, Life};
-use super::asterisk::Said;
 use super::model::rules::Refused;
 use super::model::world::Ms;
 use super::orders::Fetcher;
@@ -44,7 +42,7 @@ pub struct AmiSide {
     pub up: bool,
     /// Sent and not answered, oldest first.
     pub open: Vec<Tag>,
-    backoff: Backoff,
+    pub backoff: Backoff,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +88,7 @@ impl Daemon {
         Now(Duration::from_millis(u64::try_from(now - self.born).unwrap_or(0)))
     }
 
-    fn tell(&mut self, input: Input<'_>, now: Ms) {
+    pub fn tell(&mut self, input: Input<'_>, now: Ms) {
         let at = self.clock(now);
         self.node.handle(input, at);
     }
@@ -109,11 +107,6 @@ impl Daemon {
         let active = self.node.state() == NodeState::Active;
         active && self.registered && !self.writing && self.retry_at.is_none() && self.nothing_waits()
     }
-}
-
-fn phone(number: usize) -> Phone {
-    let extension: Extension = format!("e{number}").parse().expect("an extension");
-    Phone { technology: Technology::Pjsip, extension }
 }
 
 impl Sim {
@@ -272,91 +265,6 @@ impl Sim {
         (true, None)
     }
 
-    fn heard_event(&mut self, d: &mut Daemon, conn: Conn, said: &Said) -> bool {
-        if d.ami.conn != Some(conn) {
-            return false;
-        }
-        let unique = match said {
-            Said::New(id) | Said::State(id, _) | Said::HungUp(id, ..) | Said::Response { id, .. } => {
-                ChannelId(*id).to_string()
-            }
-            _ => String::new(),
-        };
-        let channel = |state| Channel { unique: unique.as_bytes(), name: b"PJSIP/x-00000001", state };
-        let event = match said {
-            Said::Booted(uptime) => {
-                d.ami.up = true;
-                d.ami.backoff.reset();
-                AmiEvent::FullyBooted { uptime: u64::try_from(*uptime).ok().map(Duration::from_secs) }
-            }
-            Said::Shutdown => AmiEvent::Shutdown { restart: false },
-            Said::Reload => AmiEvent::Reload { module: b"All" },
-            Said::New(_) => AmiEvent::Newchannel(channel(evenring::ami::event::ChannelState::Down)),
-            Said::State(_, state) => AmiEvent::Newstate(channel(*state)),
-            Said::HungUp(_, state, cause) => AmiEvent::Hangup { channel: channel(*state), cause: *cause },
-            Said::Response { action_id, ok, reason, .. } => AmiEvent::OriginateResponse {
-                action_id: Some(action_id.as_bytes()),
-                ok: *ok,
-                reason: *reason,
-                unique: unique.as_bytes(),
-            },
-            Said::Device(number, state) => AmiEvent::DeviceState { phone: phone(*number), state: *state },
-            Said::Peer(number, status) => AmiEvent::PeerStatus { phone: phone(*number), status: *status },
-            Said::Contact(number, status) => {
-                AmiEvent::ContactStatus { phone: phone(*number), status: *status, uri: b"sip:x" }
-            }
-        };
-        d.tell(Input::Event(event), self.now);
-        true
-    }
-
-    fn answered(&mut self, d: &mut Daemon, conn: Conn, tag: Tag, answer: Answer) -> bool {
-        let place = d.ami.open.iter().position(|open| *open == tag);
-        let Some(at) = place.filter(|_| d.ami.conn == Some(conn)) else { return false };
-        d.ami.open.remove(at);
-        let answer = self.planted(answer);
-        d.tell(Input::Answer(tag, answer), self.now);
-        true
-    }
-
-    /// Planted: what may have been carried out counts as not sent, so that it is sent again.
-    fn planted(&self, answer: Answer) -> Answer {
-        match answer {
-            Answer::Unknown(Unknown::Closed | Unknown::Deadline { .. }) if self.setup.resend => {
-                Answer::NotSent(NotSent::Closed)
-            }
-            other => other,
-        }
-    }
-
-    fn dropped(&mut self, d: &mut Daemon, conn: Conn, gone: bool) -> bool {
-        if d.ami.conn != Some(conn) {
-            return false;
-        }
-        for (tag, answer) in self.last_answers(d, conn) {
-            let answer = self.planted(answer);
-            d.tell(Input::Answer(tag, answer), self.now);
-            self.carry_out(d);
-        }
-        let was_up = d.ami.up;
-        (d.ami.conn, d.ami.up) = (None, false);
-        d.tell(Input::Closed { gone }, self.now);
-        let wait = if was_up { FIRST_LOOK } else { self.backoff(d) };
-        self.agenda.put(self.now + wait, Event::Told(d.life, Ear::Connect));
-        true
-    }
-
-    fn closed(&mut self, d: &mut Daemon, gone: bool) {
-        d.tell(Input::Closed { gone }, self.now);
-        let wait = self.backoff(d);
-        self.agenda.put(self.now + wait, Event::Told(d.life, Ear::Connect));
-    }
-
-    fn backoff(&mut self, d: &mut Daemon) -> Ms {
-        let wait = d.ami.backoff.next_wait(self.dice.next());
-        i64::try_from(wait.as_millis()).unwrap_or(RETRY)
-    }
-
     /// A batch came back from the writer.
     pub fn written(&mut self, d: &mut Daemon, done: Done) -> Option<End> {
         let now = self.now;
@@ -402,7 +310,7 @@ impl Sim {
         }
     }
 
-    fn carry_out(&mut self, d: &mut Daemon) {
+    pub fn carry_out(&mut self, d: &mut Daemon) {
         let mut gives_up = false;
         while let Some(effect) = d.node.next_effect() {
             match effect {

@@ -10,6 +10,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "most events mean nothing to most parts")]
 
 mod agenda;
+mod ami;
 mod asterisk;
 mod check;
 mod daemon;
