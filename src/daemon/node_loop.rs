@@ -24,7 +24,9 @@ use crate::registry::{Order, RegistryError};
 const RETRY: Duration = Duration::from_millis(250);
 /// A daemon whose Asterisk or Redis is away is started all the same, before systemd gives up waiting and starts it again.
 const READY_ANYWAY: Now = Now(Duration::from_secs(25));
-/// How long a stopping daemon waits for Redis to take its last words.
+/// How long a stopping daemon waits for its last orders: as long as Redis is waited for.
+const LAST_ORDERS: Duration = Duration::from_millis(600);
+/// How long a stopping daemon waits for Redis to take its last words, orders included.
 const LAST_WORDS: Duration = Duration::from_millis(1_200);
 
 /// Why the loop ended.
@@ -138,6 +140,7 @@ impl NodeLoop {
         let mut beat = self.clock.every(heartbeat);
         loop {
             self.carry_out();
+            self.mouths.open.send_if_modified(|open| std::mem::replace(open, self.registered) != self.registered);
             self.hand_to_writer();
             let now = self.clock.now();
             let deadline = [self.node.next_deadline(now), self.retry_at].into_iter().flatten().min();
@@ -291,7 +294,6 @@ impl NodeLoop {
                 Some(_) | None => changes,
             });
         }
-        self.mouths.open.send_if_modified(|open| std::mem::replace(open, self.registered) != self.registered);
     }
 
     fn send(&mut self, tag: Tag, action_id: Option<String>, action: Action) {
@@ -333,12 +335,10 @@ impl NodeLoop {
         notify::stopping();
         self.mouths.open.send_replace(false);
         let give_up = self.clock.now().after(LAST_WORDS);
-        // Orders that were fetched but not handled yet are handled as given back.
         self.node.handle(Input::Stopping, self.clock.now());
-        while let Ok(order) = ears.orders.try_recv() {
-            self.ordered(order);
+        if self.registered {
+            self.last_orders(&mut ears.orders).await;
         }
-        self.node.handle(Input::Stopping, self.clock.now());
         self.carry_out();
         let mut last = false;
         while self.writing || !last {
@@ -367,6 +367,20 @@ impl NodeLoop {
             }
         }
         Ok(())
+    }
+
+    /// Orders that were fetched are given back, also those of a fetch that is under way: after it the fetcher ends.
+    async fn last_orders(&mut self, orders: &mut mpsc::Receiver<(Order, Now)>) {
+        let until = Some(self.clock.now().after(LAST_ORDERS));
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.ordered(order),
+                    None => return,
+                },
+                () = self.clock.sleep_until(until) => return,
+            }
+        }
     }
 
     fn log_outcome(&self, session: SessionId, login: Option<&Login>, outcome: &Outcome) {

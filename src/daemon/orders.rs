@@ -45,7 +45,7 @@ impl Orders {
             if open.wait_for(|open| *open).await.is_err() {
                 return;
             }
-            match self.listen(&orders, &mut repeats).await {
+            match self.listen(&orders, &mut open, &mut repeats).await {
                 Ok(()) => return,
                 Err(RegistryError::Forgotten | RegistryError::Fenced) => {
                     debug!(node = %self.node, "not registered: no orders are taken");
@@ -57,13 +57,19 @@ impl Orders {
                     }
                 }
             }
+            // Closed again: the daemon stops.
+            if !*open.borrow() {
+                return;
+            }
             tokio::time::sleep(RETRY).await;
         }
     }
 
+    /// Fetches until the daemon stops.
     async fn listen(
         &mut self,
         orders: &mpsc::Sender<(Order, Now)>,
+        open: &mut watch::Receiver<bool>,
         repeats: &mut Repeats,
     ) -> Result<(), RegistryError> {
         let mut subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
@@ -71,6 +77,9 @@ impl Orders {
         let mut poll = self.clock.every(self.poll);
         loop {
             let wake = tokio::select! {
+                biased;
+                // What is taken now would have nobody to ring it.
+                _ = open.wait_for(|open| !*open) => return Ok(()),
                 message = subscription.next() => if message.is_some() { Wake::Called } else { Wake::Broken },
                 _ = poll.tick() => Wake::Poll,
                 () = orders.closed() => return Ok(()),

@@ -56,6 +56,8 @@ pub enum Ear {
     /// The answer of Redis, or none.
     Reply(Mouth, u32, Option<Reply>),
     Terminate,
+    /// A stopping daemon has had its last order, or has waited long enough for it.
+    LastOrderCame,
     LastWordsOver,
 }
 

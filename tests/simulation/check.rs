@@ -228,7 +228,7 @@ impl Sim {
         }
         for (id, s) in self.store.world.open().filter(|(id, s)| !fresh(id) && now - s.since >= grace) {
             let host = self.hosts.iter().find(|host| host.name == s.node);
-            let there = host.is_some_and(|host| host.asterisk.channels.contains_key(&id));
+            let there = host.is_some_and(|host| host.asterisk.channels.contains_key(&id) || self.waits(host, id));
             if s.state != "placed" && !there {
                 wrong = Some(format!("Redis has {id} as {s:?}, but there is no such call"));
             }
@@ -237,6 +237,13 @@ impl Sim {
         if let Some(text) = wrong.or(phones) {
             self.broken("P5", || text);
         }
+    }
+
+    /// Whether it waits for its turn there: logins are rung at a pace.
+    fn waits(&self, host: &Host, id: SessionId) -> bool {
+        let daemons = host.lives.iter().filter_map(|life| self.daemons[*life].as_ref());
+        let mut sessions = daemons.flat_map(|daemon| daemon.node.sessions());
+        sessions.any(|session| session.login.session == id && session.is_waiting())
     }
 
     /// In which phone Redis and Asterisk differ. All are registered by now; what a call hides says nothing.

@@ -22,6 +22,7 @@ use super::writer::{Batch, Done, Writer, Wrong};
 
 const RETRY: Ms = 250;
 const HEARTBEAT: Ms = 1_000;
+const LAST_ORDERS: Ms = 600;
 const LAST_WORDS: Ms = 1_200;
 const FIRST_LOOK: Ms = 20;
 
@@ -48,6 +49,7 @@ pub struct AmiSide {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopping {
     No,
+    LastOrderToCome,
     LastBatchToCome,
     LastBatchOnItsWay,
 }
@@ -223,7 +225,9 @@ impl Sim {
 
     fn heard(&mut self, d: &mut Daemon, ear: Ear) -> (bool, Option<End>) {
         let now = self.now;
-        if d.is_stopping() && !matches!(ear, Ear::Reply(..) | Ear::LastWordsOver) {
+        let last = matches!(ear, Ear::Reply(..) | Ear::LastWordsOver | Ear::LastOrderCame)
+            || matches!(ear, Ear::Order(..) if d.stopping == Stopping::LastOrderToCome);
+        if d.is_stopping() && !last {
             return (false, None);
         }
         match ear {
@@ -260,6 +264,7 @@ impl Sim {
             Ear::Listen | Ear::Poll(_) | Ear::Wake | Ear::Deaf => return (self.fetcher_hears(d, &ear), None),
             Ear::Reply(mouth, number, reply) => return self.replied(d, mouth, number, reply),
             Ear::Terminate => self.terminate(d),
+            Ear::LastOrderCame => return (self.last_order(d), None),
             Ear::LastWordsOver => return (true, Some(End::Stopped)),
         }
         (true, None)
@@ -301,7 +306,7 @@ impl Sim {
             }
         }
         match d.stopping {
-            Stopping::No => None,
+            Stopping::No | Stopping::LastOrderToCome => None,
             Stopping::LastBatchOnItsWay => Some(End::Stopped),
             Stopping::LastBatchToCome => {
                 self.last_batch(d);
@@ -373,13 +378,25 @@ impl Sim {
 
     /// SIGTERM.
     fn terminate(&mut self, d: &mut Daemon) {
-        d.stopping = Stopping::LastBatchToCome;
+        d.stopping = Stopping::LastOrderToCome;
         self.agenda.put(self.now + LAST_WORDS, Event::Told(d.life, Ear::LastWordsOver));
         d.tell(Input::Stopping, self.now);
+        let idle = self.close_orders(d) || !d.registered;
+        let wait = if idle { (d.fetcher.told_at - self.now).max(0) } else { LAST_ORDERS };
+        self.agenda.put(self.now + wait, Event::Told(d.life, Ear::LastOrderCame));
+    }
+
+    /// All orders have been given back; now Redis hears of it.
+    fn last_order(&mut self, d: &mut Daemon) -> bool {
+        if d.stopping != Stopping::LastOrderToCome {
+            return false;
+        }
         self.carry_out(d);
+        d.stopping = Stopping::LastBatchToCome;
         if !d.writing {
             self.last_batch(d);
         }
+        true
     }
 
     fn last_batch(&mut self, d: &mut Daemon) {

@@ -18,6 +18,8 @@ pub struct Fetcher {
     /// Told that the node is registered.
     open: bool,
     listening: bool,
+    /// The daemon stops: after the `take` that is under way it ends.
+    closed: bool,
     /// Which subscription it is.
     subscription: u32,
     fetching: bool,
@@ -27,10 +29,17 @@ pub struct Fetcher {
     /// When the `take` that is under way was asked for.
     asked: Ms,
     /// When the last order reaches the loop: they stay in order.
-    told_at: Ms,
+    pub told_at: Ms,
 }
 
 impl Sim {
+    /// The daemon stops. True: no `take` is under way, and nothing more comes.
+    pub fn close_orders(&mut self, d: &mut Daemon) -> bool {
+        d.fetcher.listening = false;
+        d.fetcher.closed = true;
+        !d.fetcher.fetching
+    }
+
     /// The node is registered: orders may be fetched.
     pub fn open_orders(&mut self, d: &mut Daemon) {
         if !std::mem::replace(&mut d.fetcher.open, true) {
@@ -83,7 +92,11 @@ impl Sim {
         d.fetcher.fetching = false;
         let Some(Reply::Taken(orders)) = reply else {
             d.fetcher.listening = false;
-            self.agenda.put(self.now + RETRY, Event::Told(d.life, Ear::Listen));
+            if d.fetcher.closed {
+                self.agenda.put(self.now, Event::Told(d.life, Ear::LastOrderCame));
+            } else {
+                self.agenda.put(self.now + RETRY, Event::Told(d.life, Ear::Listen));
+            }
             return true;
         };
         if !orders.is_empty() {
@@ -94,7 +107,10 @@ impl Sim {
             d.fetcher.told_at = d.fetcher.told_at.max(self.now + self.dice.upto(1));
             self.agenda.put(d.fetcher.told_at, Event::Told(d.life, Ear::Order(order, d.fetcher.asked)));
         }
-        if again {
+        if d.fetcher.closed {
+            let at = d.fetcher.told_at.max(self.now);
+            self.agenda.put(at, Event::Told(d.life, Ear::LastOrderCame));
+        } else if again {
             self.fetch(d);
         }
         true
