@@ -140,6 +140,14 @@ impl Sim {
                 }
             }
         }
+        if self.setup.gentle {
+            let unknown = world.sessions.iter().filter(|(_, s)| s.reason == "outcome-unknown");
+            if let Some((id, s)) =
+                unknown.into_iter().find(|(id, s)| !self.ledger.invites.contains_key(&(**id, s.attempt)))
+            {
+                wrong = Some(("P10", format!("the order for {id} was forgotten by a daemon that stopped: {s:?}")));
+            }
+        }
         let is_new = |(id, s): &&(SessionId, &Session)| {
             s.state == "placed" && !self.ledger.placed.contains_key(&(*id, s.attempt))
         };

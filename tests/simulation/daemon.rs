@@ -157,7 +157,7 @@ impl Sim {
         self.trace(|| format!("n{host}: daemon {life} ends: {end:?}"));
         self.hosts[host].lives.retain(|other| *other != life);
         if let Some(conn) = daemon.ami.conn {
-            self.abandon(conn);
+            self.abandon(conn, end == End::Stopped);
         }
         // Restart=always, after RestartSec. Of two daemons on one host only one is systemd's.
         if matches!(end, End::Held | End::Fenced) {

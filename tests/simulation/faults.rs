@@ -54,6 +54,9 @@ pub const ALL: [Fault; 16] = [
     Fault::Phone,
 ];
 
+/// What is no failure, but everyday work.
+pub const GENTLE: [Fault; 3] = [Fault::Terminate, Fault::Drain, Fault::Reload];
+
 impl Sim {
     /// One more fault.
     pub fn fault(&mut self) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use evenring::config::{RingSettings, RingTarget};
 
 use super::dice::Dice;
-use super::faults::{ALL, Fault};
+use super::faults::{ALL, Fault, GENTLE};
 use super::model::world::{Limits, Ms};
 
 /// A bug that the simulation builds into its own parts, to see that it would be found.
@@ -46,6 +46,8 @@ pub struct Setup {
     pub strikes: u32,
     pub chaos: Ms,
     pub resend: bool,
+    /// Nothing fails, operators only do their work: every order must be rung.
+    pub gentle: bool,
 }
 
 const RING: Ms = 5_000;
@@ -74,7 +76,9 @@ impl Setup {
         let caps = (0..nodes).map(|_| (capped && dice.chance(5_000)).then_some(3)).collect();
         // Few kinds of faults at a time find more than all at once.
         let share = [1_000, 2_500, 5_000, 10_000][dice.index(4)];
-        let faults = ALL.into_iter().filter(|_| dice.chance(share)).collect();
+        let gentle = dice.chance(1_000);
+        let some: &[Fault] = if gentle { &GENTLE } else { &ALL };
+        let faults = some.iter().copied().filter(|_| gentle || dice.chance(share)).collect();
         let tries = 2 + u32::try_from(dice.index(2)).unwrap_or(0);
         let give_up = RING * Ms::from(tries) + LEASE;
         let limits = Limits { lease: LEASE, expiry: 10_000, keep: 60_000, visibility: RING + 10_000, tries, give_up };
@@ -89,7 +93,8 @@ impl Setup {
             login_gap: [60, 250, 1_000][dice.index(3)],
             longest_call: [2_000, 10_000, 60_000][dice.index(3)],
             wire_delay: [2, 20, 200][dice.index(3)],
-            redis_faults: [0, 0, 20, 300][dice.index(4)],
+            redis_faults: if gentle { 0 } else { [0, 0, 20, 300][dice.index(4)] },
+            gentle,
             lost_wakeups: [0, 100, 3_000][dice.index(3)],
             strikes: [0, 20, 100][dice.index(3)],
             chaos: dice.span(10_000, 60_000),

@@ -231,9 +231,10 @@ impl Sim {
         std::mem::take(&mut d.ami.open).into_iter().enumerate().map(answer).collect()
     }
 
-    /// The daemon is gone; what it had written may still be read.
-    pub fn abandon(&mut self, conn: Conn) {
-        let linger = self.dice.index(self.links[conn].under_way + 1);
+    /// The daemon is gone; what it had written may still be read, and all of it if it said goodbye.
+    pub fn abandon(&mut self, conn: Conn, goodbye: bool) {
+        let under_way = self.links[conn].under_way;
+        let linger = if goodbye { under_way } else { self.dice.index(under_way + 1) };
         let link = &mut self.links[conn];
         if link.alive {
             (link.alive, link.linger) = (false, linger);
