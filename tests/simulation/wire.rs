@@ -34,6 +34,8 @@ pub enum What {
 #[derive(Debug)]
 pub struct Link {
     pub host: usize,
+    /// Which Asterisk of the host it is with.
+    asterisk: u32,
     pub life: Life,
     pub alive: bool,
     /// Asterisk has said here that it is booted.
@@ -108,7 +110,8 @@ impl Sim {
             link.linger -= 1;
         }
         let host = link.host;
-        if link.muted || !self.hosts[host].asterisk.up {
+        let asterisk = &self.hosts[host].asterisk;
+        if link.muted || !asterisk.up || asterisk.life != link.asterisk {
             return false;
         }
         self.act(host, conn, wire);
@@ -173,6 +176,7 @@ impl Sim {
         let (in_at, out_at) = (self.now, self.now + self.dice.span(1, 6));
         let fresh = Link {
             host,
+            asterisk: self.hosts[host].asterisk.life,
             life: d.life,
             alive: true,
             booted: false,
