@@ -257,3 +257,17 @@ fn what_was_taken_before_a_long_standstill_is_not_rung_after_it() {
     check_on(in_the_middle(), &[("stand 3000", ""), ("hangup s2", stood), ("wait 1000", "")]);
     check_on(in_the_middle(), &[("stand 900", ""), ("hangup s2", "> Hangup s2"), ("wait 100", "> Originate s3.1")]);
 }
+
+#[test]
+fn a_channel_that_nobody_knows_is_not_forgotten_when_the_question_about_it_is_lost() {
+    for lost in ["answer Status unknown", "answer Status notsent"] {
+        check(&[
+            ("new s1", "> Status"),
+            (lost, "> DeviceStateList; > Status; beat starting"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("answer Status s1:Up", "adopt s1 live; synced 0 phones 1 channels 1 sessions; beat active"),
+        ]);
+    }
+    // One that is known has a deadline of its own.
+    check(&[("order s1", "> Originate s1.1"), ("answer Originate unknown", "> Status"), ("answer Status unknown", "")]);
+}
