@@ -322,6 +322,16 @@ fn a_hang_up_that_is_lost_is_asked_for_again() {
         ]
         .concat(),
     );
+    // Lost while it rang, and then the phone was answered.
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("new s1", ""),
+        ("hangup s1", "> Hangup s1"),
+        ("answer Hangup notsent", "hang-up of s1 failed the session is over"),
+        ("up s1", "s1 live"),
+        ("wait 2999", ""),
+        ("wait 1", "> Hangup s1"),
+    ]);
 }
 
 #[test]

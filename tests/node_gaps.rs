@@ -265,3 +265,27 @@ fn p10_a_node_that_drains_gives_back_what_it_has_not_rung_and_keeps_the_rest() {
     );
     check(&[("order s1", "> Originate s1.1"), ("drain", ""), ("answer Originate notsent", "s1 cannot draining")]);
 }
+
+/// P8: a process that stood still (SIGSTOP, a paused machine) rings nobody whom others have given up or have rung since.
+#[test]
+fn what_was_taken_before_a_long_standstill_is_not_rung_after_it() {
+    check(&[("order s1 1 2999", "> Originate s1.1"), ("order s2 1 3000", "s2 cannot node-lost"), ("wait 500", "")]);
+    // Ringing and live ones are what they were: only what waits is given back.
+    let stood = "s3 cannot node-lost; > Hangup s2";
+    check_on(in_the_middle(), &[("stand 3000", ""), ("hangup s2", stood), ("wait 1000", "")]);
+    check_on(in_the_middle(), &[("stand 900", ""), ("hangup s2", "> Hangup s2"), ("wait 100", "> Originate s3.1")]);
+}
+
+#[test]
+fn a_channel_that_nobody_knows_is_not_forgotten_when_the_question_about_it_is_lost() {
+    for lost in ["answer Status unknown", "answer Status notsent"] {
+        check(&[
+            ("new s1", "> Status"),
+            (lost, "> DeviceStateList; > Status; beat starting"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("answer Status s1:Up", "adopt s1 live; synced 0 phones 1 channels 1 sessions; beat active"),
+        ]);
+    }
+    // One that is known has a deadline of its own.
+    check(&[("order s1", "> Originate s1.1"), ("answer Originate unknown", "> Status"), ("answer Status unknown", "")]);
+}

@@ -42,6 +42,8 @@ pub(super) struct Done {
     pub(super) books: Option<Vec<(SessionId, BookedState)>>,
     /// Whether it takes logins, after a heartbeat.
     pub(super) duty: Option<Duty>,
+    /// Redis has lost what it was told of phones.
+    pub(super) phones_lost: bool,
     /// Sessions whose agent has moved on.
     pub(super) stale: Vec<SessionId>,
     /// What was not written.
@@ -128,6 +130,7 @@ impl Books {
             warn!(node = %name, refused, "an older daemon of this node still speaks: refused");
         }
         done.books = Some(beat.books);
+        done.phones_lost = beat.phones_lost;
         Ok(())
     }
 

@@ -28,7 +28,9 @@ const ASK_AFTER: Duration = Duration::from_millis(5);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A daemon whose Asterisk or Redis is away is started all the same, before systemd gives up waiting and starts it again.
 const READY_ANYWAY: Now = Now(Duration::from_secs(25));
-/// How long a stopping daemon waits for Redis to take its last words.
+/// How long a stopping daemon waits for its last orders: as long as Redis is waited for.
+const LAST_ORDERS: Duration = Duration::from_millis(600);
+/// How long a stopping daemon waits for Redis to take its last words, orders included.
 const LAST_WORDS: Duration = Duration::from_millis(1_200);
 
 /// Messages from AMI that are handled in one step.
@@ -145,6 +147,7 @@ impl NodeLoop {
         let mut news = Vec::with_capacity(NEWS_AT_ONCE);
         loop {
             self.carry_out();
+            self.mouths.open.send_if_modified(|open| std::mem::replace(open, self.registered) != self.registered);
             self.hand_to_writer();
             let now = self.clock.now();
             let deadline = [self.node.next_deadline(now), self.retry_at].into_iter().flatten().min();
@@ -198,14 +201,14 @@ impl NodeLoop {
     fn ordered(&mut self, word: Word) {
         let now = self.clock.now();
         match word {
-            Word::Order(Order::Ring(login)) => {
+            Word::Order(Order::Ring(login), asked) => {
                 // A node that drains gets none, so it may have resumed.
                 self.pending.beat |= self.node.duty() == Duty::Draining;
-                self.node.handle(Input::Ring(login), now);
+                self.node.handle(Input::Ring(login, asked), now);
             }
-            Word::Order(Order::HangUp(session)) => self.node.handle(Input::HangUp(session), now),
+            Word::Order(Order::HangUp(session), _) => self.node.handle(Input::HangUp(session), now),
             // Done by the script already; logged where it was fetched.
-            Word::Order(Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_)) => {}
+            Word::Order(Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_), _) => {}
             Word::Duty => self.pending.beat = true,
         }
     }
@@ -243,8 +246,11 @@ impl NodeLoop {
         if let Some(books) = done.books {
             self.node.handle(Input::Books(books), now);
         }
-        // Phones that were not written: all of them are told again, whatever has changed since.
-        if done.rest.phones.is_some() {
+        if done.phones_lost {
+            warn!(node = %self.name, what = "Redis had lost what it was told of phones: told again", "drift mended");
+        }
+        // Phones that were not written, or are lost: all of them are told again, whatever has changed since.
+        if done.rest.phones.is_some() || done.phones_lost {
             self.node.roster.tell_all();
         }
         self.pending.put_back(done.rest);
@@ -341,7 +347,6 @@ impl NodeLoop {
                 Some(_) | None => changes,
             });
         }
-        self.mouths.open.send_if_modified(|open| std::mem::replace(open, self.registered) != self.registered);
     }
 
     fn send(&mut self, tag: Tag, action_id: Option<String>, action: Action) {
@@ -383,12 +388,10 @@ impl NodeLoop {
         notify::stopping();
         self.mouths.open.send_replace(false);
         let give_up = self.clock.now().after(LAST_WORDS);
-        // Orders that were fetched but not handled yet are handled as given back.
         self.node.handle(Input::Stopping, self.clock.now());
-        while let Ok(word) = ears.orders.try_recv() {
-            self.ordered(word);
+        if self.registered {
+            self.last_orders(&mut ears.orders).await;
         }
-        self.node.handle(Input::Stopping, self.clock.now());
         self.carry_out();
         let mut last = false;
         while self.writing || !last {
@@ -417,6 +420,20 @@ impl NodeLoop {
             }
         }
         Ok(())
+    }
+
+    /// Orders that were fetched are given back, also those of a fetch that is under way: after it the fetcher ends.
+    async fn last_orders(&mut self, orders: &mut mpsc::Receiver<Word>) {
+        let until = Some(self.clock.now().after(LAST_ORDERS));
+        loop {
+            tokio::select! {
+                word = orders.recv() => match word {
+                    Some(word) => self.ordered(word),
+                    None => return,
+                },
+                () = self.clock.sleep_until(until) => return,
+            }
+        }
     }
 
     fn log_outcome(&self, session: SessionId, login: Option<&Login>, outcome: &Outcome) {

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::clock::{Clock, Repeats};
-use crate::ids::{Generation, NodeName, SessionId};
+use crate::ids::{Generation, NodeName, Now, SessionId};
 use crate::registry::{Order, Registry, RegistryError, session_of_message, view::Verdict};
 
 /// Orders fetched in one step.
@@ -29,8 +29,8 @@ pub(super) struct Orders {
 /// What the node loop is told.
 #[derive(Debug)]
 pub(super) enum Word {
-    /// An order was taken.
-    Order(Order),
+    /// An order was taken; with the moment at which Redis was asked for it.
+    Order(Order, Now),
     /// Somebody said that this node drains or resumes: a heartbeat tells which.
     Duty,
 }
@@ -54,7 +54,7 @@ impl Orders {
             if open.wait_for(|open| *open).await.is_err() {
                 return;
             }
-            match self.listen(&orders, &mut repeats).await {
+            match self.listen(&orders, &mut open, &mut repeats).await {
                 Ok(()) => return,
                 Err(RegistryError::Forgotten | RegistryError::Fenced) => {
                     debug!(node = %self.node, "not registered: no orders are taken");
@@ -66,16 +66,29 @@ impl Orders {
                     }
                 }
             }
+            // Closed again: the daemon stops.
+            if !*open.borrow() {
+                return;
+            }
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    async fn listen(&mut self, orders: &mpsc::Sender<Word>, repeats: &mut Repeats) -> Result<(), RegistryError> {
+    /// Fetches until the daemon stops.
+    async fn listen(
+        &mut self,
+        orders: &mpsc::Sender<Word>,
+        open: &mut watch::Receiver<bool>,
+        repeats: &mut Repeats,
+    ) -> Result<(), RegistryError> {
         let mut subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
         debug!(node = %self.node, "listening for orders");
         let mut poll = self.clock.every(self.poll);
         loop {
             let (wake, mut duty) = tokio::select! {
+                biased;
+                // What is taken now would have nobody to ring it.
+                _ = open.wait_for(|open| !*open) => return Ok(()),
                 message = subscription.next() => match message {
                     Some(message) => (Wake::Called, Registry::is_about_duty(&message)),
                     None => (Wake::Broken, false),
@@ -108,12 +121,13 @@ impl Orders {
     async fn fetch(&mut self, orders: &mpsc::Sender<Word>) -> Result<usize, RegistryError> {
         let mut fetched = 0;
         loop {
+            let asked = self.clock.now();
             let taken = self.registry.take(&self.node, self.generation, TAKE_MOST).await?;
             let count = taken.len();
             fetched += count;
             for order in taken {
                 self.log(&order);
-                if orders.send(Word::Order(order)).await.is_err() {
+                if orders.send(Word::Order(order, asked)).await.is_err() {
                     return Ok(fetched);
                 }
             }

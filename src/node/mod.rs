@@ -39,8 +39,8 @@ pub enum Input<'a> {
     Event(Event<'a>),
     /// AMI: the answer to an [`Effect::Ami`].
     Answer(Tag, Answer),
-    /// Redis: an order to ring.
-    Ring(Login),
+    /// Redis: an order to ring, and when Redis was asked for it.
+    Ring(Login, Now),
     /// Redis: an order to hang up.
     HangUp(SessionId),
     /// Redis: what it believes of this node's sessions, with every heartbeat.
@@ -174,6 +174,9 @@ impl NodeState {
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 /// Redis and the node must disagree for this long before it is called drift: a report may be on its way.
 const DISAGREE_FOR: Duration = Duration::from_millis(900);
+/// An order that was taken longer ago than this and is not rung yet: this process stood still meanwhile (an order that
+/// waits for its turn has a timer), and others may have it by now (P8).
+const STOOD_STILL: Duration = Duration::from_secs(3);
 /// An Originate that could not be sent is tried again after this.
 const NOT_SENT_AGAIN: Duration = Duration::from_millis(200);
 /// A failed snapshot is tried again after this.
@@ -304,12 +307,15 @@ impl Node {
     /// Takes one input; what is to be done comes out of [`Self::next_effect`].
     pub fn handle(&mut self, input: Input<'_>, now: Now) {
         let before = self.state();
+        if now.since(self.now) >= STOOD_STILL {
+            self.give_waiting_back(Reason::NodeLost);
+        }
         self.now = now;
         match input {
             Input::Closed { gone } => self.closed(gone, now),
             Input::Event(event) => self.event(event, now),
             Input::Answer(tag, answer) => self.answer(tag, answer, now),
-            Input::Ring(login) => self.order(login, now),
+            Input::Ring(login, asked) => self.order(login, asked, now),
             Input::HangUp(id) => self.hang_up_order(id, now),
             Input::Books(books) => self.compare(&books, now),
             Input::Stale(ids) => self.stale(&ids, now),

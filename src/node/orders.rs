@@ -2,14 +2,14 @@
 //! never judge a call: `session` does.
 
 use super::session::{Login, Outcome, Reason, Session, Step};
-use super::{Asterisk, Duty, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, ring};
+use super::{Asterisk, Duty, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, STOOD_STILL, ring};
 use crate::ami::action::Action;
 use crate::ami::id::originate_action_id;
 use crate::ami::outcome::Answer;
 use crate::ids::{ChannelId, Now, SessionId, Technology};
 
 impl Node {
-    pub(super) fn order(&mut self, login: Login, now: Now) {
+    pub(super) fn order(&mut self, login: Login, asked: Now, now: Now) {
         let id = login.session;
         // Redelivered, or adopted in the meantime: it rings once.
         if self.sessions.contains_key(&id) {
@@ -22,7 +22,7 @@ impl Node {
         }
         let mut session = Session::new(login);
         let back = match self.asterisk {
-            Asterisk::Ready => self.rings_nobody(),
+            Asterisk::Ready => self.rings_nobody().or((now.since(asked) >= STOOD_STILL).then_some(Reason::NodeLost)),
             Asterisk::Away { .. } | Asterisk::Syncing { .. } => Some(Reason::NodeLost),
         };
         let step = back.map_or(Step::Nothing, |why| session.lost(why));

@@ -304,7 +304,8 @@ impl Session {
         }
         let known = std::mem::replace(&mut self.channel, true);
         self.stage = Stage::Live;
-        self.deadline = None;
+        // The hang-up of a ringing call may have been lost, and nothing else would end it now.
+        self.deadline = self.unwanted.then(|| now.after(GRACE));
         if self.unwanted && !known { self.hang_up(now) } else { Step::Report(Outcome::Live) }
     }
 

@@ -103,7 +103,13 @@ impl Node {
 
     /// The answer to a question about one session: is its channel there?
     pub(super) fn probe_answer(&mut self, id: SessionId, answer: Answer, now: Now) {
-        let Answer::List { items, .. } = answer else { return };
+        let Answer::List { items, .. } = answer else {
+            // Of a session that is known, its deadline asks again. Of a channel that nobody here knows, nobody would.
+            if self.asterisk == Asterisk::Ready && !self.sessions.contains_key(&id) {
+                self.sync();
+            }
+            return;
+        };
         let unique = ChannelId(id).to_string();
         let found = items.iter().filter_map(channel).find(|item| item.channel.unique == unique.as_bytes());
         match (found, self.sessions.get_mut(&id)) {

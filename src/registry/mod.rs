@@ -75,6 +75,8 @@ pub struct Beat {
     pub duty: Duty,
     /// How often older generations of this node were refused so far.
     pub refused: u64,
+    /// The last word on phones that Redis has is not the last one that was said here: all are to be told again.
+    pub phones_lost: bool,
 }
 
 /// What `logout` did.
@@ -107,6 +109,9 @@ pub struct Registry {
     namespace: String,
     placement: PlacementSettings,
     ring_timeout: Duration,
+    /// The number of the last word on phones. A Redis that took over from another may have lost it, and says so at the
+    /// next heartbeat.
+    told: u64,
 }
 
 fn ms(duration: Duration) -> u64 {
@@ -133,6 +138,7 @@ impl Registry {
             namespace: settings.redis.namespace.to_string(),
             placement: settings.placement.clone(),
             ring_timeout: settings.ring.timeout,
+            told: 0,
         })
     }
 
@@ -234,7 +240,9 @@ impl Registry {
         let books = books.filter_map(|(id, state)| Some((id.parse().ok()?, booked(&state)))).collect();
         let reaped = reply.part(&self.connector, 1)?.unwrap_or_default();
         let refused = reply.part(&self.connector, 3)?.unwrap_or(0);
-        Ok(Beat { books, reaped, duty: duty(reply.part(&self.connector, 2)?), refused })
+        let phones: Option<String> = reply.part(&self.connector, 4)?;
+        let phones_lost = self.told > 0 && phones.is_some_and(|number| number != self.told.to_string());
+        Ok(Beat { books, reaped, duty: duty(reply.part(&self.connector, 2)?), refused, phones_lost })
     }
 
     /// Fetches up to `most` orders of this node; each session of them is ringing from here on.
@@ -332,9 +340,11 @@ impl Registry {
         generation: Generation,
         changes: &PhoneChanges,
     ) -> Result<(), RegistryError> {
+        // Also if this call fails: it may be carried out, and even after the next one.
+        self.told += 1;
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
-            call.arg(if changes.replace { "replace" } else { "change" });
+            call.arg(if changes.replace { "replace" } else { "change" }).arg(self.told);
             for (extension, state) in &changes.phones {
                 call.arg(extension.as_str()).arg(state.as_str());
             }

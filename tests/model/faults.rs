@@ -8,7 +8,7 @@ use super::look::{difference, facts_of};
 use super::op::Voice;
 use super::run::{Checked, Pair, refusal, same};
 use super::words::orders;
-use super::world::{Fault, World, limits};
+use super::world::{Chosen, Fault, World, limits};
 use crate::ledger::id;
 
 impl Pair<'_> {
@@ -53,7 +53,7 @@ impl Pair<'_> {
         for order in orders(&placed) {
             let mut world = self.world.clone();
             let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-            let moved = order.iter().try_for_each(|at| world.place_again(*at, why, &chosen).map(drop));
+            let moved = order.iter().try_for_each(|at| world.place_again(*at, why, Chosen::Told(&chosen)).map(drop));
             best = moved.map(|()| world);
             if best.as_ref().is_ok_and(|world| difference(&facts, &facts_of(world)).is_empty()) {
                 break;

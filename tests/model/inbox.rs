@@ -8,7 +8,7 @@ use super::op::{Login, Until};
 use super::rules::Answer;
 use super::run::{Checked, Pair, same};
 use super::words::{answer, comparable, request, wish};
-use super::world::{Mail, World, limits};
+use super::world::{Chosen, Mail, World, limits};
 
 /// The queue that the clients want their answers in.
 pub const REPLY: &str = "web-1";
@@ -93,7 +93,8 @@ impl Pair<'_> {
         let at = session_of_message(message);
         let real = self.cluster.registry.place(&request(login), at).await.map_err(|e| e.to_string())?;
         self.look().await;
-        let model = self.world.place(&wish(login), at, false, &|id| self.look.node_of(&id.to_string()))?;
+        let model =
+            self.world.place(&wish(login), at, false, Chosen::Told(&|id| self.look.node_of(&id.to_string())))?;
         if model.verdict == "placed" {
             self.known.push(at);
             self.history.insert(at, self.world.sessions[&at].clone());

@@ -1,9 +1,9 @@
 //! What the registry must do, in plain Rust: a model to compare the scripts with, written from the promises.
 //!
 //! Owns the rules (`world`, `rules`), the form of an operation (`op`), and how Redis is read and compared (`look`, `run`,
-//! `tables`, `inbox`, `faults`).
+//! `tables`, `inbox`, `faults`). The simulation uses `world` and `rules` alone, as its Redis.
 //! The model must never know Redis's keys; only `look` does.
-#![allow(unreachable_pub, reason = "one test binary uses it")]
+#![allow(unreachable_pub, dead_code, reason = "each test binary uses its own part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

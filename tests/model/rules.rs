@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use evenring::ids::SessionId;
 
-use super::world::{Chosen, Fault, Kind, Message, Ms, Node, Row, Session, World, limits};
+use super::world::{Chosen, Fault, Kind, Message, Ms, Node, Row, Session, World, limits::SUFFIX};
 
 /// Why a call is refused as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl World {
         }
         let previous = old.map(|old| old.generation.clone());
         let (drain, refused) = old.map_or((false, 0), |old| (old.drain, old.refused));
-        let until = self.now + limits::LEASE;
+        let until = self.now + self.limits.lease;
         self.nodes.insert(
             name.to_owned(),
             Node { drain, refused, lease_until: until, reap_at: until, steady_since: self.now, ..new },
@@ -102,7 +102,7 @@ impl World {
             attempt: 0,
             unrung: 0,
             tried: BTreeSet::new(),
-            give_up: Some(self.now + limits::GIVE_UP),
+            give_up: Some(self.now + self.limits.give_up),
             wanted: false,
             due: None,
             gone_at: None,
@@ -157,7 +157,7 @@ impl World {
             };
             return Ok(answer("refused", None, String::new(), reason));
         }
-        let best = Self::best(&rows, chosen(id).as_deref())?.ok_or("nobody was chosen")?;
+        let best = Self::best(&rows, id, chosen)?.ok_or("nobody was chosen")?;
         let node = best.node.clone();
         if dry {
             return Ok(answer("would-place", None, node, ""));
@@ -202,7 +202,7 @@ impl World {
     }
 
     fn assign(&mut self, id: SessionId, mut s: Session, row: &Row) {
-        let expires = self.now + limits::EXPIRY;
+        let expires = self.now + self.limits.expiry;
         s.attempt += 1;
         (s.node, s.extension) = (row.node.clone(), row.extension.clone());
         (s.state, s.reason, s.since, s.due) = ("placed", String::new(), self.now, Some(expires));
@@ -213,6 +213,7 @@ impl World {
 
     fn send(&mut self, node: &str, session: SessionId, kind: Kind) {
         let message = Message { session, kind, visible_at: self.now, received: 0, step: self.step };
+        self.woken.push(node.to_owned());
         self.queues.entry(node.to_owned()).or_default().push(message);
     }
 
@@ -225,10 +226,10 @@ impl World {
 
     pub fn finish(&mut self, id: SessionId, state: &'static str, reason: &str) {
         self.drop_order(id);
-        let now = self.now;
+        let (now, keep) = (self.now, self.limits.keep);
         let s = self.sessions.get_mut(&id).expect("a session");
         (s.state, s.reason, s.since, s.due) = (state, reason.to_owned(), now, None);
-        s.gone_at = Some(now + limits::KEEP);
+        s.gone_at = Some(now + keep);
         self.ended.insert(id, now);
     }
 
@@ -245,7 +246,7 @@ impl World {
         }
         // A node that rang nobody is no try.
         s.unrung += u32::from(s.state == "placed" || ["draining", "stopping"].contains(&why));
-        if s.attempt - s.unrung >= limits::TRIES || s.give_up.is_none_or(|at| self.now > at) {
+        if s.attempt - s.unrung >= self.limits.tries || s.give_up.is_none_or(|at| self.now > at) {
             self.finish(id, "failed", why);
             return Ok("failed".into());
         }
@@ -256,7 +257,7 @@ impl World {
             self.finish(id, "failed", why);
             return Ok("failed".into());
         }
-        let best = Self::best(&rows, chosen(id).as_deref())?.ok_or("nobody was chosen")?;
+        let best = Self::best(&rows, id, chosen)?.ok_or("nobody was chosen")?;
         self.drop_order(id);
         let result = format!("placed {}", best.node);
         self.assign(id, s, &best);
@@ -318,8 +319,9 @@ impl World {
             let why = if host.drain { "draining".to_owned() } else { host.state.clone() };
             return Ok(Taken::Moved(id, self.place_again(id, &why, chosen)?));
         }
+        let until = self.now + self.limits.visibility;
         let hidden = &mut self.queues.get_mut(node).expect("a queue")[at];
-        hidden.visible_at = self.now + limits::VISIBILITY;
+        hidden.visible_at = until;
         hidden.received += 1;
         let now = self.now;
         let ringing = self.sessions.get_mut(&id).expect("a session");
@@ -401,7 +403,7 @@ impl World {
             attempt: 0,
             unrung: 0,
             tried: BTreeSet::from([lost.node.clone()]),
-            give_up: Some(self.now + limits::GIVE_UP),
+            give_up: Some(self.now + self.limits.give_up),
             gone_at: None,
             rejoined_from: id.to_string(),
             ..lost.clone()
@@ -417,20 +419,20 @@ impl World {
         if self.sessions.contains_key(&fresh) {
             return Err(format!("{real:?} is no new session"));
         }
-        let best = Self::best(&rows, chosen(fresh).as_deref())?.ok_or("nobody was chosen")?;
+        let best = Self::best(&rows, fresh, chosen)?.ok_or("nobody was chosen")?;
         let result = format!("rejoined {} {fresh} {} {}", best.node, new.alias, new.agent);
         self.assign(fresh, new, &best);
         Ok(Some(result))
     }
 
     pub fn forget_ended(&mut self) {
-        let oldest = self.now - limits::KEEP;
+        let oldest = self.now - self.limits.keep;
         self.ended.retain(|_, at| *at > oldest);
     }
 
     /// (what, session, node)
     pub fn logout(&mut self, who: &str) -> (&'static str, Option<(SessionId, String)>) {
-        let stem = who.strip_suffix(limits::SUFFIX).filter(|stem| !stem.is_empty()).unwrap_or(who);
+        let stem = who.strip_suffix(SUFFIX).filter(|stem| !stem.is_empty()).unwrap_or(who);
         let tests: [&dyn Fn(&Session) -> bool; 4] =
             [&|s| s.alias == who, &|s| s.extension == who, &|s| s.agent == who, &|s| s.extension == stem];
         let mut found = tests.iter().find_map(|test| self.holder(test, false));

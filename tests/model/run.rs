@@ -13,7 +13,7 @@ use super::look::{Look, difference, facts_of};
 use super::op::{Login, Op, Voice};
 use super::rules::{Refused, Rejoined, Taken};
 use super::words::{answer, as_login, booked, comparable, outcome, request, taken, wish};
-use super::world::{Fault, Node, Session, World};
+use super::world::{Chosen, Fault, Node, Session, World};
 use crate::ledger::{Cluster, id, session};
 
 /// The settings that `world::limits` says.
@@ -206,6 +206,7 @@ impl<'a> Pair<'a> {
             reap_at: 0,
             refused: 0,
             steady_since: 0,
+            told: None,
         };
         let model = self.world.register(node, new);
         if model.is_ok() && last != Some(generation) {
@@ -250,7 +251,7 @@ impl<'a> Pair<'a> {
             } else {
                 same("a lost node", true, self.world.is_lost(s) && node != voice.node)?;
                 let rejoin = if rejoin { Rejoined::Auto(reason) } else { Rejoined::Manual };
-                same("reaped", reason.clone(), self.world.reap_one(at, rejoin, &chosen)?)?;
+                same("reaped", reason.clone(), self.world.reap_one(at, rejoin, Chosen::Told(&chosen))?)?;
             }
         }
         for (_, _, reason) in &beat.reaped {
@@ -288,7 +289,7 @@ impl<'a> Pair<'a> {
         let real = self.cluster.registry.place(&request(login), at).await.map_err(|e| e.to_string())?;
         self.look().await;
         let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-        let model = self.world.place(&wish(login), at, false, &chosen)?;
+        let model = self.world.place(&wish(login), at, false, Chosen::Told(&chosen))?;
         if model.verdict == "placed" {
             self.known.push(at);
             self.history.insert(at, self.world.sessions[&at].clone());
@@ -300,7 +301,7 @@ impl<'a> Pair<'a> {
         let at = session(u64::MAX - 1);
         let real = self.cluster.registry.explain(&request(login), at).await.map_err(|e| e.to_string())?;
         let node = real.node.clone();
-        let model = self.world.place(&wish(login), at, true, &|_| Some(node.clone()))?;
+        let model = self.world.place(&wish(login), at, true, Chosen::Told(&|_| Some(node.clone())))?;
         same("explain", answer(&real), comparable(model))
     }
 
@@ -332,7 +333,7 @@ impl<'a> Pair<'a> {
             same("oldest first", true, visible_at >= last)?;
             last = visible_at;
             let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-            let model = self.world.take_one(node, position, &chosen)?;
+            let model = self.world.take_one(node, position, Chosen::Told(&chosen))?;
             if let Taken::Ring(at, ..) = &model {
                 self.history.insert(*at, self.world.sessions[at].clone());
             }
@@ -359,7 +360,7 @@ impl<'a> Pair<'a> {
                 Outcome::Ended(why) | Outcome::Failed(why) | Outcome::Cannot(why) => why.to_string(),
                 Outcome::Live => String::new(),
             };
-            model.push(self.world.report(voice.node, *at, what, &why, (rejoin, &|_| node.clone()))?);
+            model.push(self.world.report(voice.node, *at, what, &why, (rejoin, Chosen::Told(&|_| node.clone())))?);
             self.remember(result);
         }
         same("results", real, model)

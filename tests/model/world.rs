@@ -40,6 +40,8 @@ pub struct Node {
     pub refused: u64,
     /// Its lease has not ended since.
     pub steady_since: Ms,
+    /// The number of the last word on its phones.
+    pub told: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -115,8 +117,33 @@ pub struct Meaning {
     pub explicit: bool,
 }
 
-/// Which node Redis chose for a session; the model says whether it may.
-pub type Chosen<'a> = &'a dyn Fn(SessionId) -> Option<String>;
+/// Who chooses a node for a session.
+#[derive(Clone, Copy)]
+pub enum Chosen<'a> {
+    /// Redis did; the model says whether it may.
+    Told(&'a dyn Fn(SessionId) -> Option<String>),
+    /// The model does, where no Redis is there to ask.
+    Free,
+}
+
+/// The limits that the rules count with.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub lease: Ms,
+    pub expiry: Ms,
+    pub keep: Ms,
+    pub visibility: Ms,
+    pub tries: u32,
+    pub give_up: Ms,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let (lease, expiry, keep) = (limits::LEASE, limits::EXPIRY, limits::KEEP);
+        let (visibility, tries, give_up) = (limits::VISIBILITY, limits::TRIES, limits::GIVE_UP);
+        Self { lease, expiry, keep, visibility, tries, give_up }
+    }
+}
 
 #[derive(Debug, Clone, Default)]
 pub struct World {
@@ -133,6 +160,11 @@ pub struct World {
     pub sessions: BTreeMap<SessionId, Session>,
     pub ended: BTreeMap<SessionId, Ms>,
     pub queues: BTreeMap<String, Vec<Message>>,
+    pub limits: Limits,
+    /// The nodes whose queue has got a message, until somebody looks.
+    pub woken: Vec<String>,
+    /// A bug that the simulation plants: a session that is only placed is no load.
+    pub blind: bool,
 }
 
 impl World {
@@ -146,7 +178,7 @@ impl World {
     }
 
     pub fn locals(&self, node: &str) -> usize {
-        self.open().filter(|(_, s)| s.node == node && !s.remote).count()
+        self.open().filter(|(_, s)| s.node == node && !s.remote && !(self.blind && s.state == "placed")).count()
     }
 
     /// An explicit alias wins; the suffix is taken off where that names a phone that somebody knows.
@@ -202,13 +234,25 @@ impl World {
         targets.iter().map(row).collect()
     }
 
-    /// The row of the node that Redis chose. It must be eligible, of the least load, and of those of the fewest channels.
-    pub fn best(rows: &[Row], chosen: Option<&str>) -> Result<Option<Row>, Fault> {
+    /// The row of the node that was chosen. It must be eligible, of the least load, and of those of the fewest channels.
+    pub fn best(rows: &[Row], id: SessionId, chosen: Chosen<'_>) -> Result<Option<Row>, Fault> {
         let eligible = || rows.iter().filter(|row| row.why.is_empty());
         let least = eligible().map(|row| row.load).fold(f64::INFINITY, f64::min);
         let fewest = eligible().filter(|row| row.load <= least).map(|row| row.channels).min();
         let Some(fewest) = fewest else { return Ok(None) };
-        let found = eligible().find(|row| row.load <= least && row.channels == fewest && Some(&*row.node) == chosen);
-        found.cloned().map(Some).ok_or_else(|| format!("{chosen:?} was chosen among {rows:?}"))
+        let mut equal = eligible().filter(|row| row.load <= least && row.channels == fewest);
+        let Chosen::Told(told) = chosen else { return Ok(equal.min_by_key(|row| tie(id, &row.node)).cloned()) };
+        let told = told(id);
+        let found = equal.find(|row| Some(&*row.node) == told.as_deref());
+        found.cloned().map(Some).ok_or_else(|| format!("{told:?} was chosen among {rows:?}"))
     }
+}
+
+/// Breaks a tie: the same for the same session and node, and otherwise any number (FNV-1a).
+fn tie(id: SessionId, node: &str) -> u64 {
+    let text = format!("{id}{node}");
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    hash ^ (hash >> 29)
 }

@@ -87,11 +87,19 @@ impl Stand {
         let verb = words.next().unwrap();
         let rest: Vec<&str> = words.collect();
         let effects = match verb {
+            // Time passes, and nothing is handled.
+            "stand" => {
+                self.now = self.now.after(Duration::from_millis(rest[0].parse().unwrap()));
+                Vec::new()
+            }
             "wait" => self.wait(Duration::from_millis(rest[0].parse().unwrap())),
             "answer" => self.answer_line(&rest),
             "order" => {
                 let attempt = rest.get(1).map_or(1, |word| word.parse().unwrap());
-                self.hand(Input::Ring(login(session(rest[0]), attempt)))
+                // `order s1 1 5000`: Redis was asked for it 5 s ago.
+                let age = rest.get(2).map_or(0, |word| word.parse().unwrap());
+                let asked = Now(self.now.0 - Duration::from_millis(age));
+                self.hand(Input::Ring(login(session(rest[0]), attempt), asked))
             }
             "hangup" => self.hand(Input::HangUp(session(rest[0]))),
             "stale" => self.hand(Input::Stale(rest.iter().map(|word| session(word)).collect())),

@@ -56,3 +56,29 @@ async fn p12_who_moved_on_meanwhile_is_not_brought_back() {
     assert_eq!(cluster.node("a").await.agents, 0);
     assert_eq!(cluster.fate(new).await.0, "placed");
 }
+
+#[tokio::test]
+async fn p5_phones_that_a_failover_lost_are_noticed_at_the_next_heartbeat() {
+    let mut cluster = Cluster::start().await;
+    let a = cluster.up("a", &["cc100", "cc101"]).await;
+    let beat = async |cluster: &mut Cluster| {
+        cluster.registry.heartbeat(&a.name, a.generation, NodeState::Active, 0, 2).await.unwrap().phones_lost
+    };
+    let change = phones(evenring::node::roster::PhoneState::Unregistered, ["cc100"]);
+    let change = evenring::node::roster::PhoneChanges { replace: false, ..change };
+    cluster.registry.phones(&a.name, a.generation, &change).await.unwrap();
+    assert!(!beat(&mut cluster).await);
+    // A replica that lacks the last word takes over; a change on top of it does not hide that.
+    let number = || ["HSET", "NS:node:a", "phones", "1"];
+    let _: u64 = cluster.run(&number()).await;
+    assert!(beat(&mut cluster).await);
+    let _: u64 = cluster.run(&number()).await;
+    cluster.registry.phones(&a.name, a.generation, &change).await.unwrap();
+    assert!(beat(&mut cluster).await);
+    let all = phones(evenring::node::roster::PhoneState::Registered, ["cc100", "cc101"]);
+    cluster.registry.phones(&a.name, a.generation, &all).await.unwrap();
+    assert!(!beat(&mut cluster).await);
+    // One that has the registration, but never got the phones.
+    cluster.registry.register(&node("a"), a.generation, "host").await.unwrap().unwrap();
+    assert!(beat(&mut cluster).await);
+}

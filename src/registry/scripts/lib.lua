@@ -9,6 +9,7 @@
 --   NS:index:ended   ZSET  ended and failed sessions by the time they ended
 --   NS:node:NAME     HASH  generation host state drain weight max_agents campaigns channels registrations version
 --                          lease_until reap_at refused steady_since (its lease has not ended since)
+--                          phones (the number of the last word on them)
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
 --   NS:contacts:NAME HASH  extension -> JSON with address, round trip, expiry (only with a second AMI user)
 --   NS:local:NAME    SET   open sessions of local agents: its size is the node's load (never a counter)

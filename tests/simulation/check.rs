@@ -1,0 +1,336 @@
+//! The promises, as statements about what is true at this moment. Owns what counts as broken. Must never change
+//! anything in the world it looks at.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use evenring::ids::SessionId;
+
+use super::agenda::Life;
+use super::asterisk::Stage;
+use super::model::world::{Ms, Session, World};
+use super::store::{Call, Reply};
+use super::{Host, Sim};
+
+/// What has been seen so far, as far as a promise needs it.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// INVITEs of each try.
+    invites: BTreeMap<(SessionId, u32), u32>,
+    /// When each try was placed.
+    placed: BTreeMap<(SessionId, u32), Ms>,
+    /// Where a session was live.
+    live: BTreeMap<SessionId, String>,
+    /// When a session was asked for.
+    pub asked: BTreeMap<SessionId, Ms>,
+    pub logged_out: BTreeSet<SessionId>,
+    /// Redis said that the agent has moved on.
+    stale: BTreeSet<SessionId>,
+    /// Given up by a daemon that could not reach its Asterisk for too long, although the call went on.
+    given_up: BTreeSet<SessionId>,
+    /// A failover has lost where it was placed last, or that its order was taken. The node of before has its order again,
+    /// or loses it to another one, and cannot know better; the one that rings it tells Redis with its next heartbeats. No
+    /// node can prevent this second ring: only a Redis that waits for its replicas does.
+    misplaced: BTreeSet<SessionId>,
+    /// When a channel of the session last began or ended.
+    changed: BTreeMap<SessionId, Ms>,
+    /// When Redis last forgot something.
+    redis_lost_at: Option<Ms>,
+}
+
+impl Ledger {
+    /// Nobody asks again with the id of a session whose record has expired.
+    pub fn forgotten(&self, id: SessionId, now: Ms, keep: Ms) -> bool {
+        self.asked.get(&id).is_some_and(|at| now - at >= keep)
+            || self.redis_lost_at.is_some() && self.asked.contains_key(&id)
+    }
+
+    /// Whether it may have two calls, for one of the two reasons that no node can do anything about.
+    fn is_excused(&self, id: &SessionId) -> bool {
+        self.misplaced.contains(id) || self.given_up.contains(id)
+    }
+
+    pub fn redis_lost(&mut self, now: Ms) {
+        self.redis_lost_at = Some(now);
+    }
+
+    /// What Redis believes has changed by itself: no placement.
+    pub fn failed_over(&mut self, before: &World, world: &World) {
+        self.redis_lost_at = Some(world.now);
+        for (id, s) in world.open() {
+            self.placed.entry((id, s.attempt)).or_insert(world.now);
+            let known = |b: &Session| b.attempt == s.attempt && (b.state == s.state || s.state != "placed");
+            if !before.sessions.get(&id).is_some_and(known) {
+                self.misplaced.insert(id);
+            }
+        }
+    }
+
+    /// Nothing older than this matters any more.
+    pub fn forget(&mut self, world: &World) {
+        let open: BTreeSet<SessionId> = world.open().map(|(id, _)| id).collect();
+        self.live.retain(|id, _| open.contains(id));
+        self.changed.retain(|id, _| open.contains(id));
+    }
+}
+
+fn name(what: &str, text: String) -> String {
+    format!("{what}: {text}")
+}
+
+impl Sim {
+    pub fn broken(&mut self, promise: &str, text: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            let text = name(promise, text());
+            self.trace(|| format!("BROKEN {text}"));
+            self.violation = Some(text);
+        }
+    }
+
+    /// Runs a script of a daemon, and looks at what it did.
+    pub fn run_script(&mut self, life: Life, call: Call) -> Reply {
+        self.store.pass(self.now);
+        let (host, generation) = self.voices(life);
+        let node = self.hosts[host].name.clone();
+        let alone = matches!(&call, Call::Report(outcomes) if outcomes.len() == 1);
+        let registers = matches!(call, Call::Register { .. });
+        let current = self.store.world.nodes.get(&node).map(|known| known.generation == generation);
+        let adopted =
+            if let Call::Adopt(found) = &call { found.iter().map(|(l, _)| l.session).collect() } else { Vec::new() };
+        let shown = if self.trace.on { format!("{call:?}") } else { String::new() };
+        if matches!(call, Call::Report(_) | Call::Adopt(_) | Call::Take | Call::Register { .. }) {
+            self.strike(host);
+        }
+        let reply = self.store.run(&node, &generation, call);
+        let idle = matches!(&reply, Reply::Taken(orders) if orders.is_empty());
+        self.trace(|| {
+            if idle {
+                return format!("redis: daemon {life} of {node}: no orders");
+            }
+            let text = format!("redis: daemon {life} of {node}: {shown} -> {reply:?}");
+            text.chars().take(600).collect()
+        });
+        if !registers && current == Some(false) && !matches!(reply, Reply::Refused(_)) {
+            self.broken("P6", || format!("the generation {generation} spoke for {node}, which has a newer one"));
+        }
+        if let Reply::Adopted(results) = &reply {
+            let stale = adopted.iter().zip(results).filter(|(_, r)| **r == evenring::registry::Adopted::Stale);
+            self.ledger.stale.extend(stale.map(|(id, _)| *id));
+        }
+        self.after_script(alone);
+        self.wake();
+        reply
+    }
+
+    /// What must hold in Redis after each script. `alone`: it changed one session at most.
+    pub fn after_script(&mut self, alone: bool) {
+        let world = &self.store.world;
+        let open: Vec<(SessionId, &Session)> = world.open().collect();
+        let mut wrong = None;
+        for (at, (id, s)) in open.iter().enumerate() {
+            for (other, o) in &open[..at] {
+                if s.extension == o.extension || s.agent == o.agent || s.alias == o.alias {
+                    wrong = Some(("P1", format!("{id} and {other} are both open: {s:?} {o:?}")));
+                }
+            }
+            if s.state == "live" {
+                let excused = self.ledger.is_excused(id);
+                let home = self.ledger.live.entry(*id).or_insert_with(|| s.node.clone());
+                if *home != s.node && !excused {
+                    wrong = Some(("P7", format!("{id} was live on {home} and is on {}", s.node)));
+                }
+            }
+        }
+        if self.setup.gentle {
+            let unknown = world.sessions.iter().filter(|(_, s)| s.reason == "outcome-unknown");
+            if let Some((id, s)) =
+                unknown.into_iter().find(|(id, s)| !self.ledger.invites.contains_key(&(**id, s.attempt)))
+            {
+                wrong = Some(("P10", format!("the order for {id} was forgotten by a daemon that stopped: {s:?}")));
+            }
+        }
+        let is_new = |(id, s): &&(SessionId, &Session)| {
+            s.state == "placed" && !self.ledger.placed.contains_key(&(*id, s.attempt))
+        };
+        let new: Vec<(SessionId, u32)> = open.iter().filter(is_new).map(|(id, s)| (*id, s.attempt)).collect();
+        if let [(id, _)] = new[..]
+            && alone
+        {
+            wrong = wrong.or_else(|| unfair(world, id).map(|text| ("P2", text)));
+        }
+        let unfit = new.iter().find_map(|(id, _)| unfit(world, &world.sessions[id]).map(|why| (*id, why)));
+        if let Some((id, why)) = unfit {
+            wrong = wrong.or(Some(("P3", format!("{id} was placed where it cannot ring: {why}"))));
+        }
+        let now = self.now;
+        self.ledger.placed.extend(new.into_iter().map(|key| (key, now)));
+        if let Some((promise, text)) = wrong {
+            self.broken(promise, || text);
+        }
+    }
+
+    /// A phone is called.
+    pub fn check_invite(&mut self, host: usize, id: SessionId, attempt: u32) {
+        self.invites += 1;
+        self.changed(id);
+        self.trace(|| format!("n{host}: INVITE for {id}.{attempt}"));
+        self.strike(host);
+        let count = self.ledger.invites.entry((id, attempt)).or_insert(0);
+        *count += 1;
+        let count = *count;
+        let excused = self.ledger.is_excused(&id);
+        if count > 1 && excused {
+            self.excused += 1;
+        } else if count > 1 {
+            self.broken("P1", || format!("{id} is rung {count} times for its try {attempt}, now on n{host}"));
+        }
+        let rings = |other: &usize| {
+            let channel = self.hosts[*other].asterisk.channels.get(&id);
+            *other != host && channel.is_some_and(|channel| channel.stage != Stage::Queued)
+        };
+        // An Asterisk that its daemon cannot reach for 3 s counts as gone (P4 prefers to ring elsewhere).
+        let rings = (0..self.hosts.len()).find(rings);
+        if rings.is_some() && excused {
+            self.excused += 1;
+        } else if let Some(other) = rings {
+            self.broken("P1", || format!("{id} rings on n{host} while it has a call on n{other}"));
+        }
+        let limits = self.store.world.limits;
+        let late =
+            self.ledger.placed.get(&(id, attempt)).is_some_and(|at| self.now - at > limits.expiry + limits.lease);
+        if late {
+            self.broken("P8", || format!("the order for {id}.{attempt} is too old, and n{host} rings it"));
+        }
+    }
+
+    /// A daemon hangs up a call.
+    pub fn check_hang_up(&mut self, host: usize, id: SessionId, stage: Stage) {
+        let wanted = self.ledger.logged_out.contains(&id) || self.ledger.stale.contains(&id);
+        if stage == Stage::Up && !wanted {
+            self.broken("P7", || format!("n{host} hangs up the live call of {id}, which nobody wanted"));
+        }
+    }
+
+    pub fn changed(&mut self, id: SessionId) {
+        self.ledger.changed.insert(id, self.now);
+    }
+
+    /// A daemon counts its Asterisk as gone.
+    pub fn given_up(&mut self, host: usize, id: SessionId) {
+        if self.hosts[host].asterisk.channels.contains_key(&id) {
+            self.ledger.given_up.insert(id);
+        }
+    }
+
+    /// P5: what Redis believes is what Asterisk has, but for what changed in the last `grace` ms.
+    pub fn compare(&mut self, grace: Ms) {
+        let (now, mut wrong) = (self.now, None);
+        let fresh = |id: &SessionId| self.ledger.changed.get(id).is_some_and(|at| now - at < grace);
+        for (number, host) in self.hosts.iter().enumerate() {
+            for (id, channel) in host.asterisk.shown().filter(|(id, c)| !fresh(id) && now - c.since >= grace) {
+                let known = self.store.world.sessions.get(&id).filter(|s| s.is_open() && s.node == host.name);
+                let live = channel.stage == Stage::Up;
+                if known.is_none_or(|s| (s.state == "live") != live) {
+                    wrong = Some(format!("n{number} has a call of {id}, live {live}, but Redis has {known:?}"));
+                }
+            }
+        }
+        for (id, s) in self.store.world.open().filter(|(id, s)| !fresh(id) && now - s.since >= grace) {
+            let host = self.hosts.iter().find(|host| host.name == s.node);
+            let there = host.is_some_and(|host| host.asterisk.channels.contains_key(&id) || self.waits(host, id));
+            if s.state != "placed" && !there {
+                wrong = Some(format!("Redis has {id} as {s:?}, but there is no such call"));
+            }
+        }
+        let phones = self.hosts.iter().find_map(|host| self.phones_differ(host));
+        if let Some(text) = wrong.or(phones) {
+            self.broken("P5", || text);
+        }
+    }
+
+    /// Whether it waits for its turn there: logins are rung at a pace.
+    fn waits(&self, host: &Host, id: SessionId) -> bool {
+        let daemons = host.lives.iter().filter_map(|life| self.daemons[*life].as_ref());
+        let mut sessions = daemons.flat_map(|daemon| daemon.node.sessions());
+        sessions.any(|session| session.login.session == id && session.is_waiting())
+    }
+
+    /// In which phone Redis and Asterisk differ. All are registered by now; what a call hides says nothing.
+    fn phones_differ(&self, host: &Host) -> Option<String> {
+        let known = self.store.world.phones.get(&host.name);
+        let is_known = |phone: &usize| known.and_then(|known| known.get(&format!("e{phone}"))).map(String::as_str);
+        let differs = |phone: &usize| host.asterisk.registered[*phone] != (is_known(phone) == Some("registered"));
+        let which = (0..self.setup.phones).find(differs)?;
+        Some(format!("the phone e{which} is {:?} in Redis on {}, which is not true", is_known(&which), host.name))
+    }
+
+    /// P4: nobody waits any more.
+    pub fn all_decided(&mut self) {
+        let waits = self.store.world.open().find(|(_, s)| s.state != "live");
+        if let Some(text) = waits.map(|(id, s)| format!("{id} is still {s:?}")) {
+            self.broken("P4", || text);
+        }
+        let rings = self.hosts.iter().flat_map(|host| host.asterisk.shown()).find(|(_, c)| c.stage != Stage::Up);
+        if let Some(text) = rings.map(|(id, c)| format!("{id} still rings: {c:?}")) {
+            self.broken("P4", || text);
+        }
+    }
+
+    /// P2: after a burst on nodes that could all take everybody, loads differ by no more than 1, unless they did before.
+    pub fn even(&mut self, spread_before: u32) {
+        let spread = self.spread();
+        if self.setup.is_equal() && spread > spread_before.max(1) {
+            self.broken("P2", || format!("after a burst the loads differ by {spread}"));
+        }
+    }
+
+    /// By how much the loads of the nodes differ.
+    pub fn spread(&self) -> u32 {
+        let loads = || self.hosts.iter().map(|host| local(&self.store.world, &host.name));
+        loads().max().unwrap_or(0) - loads().min().unwrap_or(0)
+    }
+}
+
+/// Local sessions, counted here and not by the model's own count.
+fn local(world: &World, node: &str) -> u32 {
+    let here = world.sessions.values().filter(|s| s.node == node && !s.remote && s.gone_at.is_none());
+    u32::try_from(here.count()).unwrap_or(u32::MAX)
+}
+
+/// Why a node may not take this session; the session itself does not count.
+fn cannot(world: &World, node: &str, extension: &str, s: &Session) -> Option<&'static str> {
+    let known = world.nodes.get(node)?;
+    let phone = world.phones.get(node).and_then(|phones| phones.get(extension)).map(String::as_str);
+    let own = u32::from(s.node == node && !s.remote);
+    match () {
+        () if known.lease_until < world.now => Some("its lease is over"),
+        () if known.state != "active" => Some("it is not active"),
+        () if known.drain => Some("it drains"),
+        () if phone != Some("registered") => Some("the phone is not registered there"),
+        () if s.tried.contains(node) => Some("it was tried"),
+        () if !s.remote && known.cap.is_some_and(|cap| local(world, node) - own >= cap) => Some("it is full"),
+        () => None,
+    }
+}
+
+fn unfit(world: &World, s: &Session) -> Option<&'static str> {
+    if !world.nodes.contains_key(&s.node) {
+        return Some("there is no such node");
+    }
+    cannot(world, &s.node, &s.extension, s)
+}
+
+/// Whether this session, the last that was placed, was placed where the load was not the least.
+fn unfair(world: &World, id: SessionId) -> Option<String> {
+    let s = &world.sessions[&id];
+    if world.aliases.contains_key(&s.alias) {
+        return None;
+    }
+    let before = |node: &str| {
+        let own = u32::from(s.node == node && !s.remote);
+        f64::from(local(world, node) - own) / f64::from(world.nodes.get(node).map_or(1, |known| known.weight))
+    };
+    let mine = before(&s.node);
+    let fit = world.nodes.keys().filter(|node| **node != s.node && cannot(world, node, &s.extension, s).is_none());
+    let better = fit.map(|node| (node, before(node))).find(|(_, load)| *load < mine);
+    better.map(|(node, load)| format!("{id} was placed on {} with load {mine}, but {node} had {load}", s.node))
+}

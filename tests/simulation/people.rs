@@ -1,0 +1,111 @@
+//! The agents: who logs in where, clicks twice, asks again because the answer was lost, logs out. Owns their wishes. Must
+//! never know how a login is placed.
+
+use evenring::ids::SessionId;
+
+use super::Sim;
+use super::agenda::Event;
+use super::model::rules::Wish;
+use super::model::world::Chosen;
+
+impl Sim {
+    fn wish(&mut self) -> Wish {
+        let phone = self.dice.index(self.setup.phones);
+        let alias = match self.dice.index(12) {
+            0 => "desk".to_owned(),
+            1 => format!("e{phone}"),
+            _ => format!("e{phone}x"),
+        };
+        let agent = match self.dice.index(6) {
+            0 => None,
+            1 => Some(format!("a{}", self.dice.index(self.setup.phones))),
+            _ => Some(format!("a{phone}")),
+        };
+        Wish { alias, agent, campaign: String::new(), remote: self.dice.chance(1_000) }
+    }
+
+    fn new_session(&mut self) -> SessionId {
+        self.sessions += 1;
+        SessionId::from_bits(self.sessions)
+    }
+
+    /// Somebody wants to log in.
+    pub fn login(&mut self) -> bool {
+        let wait = self.dice.span(1, self.setup.login_gap * 2);
+        if self.chaos() {
+            self.agenda.put(self.now + wait, Event::Login);
+        }
+        let (wish, id) = (self.wish(), self.new_session());
+        if self.dice.chance(800) {
+            let (other, at) = (self.new_session(), self.now + self.dice.upto(5));
+            self.agenda.put(at, Event::Again(Box::new(wish.clone()), other));
+        }
+        if self.dice.chance(800) {
+            let at = self.now + self.dice.delay(3_000);
+            self.agenda.put(at, Event::Again(Box::new(wish.clone()), id));
+        }
+        self.place(&wish, id)
+    }
+
+    /// One request to log in.
+    pub fn place(&mut self, wish: &Wish, id: SessionId) -> bool {
+        let now = self.now;
+        if !self.store.up || self.store.stalled_until > now {
+            return false;
+        }
+        self.store.pass(now);
+        // The record of a session that ended is kept far longer than anybody asks again.
+        if self.ledger.forgotten(id, now, self.store.world.limits.keep) {
+            return false;
+        }
+        let answer = self.store.world.place(wish, id, false, Chosen::Free).expect("a free choice");
+        self.trace(|| {
+            format!(
+                "login {} {:?} as {id}: {} {} {}",
+                wish.alias, wish.agent, answer.verdict, answer.node, answer.reason
+            )
+        });
+        if answer.verdict == "placed" {
+            self.accepted += 1;
+            self.ledger.asked.insert(id, now);
+        }
+        self.after_script(true);
+        self.wake();
+        true
+    }
+
+    /// Somebody logs somebody out.
+    pub fn logout(&mut self) -> bool {
+        let wait = self.dice.span(1, self.setup.login_gap * 12);
+        if self.chaos() {
+            self.agenda.put(self.now + wait, Event::Logout);
+        }
+        if !self.store.up || self.store.stalled_until > self.now {
+            return false;
+        }
+        self.store.pass(self.now);
+        let who = format!("e{}x", self.dice.index(self.setup.phones));
+        let (what, whom) = self.store.world.logout(&who);
+        self.trace(|| format!("logout {who}: {what} {whom:?}"));
+        if let Some((id, _)) = whom {
+            self.ledger.logged_out.insert(id);
+        }
+        self.after_script(true);
+        self.wake();
+        whom.is_some()
+    }
+
+    /// A burst of logins of everybody whose phone is free, all at once.
+    pub fn burst(&mut self) {
+        for phone in 0..self.setup.phones {
+            let wish = Wish {
+                alias: format!("e{phone}x"),
+                agent: Some(format!("a{phone}")),
+                campaign: String::new(),
+                remote: false,
+            };
+            let id = self.new_session();
+            self.place(&wish, id);
+        }
+    }
+}

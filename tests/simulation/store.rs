@@ -1,0 +1,275 @@
+//! Redis: the plain model of the scripts behind a door that can be shut. Owns the world in Redis and its faults, and
+//! how the model's rules make up a whole script (`src/registry/scripts/*.lua`, one call each). Must never know a daemon's
+//! or an Asterisk's inside.
+
+use evenring::ids::SessionId;
+use evenring::node::roster::PhoneChanges;
+use evenring::node::session::{Class, Login, Outcome};
+use evenring::node::{BookedState, Live};
+use evenring::registry::{Adopted, Order};
+
+use super::model::rules::{Refused, Rejoined, Taken};
+use super::model::world::{Chosen, Limits, Ms, Node, Session, World};
+
+/// How long the sessions of a daemon that stopped wait for the next one.
+pub const GRACE: Ms = 9_000;
+const TAKE_MOST: usize = 64;
+const REAP_MOST: usize = 200;
+
+/// One script call of a daemon.
+#[derive(Debug, Clone)]
+pub enum Call {
+    Register {
+        boot: u32,
+        weight: u32,
+        cap: Option<u32>,
+    },
+    /// With the number of this word.
+    Phones(PhoneChanges, u64),
+    Adopt(Vec<(Login, Live)>),
+    Report(Vec<(SessionId, Outcome)>),
+    Beat {
+        state: &'static str,
+        channels: usize,
+    },
+    Leave,
+    Take,
+}
+
+#[derive(Debug)]
+pub enum Reply {
+    Done,
+    Held,
+    Refused(Refused),
+    Adopted(Vec<Adopted>),
+    /// The sessions, and the number of the last word on phones.
+    Books(Vec<(SessionId, BookedState)>, Option<u64>),
+    Taken(Vec<Order>),
+}
+
+#[derive(Debug)]
+pub struct Store {
+    pub world: World,
+    pub up: bool,
+    /// Requests that come before this wait for it.
+    pub stalled_until: Ms,
+    /// A replica that has stopped to follow.
+    pub replica: Option<World>,
+    /// Planted: whoever speaks is believed.
+    pub unfenced: bool,
+    next_gone: Ms,
+}
+
+fn outcome(outcome: &Outcome) -> (&'static str, String) {
+    match outcome {
+        Outcome::Live => ("live", String::new()),
+        Outcome::Ended(why) => ("ended", why.to_string()),
+        Outcome::Failed(why) => ("failed", why.to_string()),
+        Outcome::Cannot(why) => ("cannot", why.to_string()),
+    }
+}
+
+fn booked(s: &Session) -> BookedState {
+    match s.state {
+        _ if s.wanted => BookedState::Unwanted,
+        "placed" => BookedState::Placed,
+        "ringing" => BookedState::Ringing,
+        _ => BookedState::Live,
+    }
+}
+
+/// A session as a channel's variables tell it.
+fn told(login: &Login) -> Session {
+    Session {
+        alias: login.alias.to_string(),
+        extension: login.extension.to_string(),
+        agent: login.agent.to_string(),
+        campaign: String::new(),
+        remote: login.class == Class::Remote,
+        node: String::new(),
+        state: "",
+        reason: String::new(),
+        since: 0,
+        created: 0,
+        attempt: login.attempt,
+        unrung: 0,
+        tried: std::collections::BTreeSet::new(),
+        give_up: None,
+        wanted: false,
+        due: None,
+        gone_at: None,
+        rejoined_from: String::new(),
+    }
+}
+
+impl Store {
+    pub fn new(limits: Limits) -> Self {
+        let world = World { limits, ..World::default() };
+        Self { world, up: true, stalled_until: 0, replica: None, unfenced: false, next_gone: 0 }
+    }
+
+    /// Time passes in Redis: what expires is gone.
+    pub fn pass(&mut self, now: Ms) {
+        self.world.now = now;
+        if now >= self.next_gone {
+            self.world.pass(0);
+            let next = self.world.sessions.values().filter_map(|s| s.gone_at).min();
+            self.next_gone = next.unwrap_or(now + self.world.limits.keep);
+        }
+    }
+
+    pub fn flush(&mut self) {
+        let old = std::mem::take(&mut self.world);
+        self.world = World { now: old.now, step: old.step, limits: old.limits, blind: old.blind, ..World::default() };
+    }
+
+    /// The replica takes over: what was written since it stopped to follow is lost. Gives what there was.
+    pub fn fail_over(&mut self) -> World {
+        let replica = self.replica.take().unwrap_or_default();
+        self.next_gone = 0;
+        let new = World { now: self.world.now, step: self.world.step, ..replica };
+        std::mem::replace(&mut self.world, new)
+    }
+
+    /// Runs a script for this generation of this node.
+    pub fn run(&mut self, node: &str, generation: &str, call: Call) -> Reply {
+        self.world.step += 1;
+        if let Call::Register { boot, weight, cap } = call {
+            return self.register(node, generation, boot, weight, cap);
+        }
+        match self.world.fence(node, generation) {
+            Err(Refused::Fenced) if self.unfenced => {}
+            Err(refused) => return Reply::Refused(refused),
+            Ok(()) => {}
+        }
+        match call {
+            Call::Register { .. } => Reply::Done,
+            Call::Phones(changes, number) => self.phones(node, changes, number),
+            Call::Adopt(found) => self.adopt(node, &found),
+            Call::Report(outcomes) => self.report(node, &outcomes),
+            Call::Beat { state, channels } => self.beat(node, state, channels),
+            Call::Leave => self.leave(node),
+            Call::Take => self.take(node),
+        }
+    }
+
+    fn register(&mut self, node: &str, generation: &str, boot: u32, weight: u32, cap: Option<u32>) -> Reply {
+        let new = Node {
+            generation: generation.to_owned(),
+            host: format!("{node}/{boot}"),
+            state: "starting".into(),
+            drain: false,
+            weight,
+            cap,
+            campaigns: Vec::new(),
+            channels: 0,
+            lease_until: 0,
+            reap_at: 0,
+            told: None,
+            refused: 0,
+            steady_since: 0,
+        };
+        if self.world.register(node, new).is_ok() { Reply::Done } else { Reply::Held }
+    }
+
+    fn phones(&mut self, node: &str, changes: PhoneChanges, number: u64) -> Reply {
+        if let Some(n) = self.world.nodes.get_mut(node) {
+            let fits = changes.replace || n.told == Some(number - 1);
+            n.told = fits.then_some(number);
+        }
+        let known = self.world.phones.entry(node.to_owned()).or_default();
+        if changes.replace {
+            known.clear();
+        }
+        for (extension, state) in changes.phones {
+            match state.as_str() {
+                "unknown" => drop(known.remove(extension.as_str())),
+                word => drop(known.insert(extension.to_string(), word.to_owned())),
+            }
+        }
+        Reply::Done
+    }
+
+    fn adopt(&mut self, node: &str, found: &[(Login, Live)]) -> Reply {
+        let one = |(login, live): &(Login, Live)| {
+            let state = if *live == Live::Yes { "live" } else { "ringing" };
+            match self.world.adopt(node, login.session, state, &told(login)) {
+                "kept" => Adopted::Kept,
+                "restored" => Adopted::Restored,
+                _ => Adopted::Stale,
+            }
+        };
+        Reply::Adopted(found.iter().map(one).collect())
+    }
+
+    fn report(&mut self, node: &str, outcomes: &[(SessionId, Outcome)]) -> Reply {
+        for (id, what) in outcomes {
+            let (what, why) = outcome(what);
+            self.world.report(node, *id, what, &why, (Rejoined::Manual, Chosen::Free)).expect("a free choice");
+        }
+        Reply::Done
+    }
+
+    fn beat(&mut self, node: &str, state: &str, channels: usize) -> Reply {
+        let (now, until) = (self.world.now, self.world.now + self.world.limits.lease);
+        if let Some(n) = self.world.nodes.get_mut(node) {
+            (n.state, n.channels, n.lease_until, n.reap_at) = (state.to_owned(), channels, until, until);
+        }
+        let world = &self.world;
+        let lost = world.open().filter(|(_, s)| s.node != node && world.is_lost(s)).map(|(id, _)| id);
+        for id in lost.take(REAP_MOST).collect::<Vec<_>>() {
+            // Placed again by an earlier one of this beat.
+            if self.world.sessions.get(&id).is_some_and(|s| s.is_open() && self.world.is_lost(s)) {
+                self.world.reap_one(id, Rejoined::Manual, Chosen::Free).expect("a free choice");
+            }
+        }
+        let due = self.world.open().filter(|(_, s)| s.due.is_some_and(|due| due <= now)).map(|(id, _)| id);
+        for id in due.take(REAP_MOST).collect::<Vec<_>>() {
+            self.world.finish(id, "failed", "order-expired");
+        }
+        self.world.forget_ended();
+        let mine = self.world.open().filter(|(_, s)| s.node == node);
+        let told = self.world.nodes.get(node).and_then(|n| n.told);
+        Reply::Books(mine.map(|(id, s)| (id, booked(s))).collect(), told)
+    }
+
+    fn leave(&mut self, node: &str) -> Reply {
+        let now = self.world.now;
+        if let Some(n) = self.world.nodes.get_mut(node) {
+            (n.state, n.lease_until, n.reap_at) = ("stopped".to_owned(), now - 1, now + GRACE);
+        }
+        let placed = self.world.open().filter(|(_, s)| s.node == node && s.state == "placed");
+        for id in placed.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.world.place_again(id, "stopped", Chosen::Free).expect("a free choice");
+        }
+        Reply::Done
+    }
+
+    fn take(&mut self, node: &str) -> Reply {
+        let (mut orders, now) = (Vec::new(), self.world.now);
+        while orders.len() < TAKE_MOST {
+            let queue = self.world.queues.get(node).map_or(&[][..], Vec::as_slice);
+            let visible = queue.iter().enumerate().filter(|(_, m)| m.visible_at <= now);
+            let Some((at, _)) = visible.min_by_key(|(_, m)| (m.visible_at, m.step)) else { break };
+            let taken = self.world.take_one(node, at, Chosen::Free).expect("a free choice");
+            orders.push(self.order(taken));
+        }
+        Reply::Taken(orders)
+    }
+
+    fn order(&self, taken: Taken) -> Order {
+        match taken {
+            Taken::Ring(id, attempt, extension) => {
+                let s = &self.world.sessions[&id];
+                let class = if s.remote { Class::Remote } else { Class::Local };
+                let (alias, agent) = (s.alias.parse().expect("an alias"), s.agent.parse().expect("an agent"));
+                let extension = extension.parse().expect("an extension");
+                Order::Ring(Login { session: id, attempt, alias, extension, agent, campaign: None, class })
+            }
+            Taken::HangUp(id) => Order::HangUp(id),
+            Taken::Moved(id, result) => Order::Moved(id, result),
+            Taken::Expired(id) => Order::Expired(id),
+            Taken::Stale(id) => Order::Stale(id.to_string()),
+        }
+    }
+}
