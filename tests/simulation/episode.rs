@@ -151,11 +151,12 @@ impl Sim {
                 let [life] = host.lives[..] else { return false };
                 let Some(daemon) = &self.daemons[life] else { return false };
                 let speaks = daemon.ami.conn.is_some_and(|conn| self.links[conn].alive && !self.links[conn].muted);
-                speaks
-                    && host.asterisk.booted
-                    && !host.asterisk.stopping
-                    && daemon.frozen_until <= self.now
-                    && daemon.is_settled()
+                // Redis may know a newer generation, and the daemon will hear of it at its next heartbeat.
+                let known =
+                    self.store.world.nodes.get(&host.name).is_some_and(|known| known.generation == daemon.generation);
+                let asterisk = host.asterisk.booted && !host.asterisk.stopping;
+                let at_work = daemon.frozen_until <= self.now && !daemon.is_stopping() && daemon.is_settled();
+                speaks && known && asterisk && at_work
             })
     }
 
