@@ -37,8 +37,7 @@ pub(super) fn redis(reader: &mut Reader, credentials: Option<&Path>) -> Option<R
     let (sentinel_username, sentinel_password) = (sentinel_username?, sentinel_password?);
     let has_login = sentinel_username.is_some() || sentinel_password.is_some();
     warn_sentinel(reader, url.sentinel.as_ref(), has_login);
-    let with_login =
-        |found| SentinelSettings { username: sentinel_username, password: sentinel_password, ..found };
+    let with_login = |found| SentinelSettings { username: sentinel_username, password: sentinel_password, ..found };
     Some(RedisSettings {
         url: url.bare,
         username: username?.or(url.username),

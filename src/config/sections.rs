@@ -12,8 +12,8 @@ use tracing_subscriber::EnvFilter;
 use super::net::is_host;
 use super::source::{Reader, span_text};
 use super::{
-    AmiSettings, AmiUser, LogFormat, LogSettings, NodeSettings, Placeholder, PlacementSettings,
-    RingSettings, RingTarget, Settings, Template, Transport, redis, secret,
+    AmiSettings, AmiUser, LogFormat, LogSettings, NodeSettings, Placeholder, PlacementSettings, RingSettings,
+    RingTarget, Settings, Template, Transport, redis, secret,
 };
 use crate::ids::{Campaign, NodeName};
 

@@ -51,21 +51,33 @@ pub(super) fn parse(text: &str) -> Option<Result<Parsed, &'static str>> {
 }
 
 fn parse_rest(transport: Transport, rest: &str) -> Result<Parsed, &'static str> {
-    let (authority, path) = rest.split_once('/').ok_or("it names no primary: end it with the name in `sentinel monitor`, such as /mymaster")?;
+    let (authority, path) = rest
+        .split_once('/')
+        .ok_or("it names no primary: end it with the name in `sentinel monitor`, such as /mymaster")?;
     if path.contains('@') {
         return Err("an '@' stands behind the host: percent-encode the password, or give it as redis.password");
     }
     let (path, to_sentinels) = match path.split_once('?') {
         None => (path, transport),
         Some((path, "sentinels=plain")) if transport == Transport::Tls => (path, Transport::Plain),
-        Some(_) => return Err("only \"?sentinels=plain\" may follow, after rediss+sentinel://: TLS to Redis, none to the sentinels"),
+        Some(_) => {
+            return Err(
+                "only \"?sentinels=plain\" may follow, after rediss+sentinel://: TLS to Redis, none to the sentinels",
+            );
+        }
     };
     let (primary, db) = path.split_once('/').unwrap_or((path, "0"));
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if primary.is_empty() || !primary.chars().all(is_name) {
-        return Err("the primary's name has letters, digits, '.', '-' and '_': write the one in `sentinel monitor`, such as /mymaster");
+        return Err(
+            "the primary's name has letters, digits, '.', '-' and '_': write the one in `sentinel monitor`, such as /mymaster",
+        );
     }
-    let db = db.parse().ok().filter(|db| (0..=1_000_000).contains(db)).ok_or("the database behind the primary's name is no number")?;
+    let db = db
+        .parse()
+        .ok()
+        .filter(|db| (0..=1_000_000).contains(db))
+        .ok_or("the database behind the primary's name is no number")?;
     let (credentials, hosts) = match authority.rsplit_once('@') {
         Some((credentials, hosts)) => (Some(credentials), hosts),
         None => (None, authority),
@@ -159,7 +171,10 @@ mod tests {
         check("redis+sentinel://a:1,b,c:3/mymaster", Ok(("redis+sentinel://a:1,b:26379,c:3/mymaster", None, None)));
         check("redis+sentinel://u:p%40w@a/m/2", Ok(("redis+sentinel://a:26379/m/2", Some("u"), Some("p@w"))));
         check("rediss+sentinel://[::1]:1,[::2]/m", Ok(("rediss+sentinel://[::1]:1,[::2]:26379/m", None, None)));
-        check("rediss+sentinel://a/m/0?sentinels=plain", Ok(("rediss+sentinel://a:26379/m?sentinels=plain", None, None)));
+        check(
+            "rediss+sentinel://a/m/0?sentinels=plain",
+            Ok(("rediss+sentinel://a:26379/m?sentinels=plain", None, None)),
+        );
         check("redis+sentinel://a:26379", Err("names no primary"));
         check("redis+sentinel://a:26379/", Err("the primary's name"));
         check("redis+sentinel://a/my master", Err("the primary's name"));

@@ -249,6 +249,8 @@ impl NodeLoop {
             }
             Some(error) => {
                 self.redis_down = true;
+                // A lost heartbeat does not wait for the next one: the lease goes on.
+                self.pending.beat = true;
                 self.retry_at = Some(now.after(RETRY));
                 let reason = error.to_string();
                 if let Some(held) = self.repeats.allow(&reason, now) {

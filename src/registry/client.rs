@@ -150,7 +150,9 @@ impl Connector {
         }
         let client = self.server.find().await.map_err(|lost| match lost {
             Lost::Error(error) => self.explain(&error),
-            Lost::Silence(limit) => self.unreachable(format!("no sentinel named a primary that answers within {limit:?}")),
+            Lost::Silence(limit) => {
+                self.unreachable(format!("no sentinel named a primary that answers within {limit:?}"))
+            }
         })?;
         // The limit of the configuration does not cover everything that connecting does.
         let connect = client.get_multiplexed_async_connection_with_config(&self.config);

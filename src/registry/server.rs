@@ -199,9 +199,13 @@ mod tests {
 
     #[test]
     fn the_majority_of_the_sentinels_has_the_say_and_of_equals_the_first() {
-        for (named, expected) in
-            [(vec![], None), (vec![1], Some(1)), (vec![1, 2, 2], Some(2)), (vec![2, 1], Some(2)), (vec![3, 1, 1, 3], Some(3))]
-        {
+        for (named, expected) in [
+            (vec![], None),
+            (vec![1], Some(1)),
+            (vec![1, 2, 2], Some(2)),
+            (vec![2, 1], Some(2)),
+            (vec![3, 1, 1, 3], Some(3)),
+        ] {
             let client = |host: i32| Client::open(format!("redis://10.0.0.{host}")).unwrap();
             let found = most_named(named.iter().copied().map(client).collect());
             let shown = found.map(|client| client.get_connection_info().addr().to_string());
