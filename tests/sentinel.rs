@@ -151,7 +151,8 @@ impl Scene {
              {slowest:?}; all sessions live {mended:?} later"
         );
         assert!(took <= LIMIT, "{took:?}; {}", self.logs());
-        assert!(mended <= Duration::from_secs(2), "{mended:?}, more than two heartbeats; {}", self.logs());
+        // Two heartbeats, and room for a busy machine.
+        assert!(mended <= Duration::from_millis(2_500), "{mended:?}, more than two heartbeats; {}", self.logs());
         assert!(slowest < Duration::from_secs(2) && told < Duration::from_secs(2), "{slowest:?} {told:?}");
         let mut after = Self::live(&mut self.registry).await;
         after.remove("cc130x");

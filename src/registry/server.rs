@@ -24,8 +24,8 @@ const GRACE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) enum Server {
     /// One server.
-    Fixed(Client),
-    /// Whichever server the sentinels name. Boxed: it is the larger one.
+    Fixed(Box<Client>),
+    /// Whichever server the sentinels name.
     Sentinels(Box<Sentinels>),
 }
 
@@ -87,13 +87,13 @@ impl Server {
             None => Client::open(info),
             Some(_) => Client::build_with_tls(info, certificates(&root)),
         };
-        Ok(Self::Fixed(client.map_err(bad)?))
+        Ok(Self::Fixed(Box::new(client.map_err(bad)?)))
     }
 
     /// The server that can be written now, as far as anybody knows.
     pub(super) async fn find(&self) -> Result<Client, Lost> {
         match self {
-            Self::Fixed(client) => Ok(client.clone()),
+            Self::Fixed(client) => Ok(Client::clone(client)),
             Self::Sentinels(sentinels) => sentinels.find().await,
         }
     }
@@ -185,11 +185,12 @@ fn most_named(named: Vec<Client>) -> Option<Client> {
 
 /// Which of several errors an operator can do most about.
 fn weight(kind: ErrorKind) -> u8 {
-    match kind {
-        ErrorKind::AuthenticationFailed | ErrorKind::Server(_) => 3,
-        ErrorKind::MasterNameNotFoundBySentinel => 2,
-        ErrorKind::Io => 0,
-        _ => 1,
+    if matches!(kind, ErrorKind::AuthenticationFailed | ErrorKind::Server(_)) {
+        3
+    } else if kind == ErrorKind::MasterNameNotFoundBySentinel {
+        2
+    } else {
+        u8::from(kind != ErrorKind::Io)
     }
 }
 
