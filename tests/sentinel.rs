@@ -23,8 +23,10 @@ use lab::{HUB, Lab, Spec, Version, now, wait_for};
 use sim::daemons::SimDaemon;
 use sim::{Settings as SimSettings, Sim, SimNode};
 
-/// How soon logins work again: Sentinel alone takes 1.5 s (killed) to 2.5 s (frozen).
+/// How soon logins work again: Sentinel alone takes 2.2 s (killed) or 3.2 s (frozen) until it names the new primary.
 const LIMIT: Duration = Duration::from_millis(3_500);
+/// The same for a primary that is frozen, with room for a busy machine.
+const LIMIT_FROZEN: Duration = Duration::from_millis(4_000);
 const SOON: Duration = Duration::from_secs(20);
 /// Sessions that are live when the primary goes.
 const LIVE: u32 = 10;
@@ -135,7 +137,7 @@ impl Scene {
     }
 
     /// The primary goes by `fault`; all that must hold afterwards.
-    async fn fails_over(&mut self, what: &str, fault: impl FnOnce(&mut Watched)) {
+    async fn fails_over(&mut self, what: &str, limit: Duration, fault: impl FnOnce(&mut Watched)) {
         let before = Self::live(&mut self.registry).await;
         fault(&mut self.watched);
         // A user who asks in the middle is told at once.
@@ -150,7 +152,7 @@ impl Scene {
             "{what}: logins work again after {took:?}; the command line said no after {told:?}, the slowest refusal took \
              {slowest:?}; all sessions live {mended:?} later"
         );
-        assert!(took <= LIMIT, "{took:?}; {}", self.logs());
+        assert!(took <= limit, "{took:?}; {}", self.logs());
         // Two heartbeats, and room for a busy machine.
         assert!(mended <= Duration::from_millis(2_500), "{mended:?}, more than two heartbeats; {}", self.logs());
         assert!(slowest < Duration::from_secs(2) && told < Duration::from_secs(2), "{slowest:?} {told:?}");
@@ -179,7 +181,7 @@ impl Scene {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_is_killed() {
     let mut scene = Scene::start().await;
-    scene.fails_over("kill -9", |watched| watched.servers[0].kill9()).await;
+    scene.fails_over("kill -9", LIMIT, |watched| watched.servers[0].kill9()).await;
     assert_ne!(scene.watched.primary(), 0);
 }
 
@@ -188,7 +190,7 @@ async fn a_primary_that_is_killed_while_a_sentinel_is_dead() {
     let mut scene = Scene::start().await;
     scene.watched.kill_sentinel();
     assert_eq!(scene.cli.run(&["status"]).status.code(), Some(0), "two of three sentinels do");
-    scene.fails_over("kill -9, one sentinel dead", |watched| watched.servers[0].kill9()).await;
+    scene.fails_over("kill -9, one sentinel dead", LIMIT, |watched| watched.servers[0].kill9()).await;
 }
 
 /// How many scripts a server was asked to run, and whether it is a primary.
@@ -205,7 +207,7 @@ async fn a_primary_that_is_frozen_and_comes_back() {
     let old = redis::Client::open(scene.watched.servers[0].url()).unwrap();
     let mut old = old.get_connection().unwrap();
     let (before, _) = scripts_run(&mut old);
-    scene.fails_over("SIGSTOP", |watched| watched.servers[0].sigstop()).await;
+    scene.fails_over("SIGSTOP", LIMIT_FROZEN, |watched| watched.servers[0].sigstop()).await;
     scene.watched.servers[0].sigcont();
     // What lay in its sockets when it froze is carried out now, or refused: there is no way to call that back.
     tokio::time::sleep(Duration::from_millis(200)).await;

@@ -18,7 +18,7 @@ use crate::config::{RedisSettings, SentinelSettings, Transport};
 /// TCP gives up a peer that takes nothing for so long. Our own time limits are shorter; this is for idle connections.
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Sentinels that are slower than the first one by this are not waited for.
-const GRACE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(50);
 
 /// The way to the server.
 #[derive(Debug)]

@@ -156,9 +156,10 @@ fn ask(at: SocketAddrV4, words: &[&str]) -> redis::RedisResult<Vec<String>> {
     let mut open = vec![command.query::<redis::Value>(&mut connection)?];
     let mut found = Vec::new();
     while let Some(value) = open.pop() {
-        match value {
-            redis::Value::Array(values) => open.extend(values.into_iter().rev()),
-            other => found.extend(redis::from_redis_value::<String>(other).ok()),
+        if let redis::Value::Array(values) = value {
+            open.extend(values.into_iter().rev());
+        } else {
+            found.extend(redis::from_redis_value::<String>(value).ok());
         }
     }
     Ok(found)
