@@ -69,6 +69,9 @@ pub(super) fn dump(settings: &Settings) -> String {
     page.text("url", &redis.url);
     page.optional("username", redis.username.as_ref());
     page.secret("password", redis.password.as_ref());
+    let sentinel = redis.sentinel.as_ref();
+    page.optional("sentinel_username", sentinel.and_then(|sentinel| sentinel.username.as_ref()));
+    page.secret("sentinel_password", sentinel.and_then(|sentinel| sentinel.password.as_ref()));
     page.optional("ca_file", redis.ca_file.as_ref().map(|path| path.display()));
     page.text("namespace", &redis.namespace);
     page.span("connect_timeout", redis.connect_timeout);

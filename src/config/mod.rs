@@ -7,8 +7,10 @@
 
 mod dump;
 mod net;
+mod redis;
 mod secret;
 mod sections;
+mod sentinel;
 mod source;
 mod template;
 #[cfg(test)]
@@ -26,6 +28,7 @@ use serde::Deserialize;
 pub use self::net::{AmiAddress, Namespace, Transport};
 pub use self::secret::SECRET_BYTES_MAX;
 pub use self::sections::check_filter;
+pub use self::sentinel::SentinelSettings;
 pub use self::source::{span, span_text};
 pub use self::template::{Placeholder, TEMPLATE_BYTES_MAX, Template, TemplateError};
 use crate::ids::{Campaign, NodeName};
@@ -125,8 +128,10 @@ struct AmiUser {
 /// The way to the shared Redis.
 #[derive(Debug, Clone)]
 pub struct RedisSettings {
-    /// `redis://`, `rediss://` or `unix://`, with the credentials already taken out.
+    /// `redis://`, `rediss://`, `unix://` or `redis+sentinel://`, with the credentials already taken out.
     pub url: String,
+    /// The same in parts, if Redis is behind Sentinel.
+    pub sentinel: Option<SentinelSettings>,
     /// The ACL user, from `redis.username` or the URL.
     pub username: Option<String>,
     /// The password, from `redis.password`, `redis.password_file`, the systemd credential or the URL.

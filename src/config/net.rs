@@ -11,7 +11,9 @@ use redis::{ConnectionAddr, IntoConnectionInfo};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-/// How bytes travel to Asterisk.
+use super::sentinel::{self, SentinelSettings};
+
+/// How bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// Bare TCP.
@@ -91,6 +93,8 @@ pub(super) struct RedisUrl {
     pub(super) username: Option<String>,
     pub(super) password: Option<SecretString>,
     pub(super) reach: Reach,
+    /// The sentinels that know where Redis is, if it is behind some.
+    pub(super) sentinel: Option<SentinelSettings>,
 }
 
 /// How far bytes to Redis travel, and how safely.
@@ -110,10 +114,19 @@ impl FromStr for RedisUrl {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        const FORM: &str =
-            "not a Redis URL: write \"redis://host:6379\", \"rediss://host:6380\" (TLS) or \"unix:///path\"";
+        const FORM: &str = "not a Redis URL: write \"redis://host:6379\", \"rediss://host:6380\" (TLS), \"unix:///path\" \
+                            or \"redis+sentinel://host1:26379,host2:26379/mymaster\"";
         if text.chars().any(char::is_control) {
             return Err("a control character is not allowed in a URL");
+        }
+        if let Some(parsed) = sentinel::parse(text) {
+            let (sentinel, username, password) = parsed?;
+            let reach = match sentinel.to_redis {
+                Transport::Tls => Reach::Tls,
+                Transport::Plain if sentinel.is_local() => Reach::Local,
+                Transport::Plain => Reach::Plain,
+            };
+            return Ok(Self { bare: sentinel.to_string(), username, password, reach, sentinel: Some(sentinel) });
         }
         let mut url = redis::parse_redis_url(text).ok_or(FORM)?;
         // An unescaped '/', '?' or '#' in a password makes its rest look like a path.
@@ -144,7 +157,7 @@ impl FromStr for RedisUrl {
         if !kept.is_empty() {
             url.query_pairs_mut().extend_pairs(kept);
         }
-        Ok(Self { bare: url.to_string(), username, password, reach })
+        Ok(Self { bare: url.to_string(), username, password, reach, sentinel: None })
     }
 }
 
@@ -188,7 +201,8 @@ impl TryFrom<String> for Namespace {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a host is this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 

@@ -7,20 +7,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
-use super::net::{Reach, RedisUrl, is_host};
+use super::net::is_host;
 use super::source::{Reader, span_text};
 use super::{
-    AmiSettings, AmiUser, LogFormat, LogSettings, NodeSettings, Placeholder, PlacementSettings, RedisSettings,
-    RingSettings, RingTarget, Settings, Template, Transport, secret,
+    AmiSettings, AmiUser, LogFormat, LogSettings, NodeSettings, Placeholder, PlacementSettings, RingSettings,
+    RingTarget, Settings, Template, Transport, redis, secret,
 };
 use crate::ids::{Campaign, NodeName};
 
-const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Bytes of a manager user's name.
 const USERNAME_BYTES_MAX: usize = 100;
@@ -34,15 +33,12 @@ const CONTACTS_SECRET: secret::Place = secret::Place {
     file_key: "ami.contacts.secret_file",
     credential: "ami-contacts-secret",
 };
-const REDIS_PASSWORD: secret::Place =
-    secret::Place { value_key: "redis.password", file_key: "redis.password_file", credential: "redis-password" };
-
 /// All sections. `None` after a problem; there may be problems even if it is not.
 pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Option<Settings> {
     let node = node(reader, &gethostname::gethostname().to_string_lossy());
     let lock_dir = absolute(reader, "node.lock_dir");
     let ami = ami(reader, credentials);
-    let redis = redis(reader, credentials);
+    let redis = redis::redis(reader, credentials);
     let placement = placement(reader);
     let ring = ring(reader);
     let log = log(reader);
@@ -158,7 +154,7 @@ fn ami_user(reader: &mut Reader, key: &str, place: &secret::Place, credentials: 
     Some(AmiUser { username, secret })
 }
 
-fn absolute(reader: &mut Reader, key: &str) -> Option<Option<PathBuf>> {
+pub(super) fn absolute(reader: &mut Reader, key: &str) -> Option<Option<PathBuf>> {
     let path: Option<PathBuf> = reader.optional(key)?;
     let Some(path) = path else { return Some(None) };
     if !path.is_absolute() {
@@ -169,65 +165,6 @@ fn absolute(reader: &mut Reader, key: &str) -> Option<Option<PathBuf>> {
         reader.warnings.push(format!("{key}: {} cannot be read: {error}", path.display()));
     }
     Some(Some(path))
-}
-
-fn redis(reader: &mut Reader, credentials: Option<&Path>) -> Option<RedisSettings> {
-    let url = redis_url(reader);
-    let username: Option<Option<String>> = reader.optional("redis.username");
-    let password = secret::find(reader, &REDIS_PASSWORD, credentials);
-    let ca_file = absolute(reader, "redis.ca_file");
-    let namespace = reader.read("redis.namespace", "{evenring}");
-    let connect_timeout = reader.span("redis.connect_timeout", "500ms", MILLISECOND * 50..=MINUTE);
-    let response_timeout = reader.span("redis.response_timeout", "500ms", MILLISECOND * 50..=MINUTE);
-    let password = password.map_err(|why| reader.problems.push(why)).ok();
-    let url = url?;
-    let password = password?.or(url.password);
-    warn_redis(reader, url.reach, password.as_ref());
-    Some(RedisSettings {
-        url: url.bare,
-        username: username?.or(url.username),
-        password,
-        ca_file: ca_file?,
-        namespace: namespace?,
-        connect_timeout: connect_timeout?,
-        response_timeout: response_timeout?,
-    })
-}
-
-/// Apart from the other readers, because a URL that is wrong may hold a password and must not be shown.
-fn redis_url(reader: &mut Reader) -> Option<RedisUrl> {
-    let Some(entry) = reader.take("redis.url") else { return "redis://127.0.0.1:6379".parse().ok() };
-    let url = match entry.value.as_str() {
-        Some(text) => text.parse::<RedisUrl>(),
-        None => Err("a URL must be a text in quotes"),
-    };
-    match url {
-        Ok(url) => {
-            if url.password.is_some() && entry.layer == super::source::Layer::File {
-                reader.inline_secrets.push("redis.password");
-            }
-            Some(url)
-        }
-        Err(why) => {
-            reader.fail("redis.url", why);
-            None
-        }
-    }
-}
-
-fn warn_redis(reader: &mut Reader, reach: Reach, password: Option<&SecretString>) {
-    let secured = password.is_some();
-    let mut warn = |text: &str| reader.warnings.push(format!("redis.url: {text}"));
-    match reach {
-        Reach::Local => {}
-        Reach::Plain if secured => warn("the password travels in clear: use rediss://"),
-        Reach::Insecure if secured => warn("#insecure trusts anybody with the password: set redis.ca_file instead"),
-        Reach::Insecure => warn("#insecure trusts anybody: set redis.ca_file instead"),
-        Reach::Plain | Reach::Tls => {}
-    }
-    if reach != Reach::Local && !secured {
-        warn("no password, and Redis is not on this host: anybody who reaches it can ring your agents");
-    }
 }
 
 fn placement(reader: &mut Reader) -> Option<PlacementSettings> {

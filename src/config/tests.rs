@@ -281,9 +281,33 @@ fn no_secret_is_ever_shown() {
 }
 
 #[test]
+fn redis_behind_sentinel() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let toml = "[redis]\nurl = \"redis+sentinel://who:hunter2@s1,s2:2,s3/tel/3\"\nsentinel_username = \"s\"\n\
+                sentinel_password = \"hunter2\"";
+    let lines = ["url = \"redis+sentinel://s1:26379,s2:2,s3:26379/tel/3\"", "username = \"who\"", "password = \"***\""];
+    check(toml, &[], Ok(&[&lines[..], &["sentinel_username = \"s\"", "sentinel_password = \"***\""]].concat()));
+    let settings = load(&dir, toml, &[("EVENRING__REDIS__SENTINEL_PASSWORD", "other")]).expect("settings");
+    assert!(!format!("{settings:?}{}", settings.dump()).contains("hunter2"));
+    let sentinel = settings.redis.sentinel.expect("sentinels");
+    assert_eq!((sentinel.hosts.len(), sentinel.primary.as_str(), sentinel.db), (3, "tel", 3));
+    assert_eq!(sentinel.password.map(|password| password.expose_secret().to_owned()).as_deref(), Some("other"));
+    for (url, part) in [
+        ("redis+sentinel://u:hunter2@s1:26379", "redis.url in DIR/config.toml: it names no primary"),
+        ("redis+sentinel://u:hunter2@/m", "redis.url in DIR/config.toml: not a Sentinel URL: write"),
+        ("sentinel://u:hunter2@s1/m", "redis+sentinel://host1:26379"),
+    ] {
+        check(&format!("redis.url = {url:?}"), &[], Err(&[part]));
+    }
+}
+
+#[test]
 fn the_unwise_is_told() {
     for (toml, warning) in [
         ("", None),
+        ("redis.url = \"redis+sentinel://:x@localhost,127.0.0.1/m\"", Some("fewer than three")),
+        ("redis.url = \"rediss+sentinel://:x@a,b,c/m\"\nredis.sentinel_password = \"y\"", None),
+        ("redis.sentinel_username = \"y\"", Some("have no effect without redis+sentinel://")),
         ("redis.url = \"redis://r1\"", Some("redis.url: no password, and Redis is not on this host")),
         ("redis.url = \"redis://:x@r1\"", Some("redis.url: the password travels in clear")),
         ("redis.url = \"rediss://:x@r1\"", None),

@@ -22,7 +22,7 @@ use crate::node::{Duty, Effect, Input, Live, Node, NodeState, Note};
 use crate::registry::{Order, RegistryError};
 
 /// Wait before Redis is written again after an error.
-const RETRY: Duration = Duration::from_millis(250);
+const RETRY: Duration = Duration::from_millis(100);
 /// A name is asked for again so long after the end of its lease, and at least so often while it is renewed.
 const ASK_AFTER: Duration = Duration::from_millis(5);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -264,6 +264,8 @@ impl NodeLoop {
             }
             Some(error) => {
                 self.redis_down = true;
+                // A lost heartbeat does not wait for the next one: the lease goes on.
+                self.pending.beat = true;
                 self.retry_at = Some(now.after(RETRY));
                 let reason = error.to_string();
                 if let Some(held) = self.repeats.allow(&reason, now) {

@@ -16,6 +16,9 @@ const TAKE_MOST: usize = 64;
 /// Wait before Redis is asked again after an error.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// How long the fetcher may be without a word from Redis: a server that is frozen ends no subscription.
+const CHECK: Duration = Duration::from_secs(1);
+
 /// The fetcher.
 #[derive(Debug)]
 pub(super) struct Orders {
@@ -84,6 +87,7 @@ impl Orders {
         let mut subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
         debug!(node = %self.node, "listening for orders");
         let mut poll = self.clock.every(self.poll);
+        let mut check = self.clock.every(CHECK);
         loop {
             let (wake, mut duty) = tokio::select! {
                 biased;
@@ -94,6 +98,10 @@ impl Orders {
                     None => (Wake::Broken, false),
                 },
                 _ = poll.tick() => (Wake::Poll, false),
+                _ = check.tick(), if self.poll > CHECK => {
+                    self.registry.now_ms().await?;
+                    continue;
+                }
                 () = orders.closed() => return Ok(()),
             };
             // A burst of wake-ups is one: what they announce is fetched together.

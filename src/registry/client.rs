@@ -6,13 +6,11 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script,
-    ScriptInvocation, ServerErrorKind, TlsCertificates,
+    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation, ServerErrorKind,
 };
-use secrecy::ExposeSecret;
 
+use super::server::{Lost, Server};
 use crate::config::RedisSettings;
 
 /// What went wrong between us and Redis, and what to do.
@@ -81,47 +79,28 @@ const DENIED: [&str; 3] =
 /// A connection that makes itself anew.
 #[derive(Debug)]
 pub(super) struct Connector {
-    client: Client,
+    server: Server,
     url: String,
     config: AsyncConnectionConfig,
     connect_timeout: Duration,
-    connection: Option<MultiplexedConnection>,
+    open: Option<Open>,
+}
+
+/// A connection, and the server that it leads to: subscriptions go to the same one.
+#[derive(Debug, Clone)]
+struct Open {
+    client: Client,
+    connection: MultiplexedConnection,
 }
 
 impl Connector {
     /// Prepares, and connects to nothing yet.
     pub(super) fn new(settings: &RedisSettings) -> Result<Self, RegistryError> {
-        let bad = |error: RedisError| RegistryError::Settings(error.to_string());
-        let info = settings.url.as_str().into_connection_info().map_err(bad)?;
-        let mut login = info.redis_settings().clone();
-        if let Some(username) = &settings.username {
-            login = login.set_username(username);
-        }
-        if let Some(password) = &settings.password {
-            login = login.set_password(password.expose_secret());
-        }
-        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(Duration::from_secs(2));
-        let info = info.set_redis_settings(login).set_tcp_settings(tcp);
-        let client = match &settings.ca_file {
-            None => Client::open(info).map_err(bad)?,
-            Some(path) => {
-                let root = std::fs::read(path)
-                    .map_err(|error| RegistryError::Settings(format!("{} cannot be read: {error}", path.display())))?;
-                let none: Option<ClientTlsConfig> = None;
-                Client::build_with_tls(info, TlsCertificates { client_tls: none, root_cert: Some(root) })
-                    .map_err(bad)?
-            }
-        };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(settings.response_timeout));
-        Ok(Self {
-            client,
-            url: settings.url.clone(),
-            config,
-            connect_timeout: settings.connect_timeout,
-            connection: None,
-        })
+        let (server, url) = (Server::new(settings)?, settings.url.clone());
+        Ok(Self { server, url, config, connect_timeout: settings.connect_timeout, open: None })
     }
 
     /// Runs a script. The connection is dropped after any error that is not Redis's own word.
@@ -130,7 +109,7 @@ impl Connector {
         script: &Script,
         build: impl Fn(&mut ScriptInvocation<'_>),
     ) -> Result<T, RegistryError> {
-        let mut connection = self.connection().await?;
+        let mut connection = self.open().await?.connection;
         let mut invocation = script.prepare_invoke();
         build(&mut invocation);
         let result = invocation.invoke_async(&mut connection).await;
@@ -139,45 +118,57 @@ impl Connector {
 
     /// Runs one plain command.
     pub(super) async fn command<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, RegistryError> {
-        let mut connection = self.connection().await?;
+        let mut connection = self.open().await?.connection;
         let result = command.query_async(&mut connection).await;
         self.judge(result)
     }
 
-    /// A connection of its own for a subscription.
-    pub(super) async fn subscribe(&self, channels: &[String]) -> Result<redis::aio::PubSub, RegistryError> {
+    /// A connection of its own for a subscription, on the server that commands go to. When that one is left for another,
+    /// a command has failed: then the subscription is to be made anew, too.
+    pub(super) async fn subscribe(&mut self, channels: &[String]) -> Result<redis::aio::PubSub, RegistryError> {
+        let client = self.open().await?.client;
         let open = async {
-            let mut subscription = self.client.get_async_pubsub().await?;
+            let mut subscription = client.get_async_pubsub().await?;
             for channel in channels {
                 subscription.subscribe(channel).await?;
             }
             Ok(subscription)
         };
         match tokio::time::timeout(self.connect_timeout * 2, open).await {
-            Ok(result) => result.map_err(|error| self.explain(&error)),
-            Err(_) => Err(self.unreachable("no answer to SUBSCRIBE in time".to_owned())),
+            Ok(result) => self.judge(result),
+            Err(_) => {
+                self.open = None;
+                Err(self.unreachable("no answer to SUBSCRIBE in time".to_owned()))
+            }
         }
     }
 
     /// The connection that there is, or a new one.
-    async fn connection(&mut self) -> Result<MultiplexedConnection, RegistryError> {
-        if let Some(connection) = &self.connection {
-            return Ok(connection.clone());
+    async fn open(&mut self) -> Result<Open, RegistryError> {
+        if let Some(open) = &self.open {
+            return Ok(open.clone());
         }
+        let client = self.server.find().await.map_err(|lost| match lost {
+            Lost::Error(error) => self.explain(&error),
+            Lost::Silence(limit) => {
+                self.unreachable(format!("no sentinel named a primary that answers within {limit:?}"))
+            }
+        })?;
         // The limit of the configuration does not cover everything that connecting does.
-        let connect = self.client.get_multiplexed_async_connection_with_config(&self.config);
+        let connect = client.get_multiplexed_async_connection_with_config(&self.config);
         let connection = match tokio::time::timeout(self.connect_timeout * 2, connect).await {
             Ok(result) => result.map_err(|error| self.explain(&error))?,
             Err(_) => return Err(self.unreachable(format!("no connection within {:?}", self.connect_timeout * 2))),
         };
-        Ok(self.connection.insert(connection).clone())
+        tracing::debug!(server = %client.get_connection_info().addr(), "connected to Redis");
+        Ok(self.open.insert(Open { client, connection }).clone())
     }
 
     fn judge<T>(&mut self, result: Result<T, RedisError>) -> Result<T, RegistryError> {
         result.map_err(|error| {
             let error = self.explain(&error);
             if error.is_outage() {
-                self.connection = None;
+                self.open = None;
             }
             error
         })
@@ -192,12 +183,19 @@ impl Connector {
         RegistryError::Unreachable { url: self.url.clone(), why }
     }
 
+    fn advice_for_replica(&self) -> &'static str {
+        match self.server {
+            Server::Fixed(_) => "it is a replica: point redis.url at the primary",
+            Server::Sentinels(_) => "it is a replica now: the sentinels are asked again",
+        }
+    }
+
     fn explain(&self, error: &RedisError) -> RegistryError {
         let (url, why) = (self.url.clone(), error.to_string());
         let code = error.code().unwrap_or_default();
         let unwritable = |advice| RegistryError::NotWritable { url: url.clone(), why: why.clone(), advice };
         match code {
-            "READONLY" => return unwritable("it is a replica: point redis.url at the primary"),
+            "READONLY" => return unwritable(self.advice_for_replica()),
             "MISCONF" => return unwritable("its disk is full or cannot be written: see Redis's own log"),
             "OOM" => return unwritable("it is out of memory: raise maxmemory, with maxmemory-policy noeviction"),
             "NOREPLICAS" => return unwritable("too few replicas are connected for min-replicas-to-write"),
@@ -206,6 +204,13 @@ impl Connector {
             _ => {}
         }
         let kind = error.kind();
+        if kind == ErrorKind::MasterNameNotFoundBySentinel {
+            return self.unreachable(
+                "the sentinels name no primary now: a failover is under way, or the name in redis.url is not the one in \
+                 `sentinel monitor`"
+                    .to_owned(),
+            );
+        }
         // What Redis says to a long request of somebody who has not logged in.
         if why.contains("unauthenticated") {
             return RegistryError::Denied { url, why };

@@ -7,6 +7,7 @@ mod inbox;
 mod rejoin;
 mod reply;
 mod script;
+mod server;
 mod tables;
 pub mod view;
 
@@ -439,16 +440,18 @@ impl Registry {
     ///
     /// # Errors
     /// Redis out of use.
-    pub async fn subscribe_orders(&self, node: &NodeName) -> Result<redis::aio::PubSub, RegistryError> {
+    pub async fn subscribe_orders(&mut self, node: &NodeName) -> Result<redis::aio::PubSub, RegistryError> {
         let ns = &self.namespace;
-        self.connector.subscribe(&[format!("{ns}:rt:ring-{node}"), format!("{ns}:rt:{}", inbox::QUEUE)]).await
+        let channels = [format!("{ns}:rt:ring-{node}"), format!("{ns}:rt:{}", inbox::QUEUE)];
+        self.connector.subscribe(&channels).await
     }
 
     /// Listens for the changes of one session.
     ///
     /// # Errors
     /// Redis out of use.
-    pub async fn subscribe_session(&self, session: SessionId) -> Result<redis::aio::PubSub, RegistryError> {
-        self.connector.subscribe(&[format!("{}:news:{session}", self.namespace)]).await
+    pub async fn subscribe_session(&mut self, session: SessionId) -> Result<redis::aio::PubSub, RegistryError> {
+        let channels = [format!("{}:news:{session}", self.namespace)];
+        self.connector.subscribe(&channels).await
     }
 }

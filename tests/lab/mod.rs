@@ -19,6 +19,7 @@ pub mod config;
 pub mod evenring;
 pub mod phone;
 pub mod redis;
+pub mod sentinel;
 mod sip;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
