@@ -92,7 +92,7 @@ impl Orders {
             let (wake, mut duty) = tokio::select! {
                 biased;
                 // What is taken now would have nobody to ring it.
-                _ = open.wait_for(|open| !*open) => return Ok(()),
+                () = closed(open) => return Ok(()),
                 message = subscription.next() => match message {
                     Some(message) => (Wake::Called, Registry::is_about_duty(&message)),
                     None => (Wake::Broken, false),
@@ -196,4 +196,10 @@ impl Orders {
         }
         Ok(received)
     }
+}
+
+/// Waits until the daemon stops.
+async fn closed(open: &mut watch::Receiver<bool>) {
+    // An error is a node loop that has ended: that is a stop as well.
+    let _ = open.wait_for(|open| !*open).await;
 }
