@@ -21,8 +21,9 @@ use crate::node::session::{Login, Outcome};
 use crate::node::{Duty, Effect, Input, Live, Node, NodeState, Note};
 use crate::registry::{Order, RegistryError};
 
-/// Wait before Redis is written again after an error.
-const RETRY: Duration = Duration::from_millis(100);
+/// Wait before Redis is written again after an error. With less, fifty nodes of 20,000 phones that all start at once
+/// keep a Redis too busy to answer any of them in time.
+const RETRY: Duration = Duration::from_millis(250);
 /// A name is asked for again so long after the end of its lease, and at least so often while it is renewed.
 const ASK_AFTER: Duration = Duration::from_millis(5);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
