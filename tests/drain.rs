@@ -83,17 +83,14 @@ fn somebody_waits(cluster: &Cluster, phones: &Phones, by_phone: &str) {
     let output = cluster.run(&["drain", "a", "--wait", "--deadline", "500ms"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(output.stderr.contains("left after 500ms"), "{output:?}");
-    let waiting = std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| cluster.run(&["drain", "a", "--wait", "--deadline", "20s"]));
-        std::thread::sleep(Duration::from_millis(400));
-        for session in cluster.sessions().iter().filter(|s| s["node"] == "a" && s["state"] == "live") {
-            if session["extension"] != *by_phone {
-                assert_eq!(cluster.json_and_code(&["logout", session["alias"].as_str().unwrap()]).1, 0);
-            }
+    let waiting = cluster.cli.start(&["drain", "a", "--wait", "--deadline", "20s"]);
+    for session in cluster.sessions().iter().filter(|s| s["node"] == "a" && s["state"] == "live") {
+        if session["extension"] != *by_phone {
+            assert_eq!(cluster.json_and_code(&["logout", session["alias"].as_str().unwrap()]).1, 0);
         }
-        phones.hang_up(by_phone);
-        waiting.join().unwrap()
-    });
+    }
+    phones.hang_up(by_phone);
+    let waiting = waiting.finish();
     assert_eq!(waiting.status.code(), Some(0), "{waiting:?}");
     let progress: Vec<&str> = waiting.stderr.lines().collect();
     assert!(progress.len() >= 2 && progress.last() == Some(&"a: no agents are left"), "{waiting:?}");

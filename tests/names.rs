@@ -66,7 +66,8 @@ fn p6_a_stranger_waits_for_the_lease_and_then_takes_over() {
     second.wait_log("another daemon holds this node's name: waiting for the end of its lease", SOON);
     let pid = cluster.daemons[0].pid();
     assert!(second.log().contains(&format!(" pid {pid}")), "{}", second.log());
-    std::thread::sleep(Duration::from_secs(4));
+    // Longer than the lease that it saw when it asked.
+    cluster.wait_beats("a", 4);
     assert_eq!(cluster.node("a")["generation"], generation, "as long as the first one lives");
     cluster.daemons[0].kill9();
     let begin = now();

@@ -455,6 +455,7 @@ async fn a_flood_waits_for_a_slow_owner_and_nothing_is_lost() {
     let mut client = Client::start(&peer, |ami| (ami.link.ping_interval, ami.link.ping_timeout) = (span, span));
     client.booted().await;
     for number in 0..EVENTS {
+        // The case itself: an owner that takes longer than a ping may.
         if number < 1500 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

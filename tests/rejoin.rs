@@ -91,7 +91,7 @@ fn p9_an_asterisk_dies_and_its_agents_ring_elsewhere_at_once() {
     phones.forget_calls(lab.node("a").address());
     lab.node("a").start();
     cluster.wait_node("a", "active");
-    std::thread::sleep(Duration::from_secs(2));
+    cluster.wait_beats("a", 3);
     assert_eq!(open(&cluster, "live"), AGENTS as usize, "{}", cluster.logs());
     assert_eq!(phones.invites().len(), 2 * AGENTS as usize, "nobody is moved back");
 }
@@ -103,7 +103,7 @@ fn p9_by_hand_nobody_is_rung_and_the_agents_log_in_again() {
     lab.node("a").kill9();
     wait_until(SOON, "all sessions to end", || open(&cluster, "ended") == AGENTS as usize);
     assert!(cluster.sessions().iter().all(|session| session["reason"] == "node-lost"), "{}", cluster.logs());
-    std::thread::sleep(Duration::from_secs(5));
+    cluster.wait_beats("b", 4);
     assert_eq!(phones.invites().len(), AGENTS as usize, "{}", cluster.logs());
     let (again, code) = cluster.json_and_code(&["login", "cc100x", "--agent", "100", "--wait"]);
     assert_eq!(code, 0, "{again}");
@@ -136,14 +136,15 @@ fn p9_a_host_that_was_thought_dead_hangs_up_what_has_moved() {
 fn p8_a_redis_that_was_away_for_longer_than_the_lease_makes_no_phone_ring() {
     let lab = Lab::start(&three(AGENTS));
     let (phones, cluster) = all_on_a(&lab, AUTO);
-    cluster.redis.sigstop();
-    std::thread::sleep(Duration::from_secs(6));
-    cluster.redis.sigcont();
+    // Twice the lease.
+    cluster.redis.freeze_for(Duration::from_secs(6));
     for node in ["a", "b", "c"] {
         cluster.wait_node(node, "active");
     }
     // Longer than the lease: whoever wanted to judge has done so.
-    std::thread::sleep(Duration::from_secs(5));
+    for node in ["a", "b", "c"] {
+        cluster.wait_beats(node, 4);
+    }
     assert_eq!(phones.invites().len(), AGENTS as usize, "{}", cluster.logs());
     assert_eq!(phones.live(), AGENTS as usize);
     assert_eq!((open(&cluster, "live"), cluster.agents()["a"]), (AGENTS as usize, AGENTS.into()), "{}", cluster.logs());

@@ -85,6 +85,18 @@ impl Cluster {
         });
     }
 
+    /// Waits until a node has given so many heartbeats: its lease grows with each. Whatever its daemon would have done by
+    /// itself, it has done by then.
+    pub fn wait_beats(&self, name: &str, count: usize) {
+        let lease = || self.node(name)["lease_ms"].as_u64().unwrap_or(0);
+        let (mut beats, mut before) = (0, lease());
+        wait_for(SOON, || {
+            let left = lease();
+            beats += usize::from(left > std::mem::replace(&mut before, left));
+            if beats < count { Err(format!("{count} heartbeats of {name}, not {beats}")) } else { Ok(()) }
+        });
+    }
+
     /// Waits until a node has at least so many phones that can ring (node b's own IAX2 phone may come and go).
     pub fn wait_phones(&self, name: &str, count: u64) {
         wait_for(SOON * 2, || match self.node(name) {

@@ -3,9 +3,10 @@
 //! Owns their processes, config files and logs. Must never look into the program by any other door than its users have.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output as Raw, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output as Raw, Stdio};
 use std::time::Duration;
 
 use super::{Node, Process, now, signal, tail, wait_exit, wait_for};
@@ -226,6 +227,23 @@ impl Output {
     }
 }
 
+/// A verb that goes on.
+#[derive(Debug)]
+pub struct Started {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    first: String,
+}
+
+impl Started {
+    /// Waits for its end.
+    pub fn finish(mut self) -> Output {
+        let mut stderr = self.first;
+        self.stderr.read_to_string(&mut stderr).expect("read its stderr");
+        Output { stderr, ..self.child.wait_with_output().expect("wait for its end").into() }
+    }
+}
+
 impl From<Raw> for Output {
     fn from(raw: Raw) -> Self {
         let [stdout, stderr] = [raw.stdout, raw.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
@@ -256,8 +274,22 @@ impl Cli {
 
     /// Runs `evenring ARGUMENTS --config FILE` and waits for its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("run the evenring binary").into()
+    }
+
+    /// Starts it, and waits until it has said a first line on stderr.
+    pub fn start(&self, arguments: &[&str]) -> Started {
+        let mut command = self.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the evenring binary");
+        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut first = String::new();
+        stderr.read_line(&mut first).expect("read its stderr");
+        Started { child, first, stderr }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).arg("--config").arg(&self.config).stdin(Stdio::null());
-        command.output().expect("run the evenring binary").into()
+        command
     }
 }

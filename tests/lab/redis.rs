@@ -128,6 +128,13 @@ impl Redis {
         super::signal(&self.process.as_ref().expect("Redis does not run").0, "STOP");
     }
 
+    /// A fault of this length: frozen, and thawed after it.
+    pub fn freeze_for(&self, length: Duration) {
+        self.sigstop();
+        std::thread::sleep(length);
+        self.sigcont();
+    }
+
     /// The thaw.
     pub fn sigcont(&self) {
         super::signal(&self.process.as_ref().expect("Redis does not run").0, "CONT");
