@@ -1,39 +1,37 @@
-//! How long to wait before the next connection.
+//! How long to wait before the next connection, to AMI or to Redis.
 //!
 //! Owns the schedule. Must never sleep, read a clock or draw a random number: the caller brings 64 random bits.
 
 use std::time::Duration;
 
-/// The longest first wait.
-pub const FIRST: Duration = Duration::from_millis(250);
-/// The longest wait of all.
-pub const MOST: Duration = Duration::from_secs(5);
-
-/// Waits that double from [`FIRST`] to [`MOST`]. Each is cut by up to a half at random, so that the daemons of many nodes
-/// do not come back in step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Waits that double from the first to the longest. Each is cut by up to a half at random, so that the daemons of many
+/// nodes do not come back in step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
+    first: Duration,
+    most: Duration,
     tries: u32,
 }
 
 impl Backoff {
+    /// For Asterisk: one that boots refuses for many seconds.
+    pub const AMI: Self = Self::new(Duration::from_millis(250), Duration::from_secs(5));
+    /// For Redis: it is back within a moment or after a failover, and logins wait for it. The cut at random keeps
+    /// fifty nodes that all start at once from asking together again and again.
+    pub const REDIS: Self = Self::new(Duration::from_millis(100), Duration::from_millis(500));
+
     /// A schedule at its beginning.
-    pub const fn new() -> Self {
-        Self { tries: 0 }
+    const fn new(first: Duration, most: Duration) -> Self {
+        Self { first, most, tries: 0 }
     }
 
     /// The wait before the next try, and one step further. `random` is any 64 bits.
     pub fn next_wait(&mut self, random: u64) -> Duration {
-        let whole = FIRST.saturating_mul(1_u32.checked_shl(self.tries.min(16)).unwrap_or(u32::MAX)).min(MOST);
+        let whole = self.first.saturating_mul(1_u32.checked_shl(self.tries.min(16)).unwrap_or(u32::MAX)).min(self.most);
         self.tries = self.tries.saturating_add(1);
         let half = whole / 2;
         let micros = u64::try_from(half.as_micros()).unwrap_or(u64::MAX);
         half + Duration::from_micros(random % micros.saturating_add(1))
-    }
-
-    /// How many waits were given since the beginning.
-    pub fn tries(&self) -> u32 {
-        self.tries
     }
 
     /// Begins anew: call it when a session is up (booted), not when a connection is, because a server that accepts
@@ -47,22 +45,23 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    #[test]
-    fn waits_double_up_to_the_most_and_stay_there() {
-        let (mut short, mut long) = (Backoff::new(), Backoff::new());
-        let millis = |wait: Duration| wait.as_millis();
-        let shortest: Vec<_> = (0..8).map(|_| millis(short.next_wait(0))).collect();
-        assert_eq!(shortest, [125, 250, 500, 1000, 2000, 2500, 2500, 2500]);
-        for (step, expected) in [250, 500, 1000, 2000, 4000, 5000, 5000].into_iter().enumerate() {
-            let whole = FIRST.saturating_mul(1 << step).min(MOST);
-            let random = u64::try_from((whole / 2).as_micros()).unwrap();
-            assert_eq!(millis(long.next_wait(random)), expected);
+    fn check(start: Backoff, shortest: &[u128], longest: &[u128]) {
+        let (mut short, mut long) = (start, start);
+        for (low, high) in shortest.iter().zip(longest) {
+            assert_eq!(short.next_wait(0).as_millis(), *low, "{start:?}");
+            let half = u64::try_from(*high).unwrap() * 1000 / 2;
+            assert_eq!(long.next_wait(half).as_millis(), *high, "{start:?}");
         }
         for _ in 0..100_000 {
-            assert!(long.next_wait(u64::MAX) <= MOST);
+            assert!(long.next_wait(u64::MAX) <= start.most);
         }
         long.reset();
-        assert!(long.next_wait(u64::MAX) <= FIRST);
-        assert_eq!(long.tries(), 1);
+        assert_eq!(long, start);
+    }
+
+    #[test]
+    fn waits_double_up_to_the_most_and_stay_there() {
+        check(Backoff::AMI, &[125, 250, 500, 1000, 2000, 2500, 2500], &[250, 500, 1000, 2000, 4000, 5000, 5000]);
+        check(Backoff::REDIS, &[50, 100, 200, 250, 250], &[100, 200, 400, 500, 500]);
     }
 }

@@ -102,7 +102,7 @@ impl Ami {
 
     /// Keeps a connection until told to stop.
     pub async fn run(mut self, mut orders: mpsc::Receiver<ToAmi>, told: mpsc::Sender<FromAmi>) {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::AMI;
         let mut repeats = Repeats::default();
         loop {
             let mut up = false;

@@ -14,6 +14,9 @@ use crate::node::session::{Login, Outcome};
 use crate::node::{BookedState, Duty, Live, NodeState};
 use crate::registry::{Adopted, Comeback, Registry, RegistryError};
 
+/// Sessions in one call: a script that settles many keeps Redis from everybody else.
+const SESSIONS_AT_ONCE: usize = 200;
+
 /// How the node is, for a heartbeat.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pulse {
@@ -168,28 +171,8 @@ impl Books {
             debug!(node = %name, changed = changes.phones.len(), replace = changes.replace, "phones reported");
             batch.phones = None;
         }
-        if !batch.adopt.is_empty() {
-            let results = self.registry.adopt(name, generation, &batch.adopt).await?;
-            for ((login, live), result) in batch.adopt.drain(..).zip(results) {
-                info!(node = %name, session = %login.session, alias = %login.alias, agent = %login.agent, live = ?live,
-                    result = ?result, "session found in Asterisk");
-                if result == Adopted::Stale {
-                    done.stale.push(login.session);
-                }
-            }
-        }
-        if !batch.outcomes.is_empty() {
-            let results = self.registry.report(name, generation, &batch.outcomes).await?;
-            for ((session, outcome), result) in batch.outcomes.drain(..).zip(results) {
-                match result.as_str() {
-                    "done" => {}
-                    "gone" => debug!(node = %name, %session, ?outcome, "Redis has no such open session here"),
-                    _ if self.log_comeback(&session.to_string(), &result) => {}
-                    "failed" => info!(node = %name, %session, "not placed again: no node or no try is left"),
-                    _ => info!(node = %name, %session, result, "placed again"),
-                }
-            }
-        }
+        self.adopt(batch, done).await?;
+        self.report(batch).await?;
         if let Some(pulse) = batch.pulse {
             self.beat(pulse, done).await?;
             batch.pulse = None;
@@ -199,6 +182,40 @@ impl Books {
             let moved = self.registry.leave(name, generation).await?;
             info!(node = %name, moved, "left the rotation");
             batch.leave = false;
+        }
+        Ok(())
+    }
+
+    async fn adopt(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), RegistryError> {
+        let name = &self.node.name;
+        while !batch.adopt.is_empty() {
+            let part = batch.adopt.len().min(SESSIONS_AT_ONCE);
+            let results = self.registry.adopt(name, self.generation, &batch.adopt[..part]).await?;
+            for ((login, live), result) in batch.adopt.drain(..part).zip(results) {
+                info!(node = %name, session = %login.session, alias = %login.alias, agent = %login.agent, live = ?live,
+                    result = ?result, "session found in Asterisk");
+                if result == Adopted::Stale {
+                    done.stale.push(login.session);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn report(&mut self, batch: &mut Batch) -> Result<(), RegistryError> {
+        let name = &self.node.name;
+        while !batch.outcomes.is_empty() {
+            let part = batch.outcomes.len().min(SESSIONS_AT_ONCE);
+            let results = self.registry.report(name, self.generation, &batch.outcomes[..part]).await?;
+            for ((session, outcome), result) in batch.outcomes.drain(..part).zip(results) {
+                match result.as_str() {
+                    "done" => {}
+                    "gone" => debug!(node = %name, %session, ?outcome, "Redis has no such open session here"),
+                    _ if self.log_comeback(&session.to_string(), &result) => {}
+                    "failed" => info!(node = %name, %session, "not placed again: no node or no try is left"),
+                    _ => info!(node = %name, %session, result, "placed again"),
+                }
+            }
         }
         Ok(())
     }

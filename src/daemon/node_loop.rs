@@ -13,6 +13,7 @@ use super::clock::{Clock, Repeats};
 use super::notify;
 use super::orders::Word;
 use crate::ami::action::Action;
+use crate::ami::backoff::Backoff;
 use crate::ami::event::Event;
 use crate::ami::outcome::{Answer, NotSent, Tag};
 use crate::ids::{NodeName, Now, SessionId};
@@ -21,9 +22,6 @@ use crate::node::session::{Login, Outcome};
 use crate::node::{Duty, Effect, Input, Live, Node, NodeState, Note};
 use crate::registry::{Order, RegistryError};
 
-/// Wait before Redis is written again after an error. With less, fifty nodes of 20,000 phones that all start at once
-/// keep a Redis too busy to answer any of them in time.
-const RETRY: Duration = Duration::from_millis(250);
 /// A name is asked for again so long after the end of its lease, and at least so often while it is renewed.
 const ASK_AFTER: Duration = Duration::from_millis(5);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -108,6 +106,7 @@ pub(super) struct NodeLoop {
     /// A batch is with the writer.
     writing: bool,
     retry_at: Option<Now>,
+    backoff: Backoff,
     registered: bool,
     /// Somebody else has this node's name.
     name_is_held: bool,
@@ -131,6 +130,7 @@ impl NodeLoop {
             pending: Pending { beat: true, ..Pending::default() },
             writing: false,
             retry_at: None,
+            backoff: Backoff::REDIS,
             registered: false,
             name_is_held: false,
             redis_down: false,
@@ -267,7 +267,7 @@ impl NodeLoop {
                 self.redis_down = true;
                 // A lost heartbeat does not wait for the next one: the lease goes on.
                 self.pending.beat = true;
-                self.retry_at = Some(now.after(RETRY));
+                self.retry_at = Some(now.after(self.backoff.next_wait(super::random_bits())));
                 let reason = error.to_string();
                 if let Some(held) = self.repeats.allow(&reason, now) {
                     error!(node = %self.name, reason, held, "Redis is out of use: no logins here, calls go on");
@@ -290,6 +290,7 @@ impl NodeLoop {
     }
 
     fn redis_answers(&mut self) {
+        self.backoff.reset();
         if std::mem::take(&mut self.redis_down) {
             info!(node = %self.name, "Redis is back");
             self.repeats.clear();

@@ -8,14 +8,12 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::clock::{Clock, Repeats};
+use crate::ami::backoff::Backoff;
 use crate::ids::{Generation, NodeName, Now, SessionId};
 use crate::registry::{Order, Registry, RegistryError, session_of_message, view::Verdict};
 
 /// Orders fetched in one step.
 const TAKE_MOST: usize = 64;
-/// Wait before Redis is asked again after an error.
-const RETRY: Duration = Duration::from_millis(250);
-
 /// How long the fetcher may be without a word from Redis: a server that is frozen ends no subscription.
 const CHECK: Duration = Duration::from_secs(1);
 
@@ -52,12 +50,12 @@ enum Wake {
 impl Orders {
     /// Fetches until the node loop is gone. `open` says whether this node has been registered.
     pub(super) async fn run(mut self, orders: mpsc::Sender<Word>, mut open: watch::Receiver<bool>) {
-        let mut repeats = Repeats::default();
+        let (mut repeats, mut backoff) = (Repeats::default(), Backoff::REDIS);
         loop {
             if open.wait_for(|open| *open).await.is_err() {
                 return;
             }
-            match self.listen(&orders, &mut open, &mut repeats).await {
+            match self.listen(&orders, &mut open, &mut repeats, &mut backoff).await {
                 Ok(()) => return,
                 Err(RegistryError::Forgotten | RegistryError::Fenced) => {
                     debug!(node = %self.node, "not registered: no orders are taken");
@@ -73,7 +71,7 @@ impl Orders {
             if !*open.borrow() {
                 return;
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(backoff.next_wait(super::random_bits())).await;
         }
     }
 
@@ -83,6 +81,7 @@ impl Orders {
         orders: &mpsc::Sender<Word>,
         open: &mut watch::Receiver<bool>,
         repeats: &mut Repeats,
+        backoff: &mut Backoff,
     ) -> Result<(), RegistryError> {
         let mut subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
         debug!(node = %self.node, "listening for orders");
@@ -113,6 +112,7 @@ impl Orders {
             }
             let fetched = self.fetch(orders).await? + self.inbox().await?;
             repeats.clear();
+            backoff.reset();
             match wake {
                 Wake::Called => {}
                 Wake::Broken => return Err(RegistryError::Forgotten),

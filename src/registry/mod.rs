@@ -4,6 +4,7 @@
 mod client;
 mod drain;
 mod inbox;
+mod phones;
 mod rejoin;
 mod reply;
 mod script;
@@ -22,7 +23,6 @@ pub use rejoin::Comeback;
 
 use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};
 use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, SessionId};
-use crate::node::roster::PhoneChanges;
 use crate::node::session::{Class, Login, Outcome};
 use crate::node::{BookedState, Duty, Live, NodeState};
 use client::Connector;
@@ -329,49 +329,6 @@ impl Registry {
             _ => Adopted::Stale,
         };
         Ok(reply.1.unwrap_or_default().into_iter().map(result).collect())
-    }
-
-    /// Writes which phones can ring.
-    ///
-    /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
-    pub async fn phones(
-        &mut self,
-        node: &NodeName,
-        generation: Generation,
-        changes: &PhoneChanges,
-    ) -> Result<(), RegistryError> {
-        // Also if this call fails: it may be carried out, and even after the next one.
-        self.told += 1;
-        let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
-            call.arg(if changes.replace { "replace" } else { "change" }).arg(self.told);
-            for (extension, state) in &changes.phones {
-                call.arg(extension.as_str()).arg(state.as_str());
-            }
-        };
-        let (tag,): (String,) = self.connector.run(&self.scripts.phones, build).await?;
-        fence(&tag)
-    }
-
-    /// Replaces the contact details: extension and a JSON object each.
-    ///
-    /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
-    pub async fn contacts(
-        &mut self,
-        node: &NodeName,
-        generation: Generation,
-        contacts: &[(String, String)],
-    ) -> Result<(), RegistryError> {
-        let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
-            for (extension, details) in contacts {
-                call.arg(extension).arg(details);
-            }
-        };
-        let (tag,): (String,) = self.connector.run(&self.scripts.contacts, build).await?;
-        fence(&tag)
     }
 
     /// Leaves the rotation. Orders that were not taken are placed elsewhere; how many.

@@ -16,6 +16,10 @@ impl Pair<'_> {
         let changes = PhoneChanges { replace, phones: list };
         let generation = self.generation(voice);
         let real = refusal(self.cluster.registry.phones(&id(voice.node), generation, &changes).await)?;
+        if phones.is_empty() && !replace {
+            // Nothing to say: Redis is not asked, whoever it is.
+            return same("phones", real, Ok(()));
+        }
         let fence = self.fence(voice);
         if fence.is_ok() {
             let known = self.world.phones.entry(voice.node.to_owned()).or_default();

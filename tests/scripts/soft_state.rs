@@ -1,11 +1,17 @@
 //! P12: Redis holds soft state. What a node says after FLUSHALL makes it whole again.
 
+use std::collections::BTreeSet;
+
+use evenring::node::roster::PhoneState;
 use evenring::node::session::Outcome;
 use evenring::node::{Live, NodeState};
 use evenring::registry::view::Verdict;
 use evenring::registry::{Adopted, Order};
 
-use crate::ledger::{Cluster, login, node, phones, word};
+use redis::Value;
+use tokio::task::JoinSet;
+
+use crate::ledger::{Cluster, NS, extensions, login, node, phones, word};
 
 #[tokio::test]
 async fn p12_after_flushall_a_node_tells_everything_again() {
@@ -24,7 +30,7 @@ async fn p12_after_flushall_a_node_tells_everything_again() {
     let beat = cluster.registry.heartbeat(&a.name, a.generation, NodeState::Active, 2, 2).await;
     assert_eq!(word(beat), "forgotten");
     cluster.registry.register(&node("a"), a.generation, "host").await.unwrap().unwrap();
-    let known = phones(evenring::node::roster::PhoneState::Registered, ["cc100", "cc101"]);
+    let known = phones(PhoneState::Registered, ["cc100", "cc101"]);
     cluster.registry.phones(&a.name, a.generation, &known).await.unwrap();
     for expected in [Adopted::Restored, Adopted::Kept] {
         let results = cluster.registry.adopt(&a.name, a.generation, &found).await.unwrap();
@@ -64,7 +70,7 @@ async fn p5_phones_that_a_failover_lost_are_noticed_at_the_next_heartbeat() {
     let beat = async |cluster: &mut Cluster| {
         cluster.registry.heartbeat(&a.name, a.generation, NodeState::Active, 0, 2).await.unwrap().phones_lost
     };
-    let change = phones(evenring::node::roster::PhoneState::Unregistered, ["cc100"]);
+    let change = phones(PhoneState::Unregistered, ["cc100"]);
     let change = evenring::node::roster::PhoneChanges { replace: false, ..change };
     cluster.registry.phones(&a.name, a.generation, &change).await.unwrap();
     assert!(!beat(&mut cluster).await);
@@ -75,10 +81,55 @@ async fn p5_phones_that_a_failover_lost_are_noticed_at_the_next_heartbeat() {
     let _: u64 = cluster.run(&number()).await;
     cluster.registry.phones(&a.name, a.generation, &change).await.unwrap();
     assert!(beat(&mut cluster).await);
-    let all = phones(evenring::node::roster::PhoneState::Registered, ["cc100", "cc101"]);
+    let all = phones(PhoneState::Registered, ["cc100", "cc101"]);
     cluster.registry.phones(&a.name, a.generation, &all).await.unwrap();
     assert!(!beat(&mut cluster).await);
     // One that has the registration, but never got the phones.
     cluster.registry.register(&node("a"), a.generation, "host").await.unwrap().unwrap();
     assert!(beat(&mut cluster).await);
+}
+
+const MANY: usize = 5_500;
+
+/// A node with two phones tells of [`MANY`] others; meanwhile this is done to the parts that lie aside. How many phones
+/// the others saw, and whether the node hears at its next heartbeat that something was lost.
+async fn told_in_parts(meanwhile: &[&str]) -> (BTreeSet<usize>, bool, Cluster) {
+    let mut cluster = Cluster::start().await;
+    let (a, list) = (cluster.up("a", &["one", "two"]).await, extensions(MANY));
+    let all = phones(PhoneState::Registered, list.iter().map(String::as_str));
+    let (mut registry, name, generation) = (cluster.another(), a.name.clone(), a.generation);
+    let mut teller = JoinSet::new();
+    teller.spawn(async move {
+        registry.phones(&name, generation, &all).await.unwrap();
+        registry
+    });
+    let (mut seen, mut touched) = (BTreeSet::new(), false);
+    let mut registry = loop {
+        seen.insert(cluster.run::<usize>(&["HLEN", "NS:phones:a"]).await);
+        for key in cluster.run::<Vec<String>>(&["KEYS", "NS:phones:a:*"]).await {
+            touched |= cluster.run::<Value>(&[meanwhile, &[&key]].concat()).await == Value::Int(1);
+        }
+        if let Some(registry) = teller.try_join_next() {
+            break registry.unwrap();
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(touched, "no part was seen: it was told in one piece");
+    seen.insert(cluster.run::<usize>(&["HLEN", "NS:phones:a"]).await);
+    let lost = registry.heartbeat(&a.name, a.generation, NodeState::Active, 0, 2).await.unwrap().phones_lost;
+    (seen, lost, cluster)
+}
+
+#[tokio::test]
+async fn p3_a_long_list_of_phones_is_never_seen_in_part() {
+    let (seen, lost, mut cluster) = told_in_parts(&["EXISTS"]).await;
+    assert_eq!((seen, lost), (BTreeSet::from([2, MANY]), false));
+    assert_eq!(cluster.run::<Vec<String>>(&["KEYS", "NS:phones:a*"]).await, [format!("{NS}:phones:a")]);
+    assert_eq!(cluster.run::<i64>(&["PTTL", "NS:phones:a"]).await, -1, "it does not end with the parts");
+}
+
+#[tokio::test]
+async fn p5_a_part_that_was_lost_is_noticed_at_the_next_heartbeat() {
+    let (seen, lost, _cluster) = told_in_parts(&["DEL"]).await;
+    assert_eq!((seen, lost), (BTreeSet::from([2]), true));
 }

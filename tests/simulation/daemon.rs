@@ -36,7 +36,7 @@ pub struct Pending {
 }
 
 /// The AMI task's side.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AmiSide {
     pub conn: Option<Conn>,
     /// Booted: actions may be sent.
@@ -133,7 +133,7 @@ impl Sim {
             registered: false,
             timer_at: None,
             stopping: Stopping::No,
-            ami: AmiSide::default(),
+            ami: AmiSide { conn: None, up: false, open: Vec::new(), backoff: Backoff::AMI },
             writer: Writer::default(),
             fetcher: Fetcher::default(),
         };

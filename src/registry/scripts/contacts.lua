@@ -1,10 +1,11 @@
 -- contacts.lua: replaces the contact details of a node's phones (address, round trip, expiry).
--- ARGV  1 node  2 generation, then extension, JSON pairs
+-- ARGV  1 node  2 generation  3 mode (part|replace)  4 number of this telling
+--       5 how many there are (in mode replace, which ends a row of parts), then extension, JSON pairs
 -- reply { 'ok' } | { 'fenced' } | { 'unknown' }
-local node, generation = ARGV[1], ARGV[2]
+local node, generation, mode, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local bad = fenced(node, generation)
 if bad then return { bad } end
-local key = ns .. ':contacts:' .. node
-redis.call('DEL', key)
-for i = 3, #ARGV, 2 do redis.call('HSET', key, ARGV[i], ARGV[i + 1]) end
+local total = mode == 'replace' and tonumber(ARGV[5]) or nil
+-- If a part was lost, the next telling mends it: nothing is decided by these.
+retell(ns .. ':contacts:' .. node, generation .. ':' .. number, total, 6)
 return { 'ok' }

@@ -12,6 +12,7 @@
 --                          phones (the number of the last word on them)
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
 --   NS:contacts:NAME HASH  extension -> JSON with address, round trip, expiry (only with a second AMI user)
+--   NS:phones:NAME:GENERATION:NUMBER, NS:contacts:...  HASH  a table that is being told in parts, for a minute at most
 --   NS:local:NAME    SET   open sessions of local agents: its size is the node's load (never a counter)
 --   NS:remote:NAME   SET   open sessions of remote agents
 --   NS:session:ID    HASH  alias extension agent campaign remote node state reason since created try tried
@@ -52,6 +53,27 @@ local function base36(n)
     n = (n - r) / 36
   until n == 0
   return string.char(unpack(bytes)):reverse()
+end
+
+-- A table that is told in parts stands as it was until the last part is there. `number` keeps what comes late from
+-- another telling out; `total` is how many fields the whole has, or nil: more parts follow. The pairs begin at ARGV[first].
+-- True: this is the table now. False: a part is missing, and the table is as it was. Nil: more parts follow.
+local function retell(key, number, total, first)
+  local aside = key .. ':' .. number
+  if #ARGV >= first then redis.call('HSET', aside, unpack(ARGV, first)) end
+  if total == nil then
+    redis.call('PEXPIRE', aside, 60000)
+    return nil
+  end
+  local complete = redis.call('HLEN', aside) == total
+  if complete and total > 0 then
+    redis.call('RENAME', aside, key)
+    redis.call('PERSIST', key)
+  else
+    redis.call('DEL', aside)
+    if complete then redis.call('DEL', key) end
+  end
+  return complete
 end
 
 -- RSMQ's createQueue, with RSMQ's own defaults; a queue that is there stays as it is.

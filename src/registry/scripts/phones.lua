@@ -1,21 +1,26 @@
 -- phones.lua: which phones a node knows, and whether each can ring there.
--- ARGV  1 node  2 generation  3 mode (replace|change)  4 number of this word, then extension, state pairs
---       state registered | unreachable | unregistered | unknown (in mode change: forget the phone)
+-- ARGV  1 node  2 generation  3 mode (part|replace|change)  4 number of this word
+--       5 how many phones the node knows (in mode replace, which ends a row of parts), then extension, state pairs
+--       state registered | unreachable | unregistered | unknown (only in mode change: forget the phone)
 -- reply { 'ok' } | { 'fenced' } | { 'unknown' }
-local node, generation, mode = ARGV[1], ARGV[2], ARGV[3]
+local node, generation, mode, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local key = ns .. ':phones:' .. node
-if mode == 'replace' then redis.call('DEL', key) end
--- A change to something else than what the node said last would hide that the rest is lost: the heartbeat must see it.
-local before = redis.call('HGET', ns .. ':node:' .. node, 'phones')
-local fits = mode == 'replace' or before == string.format('%d', ARGV[4] - 1)
-redis.call('HSET', ns .. ':node:' .. node, 'phones', fits and ARGV[4] or '')
-for i = 5, #ARGV, 2 do
-  if ARGV[i + 1] == 'unknown' then
-    redis.call('HDEL', key, ARGV[i])
-  else
-    redis.call('HSET', key, ARGV[i], ARGV[i + 1])
+-- A word that does not fit to what the node said before is not the last word: the heartbeat must see that something is lost.
+local fits
+if mode == 'change' then
+  fits = redis.call('HGET', ns .. ':node:' .. node, 'phones') == string.format('%d', number - 1)
+  for i = 6, #ARGV, 2 do
+    if ARGV[i + 1] == 'unknown' then
+      redis.call('HDEL', key, ARGV[i])
+    else
+      redis.call('HSET', key, ARGV[i], ARGV[i + 1])
+    end
   end
+else
+  local total = mode == 'replace' and tonumber(ARGV[5]) or nil
+  fits = retell(key, generation .. ':' .. number, total, 6)
 end
+if fits ~= nil then redis.call('HSET', ns .. ':node:' .. node, 'phones', fits and number or '') end
 return { 'ok' }
