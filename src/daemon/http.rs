@@ -53,6 +53,7 @@ pub(super) async fn run(node: NodeName, address: SocketAddr, shown: Shown) {
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
+                let address = listener.local_addr().unwrap_or(address);
                 info!(%node, %address, "HTTP: health checks and metrics");
                 serve(&node, listener, shown).await;
                 return;
