@@ -110,7 +110,7 @@ async fn place(registry: &mut Registry, alias: &str, session: u64) -> Placement 
 }
 
 async fn take(registry: &mut Registry, name: &str) -> Vec<Order> {
-    registry.take(&node(name), life(), 10).await.unwrap()
+    registry.take(&node(name), life(), 10).await.unwrap().into_iter().map(|taken| taken.order).collect()
 }
 
 async fn report(registry: &mut Registry, name: &str, session: u64, outcome: Outcome) -> String {

@@ -71,7 +71,7 @@ enum Own {
 enum Ping {
     Off,
     Due(Now),
-    Sent { id: String, deadline: Now },
+    Sent { id: String, sent: Now, deadline: Now },
 }
 
 /// The session. One for each connection.
@@ -92,6 +92,7 @@ pub struct Link {
     written: u64,
     effects: VecDeque<LinkEffect>,
     strays: Strays,
+    round_trip: Option<Duration>,
 }
 
 impl Link {
@@ -111,6 +112,7 @@ impl Link {
             written: 0,
             effects: VecDeque::new(),
             strays: Strays::default(),
+            round_trip: None,
             settings,
         }
     }
@@ -159,7 +161,7 @@ impl Link {
         match &self.ping {
             Ping::Due(at) if *at <= now => {
                 if let Some(id) = self.say(&Action::ping()) {
-                    self.ping = Ping::Sent { id, deadline: now.after(self.settings.ping_timeout) };
+                    self.ping = Ping::Sent { id, sent: now, deadline: now.after(self.settings.ping_timeout) };
                 }
             }
             Ping::Sent { deadline, .. } if *deadline <= now => {
@@ -247,6 +249,11 @@ impl Link {
         self.strays
     }
 
+    /// How long the last ping that was answered took.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
     fn greeted(&mut self, banner: Banner) {
         if self.stage != Stage::Greeting {
             return;
@@ -270,7 +277,8 @@ impl Link {
             };
         }
         match &self.ping {
-            Ping::Sent { id: ping_id, .. } if ping_id.as_bytes() == id => {
+            Ping::Sent { id: ping_id, sent, .. } if ping_id.as_bytes() == id => {
+                self.round_trip = Some(now.since(*sent));
                 self.ping = Ping::Due(now.after(self.settings.ping_interval));
                 return;
             }

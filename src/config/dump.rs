@@ -87,6 +87,8 @@ pub(super) fn dump(settings: &Settings) -> String {
     page.span("poll", placement.poll);
     page.text("rejoin", placement.rejoin.as_str());
     ring(&mut page, settings);
+    page.section("http");
+    page.text("listen", settings.http.text());
     page.section("log");
     page.text("filter", &settings.log.filter);
     page.text("format", settings.log.format.as_str());

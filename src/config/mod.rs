@@ -6,6 +6,7 @@
 //! Layers, highest first: `EVENRING__SECTION__KEY` in the environment, the TOML file, the defaults.
 
 mod dump;
+mod http;
 mod net;
 mod redis;
 mod secret;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+pub use self::http::HttpSettings;
 pub use self::net::{AmiAddress, Namespace, Transport};
 pub use self::secret::SECRET_BYTES_MAX;
 pub use self::sections::check_filter;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub placement: PlacementSettings,
     /// `[ring]`: how a phone is rung.
     pub ring: RingSettings,
+    /// `[http]`: health checks and metrics.
+    pub http: HttpSettings,
     /// `[log]`: what is logged, and how.
     pub log: LogSettings,
     warnings: Vec<String>,

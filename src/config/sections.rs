@@ -13,7 +13,7 @@ use super::net::is_host;
 use super::source::{Reader, span_text};
 use super::{
     AmiSettings, AmiUser, LogFormat, LogSettings, NodeSettings, Placeholder, PlacementSettings, RingSettings,
-    RingTarget, Settings, Template, Transport, redis, secret,
+    RingTarget, Settings, Template, Transport, http, redis, secret,
 };
 use crate::ids::{Campaign, NodeName};
 
@@ -41,6 +41,7 @@ pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Optio
     let redis = redis::redis(reader, credentials);
     let placement = placement(reader);
     let ring = ring(reader);
+    let http = http::http(reader);
     let log = log(reader);
     reader.refuse_the_rest();
     Some(Settings {
@@ -50,6 +51,7 @@ pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Optio
         redis: redis?,
         placement: placement?,
         ring: ring?,
+        http: http?,
         log: log?,
         warnings: Vec::new(),
     })

@@ -57,6 +57,7 @@ fn defaults_need_nothing() {
             "url = \"redis://127.0.0.1:6379\"",
             "namespace = \"{evenring}\"",
             "lease = \"3s\"",
+            "listen = \"127.0.0.1:9816\"",
             "dial = \"{technology}/{extension}\"",
             "application = \"ConfBridge\"",
             "data = \"evenring-{agent}\"",
@@ -319,6 +320,9 @@ fn the_unwise_is_told() {
             "ami.username = \"a\"\nami.contacts.username = \"a\"",
             Some("ami.contacts.username is the same as ami.username"),
         ),
+        ("http.listen = \"[::1]:80\"", None),
+        ("http.listen = \"off\"", None),
+        ("http.listen = \"0.0.0.0:9816\"", Some("http.listen: 0.0.0.0:9816 is not only this host")),
         ("ring.dial = \"PJSIP/1\"", Some("ring.dial: \"PJSIP/1\" rings the same phone for every agent")),
         ("redis.ca_file = \"/nonexistent/ca.pem\"", Some("redis.ca_file: /nonexistent/ca.pem cannot be read")),
     ] {

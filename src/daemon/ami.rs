@@ -66,6 +66,8 @@ pub struct Counts {
     pub unreadable: AtomicU64,
     /// Connections that ended because a ping was not answered.
     pub silent: AtomicU64,
+    /// How long the last answered ping took, in µs; 0 before the first.
+    pub ping_us: AtomicU64,
     /// Answers, items and other messages that belonged to nobody.
     pub strays: AtomicU64,
     /// Times that the owner had no room, so that reading stopped.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use super::metrics::Metrics;
+use super::vitals::Booked;
 use crate::config::NodeSettings;
 use crate::ids::{Generation, SessionId};
 use crate::node::roster::PhoneChanges;
@@ -43,6 +45,8 @@ pub(super) struct Done {
     pub(super) registered: bool,
     /// What Redis believes of this node, after a heartbeat.
     pub(super) books: Option<Vec<(SessionId, BookedState)>>,
+    /// And more of it, for people.
+    pub(super) booked: Booked,
     /// Whether it takes logins, after a heartbeat.
     pub(super) duty: Option<Duty>,
     /// Redis has lost what it was told of phones.
@@ -71,12 +75,19 @@ pub(super) struct Books {
     owes_drain: bool,
     /// What was refused to older generations, by the last heartbeat.
     refused: Option<u64>,
+    metrics: Metrics,
 }
 
 impl Books {
-    pub(super) fn new(registry: Registry, node: NodeSettings, generation: Generation, host: String) -> Self {
+    pub(super) fn new(
+        registry: Registry,
+        node: NodeSettings,
+        generation: Generation,
+        host: String,
+        metrics: Metrics,
+    ) -> Self {
         let (duty, owes_drain) = (Duty::Serving, false);
-        Self { registry, node, generation, host, registered: false, duty, owes_drain, refused: None }
+        Self { registry, node, generation, host, registered: false, duty, owes_drain, refused: None, metrics }
     }
 
     /// Writes batches until nobody hands out any more.
@@ -103,7 +114,8 @@ impl Books {
 
     /// Takes the node's name, if it is not ours yet. What came of it stands in `done`.
     async fn register(&mut self, done: &mut Done) -> Result<(), RegistryError> {
-        match self.registry.register(&self.node, self.generation, &self.host).await? {
+        let register = self.registry.register(&self.node, self.generation, &self.host);
+        match self.metrics.redis("register", register).await? {
             Ok(previous) => {
                 self.owes_drain |= previous.is_none() && self.duty == Duty::Draining;
                 let previous = previous.map(|generation| generation.to_string()).unwrap_or_default();
@@ -119,8 +131,10 @@ impl Books {
     async fn beat(&mut self, pulse: Pulse, done: &mut Done) -> Result<(), RegistryError> {
         let name = &self.node.name;
         let Pulse { state, channels, registrations } = pulse;
-        let beat = self.registry.heartbeat(name, self.generation, state, channels, registrations).await?;
+        let beat = self.registry.heartbeat(name, self.generation, state, channels, registrations);
+        let beat = self.metrics.redis("heartbeat", beat).await?;
         for (session, lost, reason) in &beat.reaped {
+            self.metrics.reaped(reason);
             let reason = if self.log_comeback(session, reason) { "node-lost" } else { reason };
             warn!(node = %name, session, lost, reason, "settled for a node that is gone");
         }
@@ -132,6 +146,8 @@ impl Books {
             let refused = beat.refused - before;
             warn!(node = %name, refused, "an older daemon of this node still speaks: refused");
         }
+        let reserved = beat.books.iter().filter(|(_, state)| *state == BookedState::Placed).count();
+        done.booked = Booked { reserved, refused: beat.refused, ring: beat.ring, logins: beat.logins };
         done.books = Some(beat.books);
         done.phones_lost = beat.phones_lost;
         Ok(())
@@ -167,7 +183,7 @@ impl Books {
             self.owes_drain = false;
         }
         if let Some(changes) = &batch.phones {
-            self.registry.phones(name, generation, changes).await?;
+            self.metrics.redis("phones", self.registry.phones(name, generation, changes)).await?;
             debug!(node = %name, changed = changes.phones.len(), replace = changes.replace, "phones reported");
             batch.phones = None;
         }
@@ -190,7 +206,8 @@ impl Books {
         let name = &self.node.name;
         while !batch.adopt.is_empty() {
             let part = batch.adopt.len().min(SESSIONS_AT_ONCE);
-            let results = self.registry.adopt(name, self.generation, &batch.adopt[..part]).await?;
+            let adopt = self.registry.adopt(name, self.generation, &batch.adopt[..part]);
+            let results = self.metrics.redis("adopt", adopt).await?;
             for ((login, live), result) in batch.adopt.drain(..part).zip(results) {
                 info!(node = %name, session = %login.session, alias = %login.alias, agent = %login.agent, live = ?live,
                     result = ?result, "session found in Asterisk");
@@ -206,7 +223,8 @@ impl Books {
         let name = &self.node.name;
         while !batch.outcomes.is_empty() {
             let part = batch.outcomes.len().min(SESSIONS_AT_ONCE);
-            let results = self.registry.report(name, self.generation, &batch.outcomes[..part]).await?;
+            let report = self.registry.report(name, self.generation, &batch.outcomes[..part]);
+            let results = self.metrics.redis("report", report).await?;
             for ((session, outcome), result) in batch.outcomes.drain(..part).zip(results) {
                 match result.as_str() {
                     "done" => {}

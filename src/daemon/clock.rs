@@ -23,6 +23,14 @@ impl Clock {
         Now(self.start.elapsed())
     }
 
+    /// A moment as seconds since 1970, on this machine's clock: only for people and their tools.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub(crate) fn unix_seconds(&self, at: Now) -> f64 {
+        let ago = self.now().since(at);
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        since.saturating_sub(ago).as_secs_f64()
+    }
+
     /// Waits until `at`; for ever if there is no such moment.
     pub(crate) async fn sleep_until(&self, at: Option<Now>) {
         match at {

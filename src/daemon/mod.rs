@@ -8,6 +8,8 @@
 //!   └────────────────────┘ │ Done
 //!                  Batch   │
 //!                 ───────► books ──► Redis (register, phones, adopt, report, heartbeat)
+//!              Vitals
+//!                 ───────► http ◄── /healthz, /readyz, /metrics
 //! ```
 
 pub mod ami;
@@ -15,14 +17,21 @@ mod books;
 pub mod clock;
 mod codec;
 mod contacts;
+mod gauges;
+mod http;
+mod metrics;
 mod name;
 mod node_loop;
 mod notify;
 mod orders;
 mod socket;
 mod talk;
+mod vitals;
 
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
+
+use prometheus_client::registry::Registry as Page;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -100,6 +109,8 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         warn!(node = %name, reason = %error, "ended");
     })?;
     let mut tasks = JoinSet::new();
+    let (metrics, page) = metrics::Metrics::new(clock);
+    let (vitals, seen) = watch::channel(vitals::Vitals::new());
     let (to_ami, ami_orders) = mpsc::channel(ACTIONS_WAITING);
     let (ami_told, from_ami) = mpsc::channel(AMI_WAITING);
     let (batches, batch_ears) = mpsc::channel(1);
@@ -109,9 +120,11 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 
     let link = link_settings(&settings, login, EventMask::DAEMON, generation);
     let ami = ami::Ami::new(name.clone(), settings.ami.clone(), link, clock, "main");
+    serve_http(&settings, clock, page, seen, ami.counts.clone(), &mut tasks);
     tasks.spawn(ami.run(ami_orders, ami_told));
 
-    let books = books::Books::new(Registry::new(&settings)?, settings.node.clone(), generation, claim.holder.clone());
+    let (registry, holder) = (Registry::new(&settings)?, claim.holder.clone());
+    let books = books::Books::new(registry, settings.node.clone(), generation, holder, metrics.clone());
     tasks.spawn(books.run(batch_ears, done_told));
 
     let contacts_open = open_ears.clone();
@@ -121,6 +134,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         generation,
         poll: settings.placement.poll,
         clock,
+        metrics: metrics.clone(),
     };
     tasks.spawn(fetcher.run(orders_told, open_ears));
 
@@ -130,6 +144,22 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         tasks.spawn(contacts.run(contacts_open));
     }
 
+    let stop = listen_to_signals(&mut tasks)?;
+    let node = Node::new(name.clone(), generation, settings.ring.clone(), clock.now());
+    let mouths = node_loop::Mouths { ami: to_ami, batches, open, vitals };
+    let ears = node_loop::Ears { ami: from_ami, orders, done, stop };
+    let node_loop = node_loop::NodeLoop::new(name.clone(), node, clock, mouths, metrics);
+    let result = node_loop.run(ears, settings.placement.heartbeat).await;
+    tasks.shutdown().await;
+    match &result {
+        Ok(()) => info!(node = %name, "stopped"),
+        Err(error) => warn!(node = %name, reason = %error, "ended"),
+    }
+    Ok(result?)
+}
+
+/// Tells when the daemon is to stop, and by which signal.
+fn listen_to_signals(tasks: &mut JoinSet<()>) -> Result<mpsc::Receiver<&'static str>, DaemonError> {
     let (stop_told, stop) = mpsc::channel(1);
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
@@ -142,18 +172,25 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         let _ = stop_told.send(name).await;
         std::future::pending::<()>().await;
     });
+    Ok(stop)
+}
 
-    let node = Node::new(name.clone(), generation, settings.ring.clone(), clock.now());
-    let mouths = node_loop::Mouths { ami: to_ami, batches, open };
-    let ears = node_loop::Ears { ami: from_ami, orders, done, stop };
-    let result =
-        node_loop::NodeLoop::new(name.clone(), node, clock, mouths).run(ears, settings.placement.heartbeat).await;
-    tasks.shutdown().await;
-    match &result {
-        Ok(()) => info!(node = %name, "stopped"),
-        Err(error) => warn!(node = %name, reason = %error, "ended"),
-    }
-    Ok(result?)
+/// Starts the task that answers over HTTP, if the settings name an address.
+fn serve_http(
+    settings: &Settings,
+    clock: clock::Clock,
+    mut page: Page,
+    vitals: watch::Receiver<vitals::Vitals>,
+    ami: Arc<ami::Counts>,
+    tasks: &mut JoinSet<()>,
+) {
+    let Some(address) = settings.http.listen else { return };
+    let lease = settings.placement.lease;
+    let limits = gauges::Limits { weight: settings.node.weight, max_agents: settings.node.max_agents };
+    let gauges = gauges::Gauges { vitals: vitals.clone(), ami, clock, lease, limits };
+    page.register_collector(Box::new(gauges));
+    let shown = http::Shown { page: Arc::new(page), vitals, clock, lease };
+    tasks.spawn(http::run(settings.node.name.clone(), address, shown));
 }
 
 /// What a session on the configured manager is given.

@@ -1,6 +1,8 @@
 //! The one loop that owns the node: hands it what happens, carries its effects out, and logs both. Owns the order of
 //! priorities and what waits for Redis. Must never decide anything about sessions or phones: `node` does.
 
+mod tell;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,8 +12,10 @@ use tracing::{debug, error, info, warn};
 use super::ami::{FromAmi, ToAmi};
 use super::books::{Batch, Done, Pulse};
 use super::clock::{Clock, Repeats};
+use super::metrics::Metrics;
 use super::notify;
 use super::orders::Word;
+use super::vitals::Vitals;
 use crate::ami::action::Action;
 use crate::ami::backoff::Backoff;
 use crate::ami::event::Event;
@@ -19,8 +23,8 @@ use crate::ami::outcome::{Answer, NotSent, Tag};
 use crate::ids::{NodeName, Now, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
-use crate::node::{Duty, Effect, Input, Live, Node, NodeState, Note};
-use crate::registry::{Order, RegistryError};
+use crate::node::{Duty, Effect, Input, Live, Node};
+use crate::registry::{Order, RegistryError, Taken};
 
 /// A name is asked for again so long after the end of its lease, and at least so often while it is renewed.
 const ASK_AFTER: Duration = Duration::from_millis(5);
@@ -68,6 +72,8 @@ pub(super) struct Mouths {
     pub(super) batches: mpsc::Sender<Batch>,
     /// Whether orders may be fetched.
     pub(super) open: watch::Sender<bool>,
+    /// How the daemon is, for whoever asks.
+    pub(super) vitals: watch::Sender<Vitals>,
 }
 
 /// What waits for Redis. Bounded by the number of sessions and phones, for a newer word replaces an older one.
@@ -102,6 +108,13 @@ pub(super) struct NodeLoop {
     node: Node,
     clock: Clock,
     mouths: Mouths,
+    metrics: Metrics,
+    /// When the sessions were placed here that have not been answered yet.
+    chosen: BTreeMap<SessionId, Now>,
+    /// When AMI sent the last event.
+    heard_at: Option<Now>,
+    /// When AMI was logged in, until it is in sync.
+    logged_in: Option<Now>,
     pending: Pending,
     /// A batch is with the writer.
     writing: bool,
@@ -121,12 +134,16 @@ pub(super) struct NodeLoop {
 }
 
 impl NodeLoop {
-    pub(super) fn new(name: NodeName, node: Node, clock: Clock, mouths: Mouths) -> Self {
+    pub(super) fn new(name: NodeName, node: Node, clock: Clock, mouths: Mouths, metrics: Metrics) -> Self {
         Self {
             name,
             node,
             clock,
             mouths,
+            metrics,
+            chosen: BTreeMap::new(),
+            heard_at: None,
+            logged_in: None,
             pending: Pending { beat: true, ..Pending::default() },
             writing: false,
             retry_at: None,
@@ -170,6 +187,7 @@ impl NodeLoop {
                     self.pending.beat = true;
                     notify::alive();
                     self.tell_systemd();
+                    self.tell_counts();
                 }
                 () = self.clock.sleep_until(deadline) => {
                     let now = self.clock.now();
@@ -186,30 +204,45 @@ impl NodeLoop {
             FromAmi::Event(message) => match Event::parse(&message) {
                 Ok(event) => {
                     debug!(node = %self.name, ?event, "event");
+                    self.metrics.event(&event);
+                    self.heard_at = Some(now);
                     self.node.handle(Input::Event(event), now);
                 }
-                Err(error) => warn!(node = %self.name, reason = %error, "an event that cannot be read"),
+                Err(error) => {
+                    self.metrics.events_unreadable.inc();
+                    warn!(node = %self.name, reason = %error, "an event that cannot be read");
+                }
             },
-            FromAmi::LoggedIn(_) => {}
+            FromAmi::LoggedIn(_) => {
+                self.logged_in = Some(now);
+                self.mouths.vitals.send_modify(|vitals| vitals.connected = true);
+            }
             FromAmi::Answer(tag, answer) => {
                 debug!(node = %self.name, ?tag, ?answer, "answer");
                 self.node.handle(Input::Answer(tag, answer), now);
             }
-            FromAmi::Closed { gone, .. } => self.node.handle(Input::Closed { gone }, now),
+            FromAmi::Closed { gone, .. } => {
+                self.logged_in = None;
+                self.mouths.vitals.send_modify(|vitals| vitals.connected = false);
+                self.node.handle(Input::Closed { gone }, now);
+            }
         }
     }
 
     fn ordered(&mut self, word: Word) {
         let now = self.clock.now();
         match word {
-            Word::Order(Order::Ring(login), asked) => {
+            Word::Order(Taken { order: Order::Ring(login), waited }, asked) => {
+                self.chosen.insert(login.session, Now(asked.0.saturating_sub(waited)));
                 // A node that drains gets none, so it may have resumed.
                 self.pending.beat |= self.node.duty() == Duty::Draining;
                 self.node.handle(Input::Ring(login, asked), now);
             }
-            Word::Order(Order::HangUp(session), _) => self.node.handle(Input::HangUp(session), now),
+            Word::Order(Taken { order: Order::HangUp(session), .. }, _) => {
+                self.node.handle(Input::HangUp(session), now)
+            }
             // Done by the script already; logged where it was fetched.
-            Word::Order(Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_), _) => {}
+            Word::Order(Taken { order: Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_), .. }, _) => {}
             Word::Duty => self.pending.beat = true,
         }
     }
@@ -245,9 +278,11 @@ impl NodeLoop {
             self.on_duty(duty, now);
         }
         if let Some(books) = done.books {
+            self.mouths.vitals.send_modify(|vitals| (vitals.beat, vitals.booked) = (Some(now), done.booked));
             self.node.handle(Input::Books(books), now);
         }
         if done.phones_lost {
+            self.metrics.drift_mended.inc();
             warn!(node = %self.name, what = "Redis had lost what it was told of phones: told again", "drift mended");
         }
         // Phones that were not written, or are lost: all of them are told again, whatever has changed since.
@@ -275,6 +310,7 @@ impl NodeLoop {
                 self.tell_systemd();
             }
         }
+        self.tell_state();
         Ok(())
     }
 
@@ -298,36 +334,13 @@ impl NodeLoop {
         self.tell_systemd();
     }
 
-    fn tell_systemd(&mut self) {
-        let active = self.node.state() == NodeState::Active && !self.redis_down && self.registered;
-        if !self.ready_told && (active || self.clock.now() >= READY_ANYWAY) {
-            self.ready_told = true;
-            notify::ready();
-        }
-        let status = match (self.redis_down, self.node.state()) {
-            (true, _) => "Redis is out of use: no logins".to_owned(),
-            (false, _) if self.name_is_held => "waiting: another daemon holds this node's name".to_owned(),
-            (false, NodeState::Active) if self.node.duty() == Duty::Draining => {
-                format!("draining: {} sessions left", self.node.sessions().count())
-            }
-            (false, NodeState::Active) => {
-                format!("active: {} phones, {} channels", self.node.roster.registered(), self.node.channels())
-            }
-            (false, NodeState::Starting) => "waiting for Asterisk".to_owned(),
-            (false, NodeState::Down) => "Asterisk is away: not in the rotation".to_owned(),
-        };
-        if status != self.status_told {
-            notify::status(&status);
-            self.status_told = status;
-        }
-    }
-
     fn carry_out(&mut self) {
         while let Some(effect) = self.node.next_effect() {
             match effect {
                 Effect::Ami { tag, action_id, action } => self.send(tag, action_id, action),
                 Effect::Report(session, login, outcome) => {
                     self.log_outcome(session, login.as_ref(), &outcome);
+                    self.measure(session, &outcome);
                     self.pending.adopt.remove(&session);
                     self.pending.outcomes.insert(session, outcome);
                 }
@@ -337,8 +350,12 @@ impl NodeLoop {
                 Effect::Beat => {
                     info!(node = %self.name, state = self.node.state().as_str(), "node state");
                     self.pending.beat = true;
+                    self.tell_counts();
                 }
-                Effect::Note(note) => self.log_note(&note),
+                Effect::Note(note) => {
+                    self.log_note(&note);
+                    self.measure_note(&note);
+                }
             }
         }
         if let Some(changes) = self.node.roster.take_changes() {
@@ -357,6 +374,7 @@ impl NodeLoop {
         let now = self.clock.now();
         debug!(node = %self.name, action = action.name(), action_id, "action");
         if let Err(refused) = self.mouths.ami.try_send(ToAmi::Send(tag, action_id, action)) {
+            self.metrics.actions_unsent.inc();
             warn!(node = %self.name, reason = %refused, "action not sent");
             self.node.handle(Input::Answer(tag, Answer::NotSent(NotSent::Closed)), now);
         }
@@ -391,6 +409,7 @@ impl NodeLoop {
     async fn stop(mut self, mut ears: Ears) -> Result<(), LoopError> {
         notify::stopping();
         self.mouths.open.send_replace(false);
+        self.mouths.vitals.send_modify(|vitals| vitals.stopping = true);
         let give_up = self.clock.now().after(LAST_WORDS);
         self.node.handle(Input::Stopping, self.clock.now());
         if self.registered {
@@ -436,43 +455,6 @@ impl NodeLoop {
                     None => return,
                 },
                 () = self.clock.sleep_until(until) => return,
-            }
-        }
-    }
-
-    fn log_outcome(&self, session: SessionId, login: Option<&Login>, outcome: &Outcome) {
-        let node = &self.name;
-        let alias = login.map_or("", |login| login.alias.as_str());
-        let agent = login.map_or("", |login| login.agent.as_str());
-        match outcome {
-            Outcome::Live => info!(%node, %session, alias, agent, "live"),
-            Outcome::Ended(reason) => info!(%node, %session, alias, agent, %reason, "ended"),
-            Outcome::Failed(reason) => warn!(%node, %session, alias, agent, %reason, "failed"),
-            Outcome::Cannot(reason) => warn!(%node, %session, alias, agent, %reason, "cannot ring here"),
-        }
-    }
-
-    fn log_note(&mut self, note: &Note) {
-        let node = &self.name;
-        match note {
-            Note::Ringing(session, action_id) => info!(%node, %session, action_id, "ringing"),
-            Note::Synced { registered, channels, sessions } => {
-                info!(%node, registered, channels, sessions, "in sync with Asterisk");
-            }
-            Note::SnapshotFailed { action, message } => {
-                // Both lists are refused with the same words, every second: said once.
-                let Some(held) = self.snapshot_repeats.allow(message, self.clock.now()) else { return };
-                error!(%node, action, reason = message, held, "Asterisk refuses a part of the snapshot: not in the rotation; \
-                    check the manager user's write classes (call, reporting)");
-            }
-            Note::Unreadable(session) => warn!(%node, %session, "a channel of ours without its variables: left alone"),
-            Note::GivenUp { sessions } => {
-                warn!(%node, sessions, reason = "node-lost", "Asterisk is gone: giving up its sessions")
-            }
-            Note::Drift(session, what) => warn!(%node, %session, what, "drift mended"),
-            Note::HangUpFailed(session, reason) => warn!(%node, %session, reason, "hang-up failed"),
-            Note::Unbuildable(session, reason) => {
-                error!(%node, %session, reason, "the Originate cannot be built: check [ring] in the configuration");
             }
         }
     }

@@ -8,9 +8,10 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::clock::{Clock, Repeats};
+use super::metrics::Metrics;
 use crate::ami::backoff::Backoff;
 use crate::ids::{Generation, NodeName, Now, SessionId};
-use crate::registry::{Order, Registry, RegistryError, session_of_message, view::Verdict};
+use crate::registry::{Order, Registry, RegistryError, Taken, session_of_message, view::Verdict};
 
 /// Orders fetched in one step.
 const TAKE_MOST: usize = 64;
@@ -25,13 +26,14 @@ pub(super) struct Orders {
     pub(super) generation: Generation,
     pub(super) poll: Duration,
     pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
 }
 
 /// What the node loop is told.
 #[derive(Debug)]
 pub(super) enum Word {
     /// An order was taken; with the moment at which Redis was asked for it.
-    Order(Order, Now),
+    Order(Taken, Now),
     /// Somebody said that this node drains or resumes: a heartbeat tells which.
     Duty,
 }
@@ -130,11 +132,13 @@ impl Orders {
         let mut fetched = 0;
         loop {
             let asked = self.clock.now();
-            let taken = self.registry.take(&self.node, self.generation, TAKE_MOST).await?;
+            let take = self.registry.take(&self.node, self.generation, TAKE_MOST);
+            let taken = self.metrics.redis("take", take).await?;
             let count = taken.len();
             fetched += count;
             for order in taken {
-                self.log(&order);
+                self.metrics.taken(&order.order);
+                self.log(&order.order);
                 if orders.send(Word::Order(order, asked)).await.is_err() {
                     return Ok(fetched);
                 }
@@ -170,13 +174,16 @@ impl Orders {
 
     async fn inbox(&mut self) -> Result<usize, RegistryError> {
         let mut received = 0;
-        while let Some(message) = self.registry.receive_login().await? {
+        while let Some(message) = self.metrics.redis("receive", self.registry.receive_login()).await? {
             received += 1;
             let node = &self.node;
             match &message.login {
                 Ok(login) => {
                     let request = login.request();
-                    let placement = self.registry.place(&request, session_of_message(&message.id)).await?;
+                    let before = self.clock.now();
+                    let place = self.registry.place(&request, session_of_message(&message.id));
+                    let placement = self.metrics.redis("place", place).await?;
+                    self.metrics.placed(&placement, self.clock.now().since(before));
                     let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
                     match placement.verdict {
                         Verdict::Refused => {
@@ -186,11 +193,12 @@ impl Orders {
                             info!(%node, session, alias = %request.alias, chosen = placement.node, "login from the inbox");
                         }
                     }
-                    self.registry.answer_login(&message, Ok(&placement)).await?;
+                    self.metrics.redis("answer", self.registry.answer_login(&message, Ok(&placement))).await?;
                 }
                 Err(reason) => {
                     warn!(%node, reason, "a message in the inbox is no login: dropped");
-                    self.registry.answer_login(&message, Err(reason)).await?;
+                    self.metrics.unreadable_login();
+                    self.metrics.redis("answer", self.registry.answer_login(&message, Err(reason))).await?;
                 }
             }
         }

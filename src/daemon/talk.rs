@@ -174,6 +174,9 @@ impl<'a> Talk<'a> {
                 Err(CodecError::Io(error)) => self.lost(&error),
             }
         }
+        if let Some(trip) = self.link.round_trip() {
+            self.ami.counts.ping_us.store(u64::try_from(trip.as_micros()).unwrap_or(u64::MAX).max(1), Relaxed);
+        }
         let skipped = self.codec.skipped();
         self.ami.counts.skipped.fetch_add(skipped - self.skipped, Relaxed);
         self.skipped = skipped;

@@ -281,6 +281,11 @@ impl Node {
         self.channels.len()
     }
 
+    /// About how many sessions Redis and this node disagree, whether or not that lasts.
+    pub fn disputed(&self) -> usize {
+        self.disputed.len()
+    }
+
     /// The sessions on this node.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.sessions.values()

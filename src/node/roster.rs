@@ -139,6 +139,14 @@ impl Roster {
         self.endpoints.values().filter(|techs| summary(techs) == PhoneState::Registered).count()
     }
 
+    /// How many phones there are of each state.
+    pub fn tally(&self) -> BTreeMap<PhoneState, usize> {
+        self.endpoints.values().fold(BTreeMap::new(), |mut tally, techs| {
+            *tally.entry(summary(techs)).or_default() += 1;
+            tally
+        })
+    }
+
     /// The technology to dial an extension by: one that can ring, else the first known.
     pub fn technology(&self, extension: &Extension) -> Option<Technology> {
         let techs = self.endpoints.get(extension)?;

@@ -20,13 +20,14 @@ pub use client::RegistryError;
 pub use drain::{Moved, Turned};
 pub use inbox::{InboxLogin, InboxMessage, session_of_message};
 pub use rejoin::Comeback;
+pub use reply::{Backlog, Taken};
 
 use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};
 use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, SessionId};
 use crate::node::session::{Class, Login, Outcome};
 use crate::node::{BookedState, Duty, Live, NodeState};
 use client::Connector;
-use reply::{Tagged, booked, duty, fence, order, tagged2};
+use reply::{Tagged, booked, duty, fence, tagged2, taken};
 use script::Scripts;
 use view::{NodeRow, Placement, SessionRow};
 
@@ -78,6 +79,10 @@ pub struct Beat {
     pub refused: u64,
     /// The last word on phones that Redis has is not the last one that was said here: all are to be told again.
     pub phones_lost: bool,
+    /// What waits in this node's queue.
+    pub ring: Backlog,
+    /// What waits in the inbox.
+    pub logins: Backlog,
 }
 
 /// What `logout` did.
@@ -243,7 +248,9 @@ impl Registry {
         let refused = reply.part(&self.connector, 3)?.unwrap_or(0);
         let phones: Option<String> = reply.part(&self.connector, 4)?;
         let phones_lost = self.told > 0 && phones.is_some_and(|number| number != self.told.to_string());
-        Ok(Beat { books, reaped, duty: duty(reply.part(&self.connector, 2)?), refused, phones_lost })
+        let (ring, logins) = (reply.backlog(&self.connector, 5)?, reply.backlog(&self.connector, 6)?);
+        let duty = duty(reply.part(&self.connector, 2)?);
+        Ok(Beat { books, reaped, duty, refused, phones_lost, ring, logins })
     }
 
     /// Fetches up to `most` orders of this node; each session of them is ringing from here on.
@@ -255,7 +262,7 @@ impl Registry {
         node: &NodeName,
         generation: Generation,
         most: usize,
-    ) -> Result<Vec<Order>, RegistryError> {
+    ) -> Result<Vec<Taken>, RegistryError> {
         // RSMQ's visibility time is in whole seconds, and always given: a queue's own default may be anything.
         let visibility = crate::node::ring::visibility(self.ring_timeout).as_secs();
         let build = |call: &mut ScriptInvocation<'_>| {
@@ -264,7 +271,7 @@ impl Registry {
         };
         let reply: (String, Option<Vec<Vec<String>>>) = tagged2(&mut self.connector, &self.scripts.take, build).await?;
         fence(&reply.0)?;
-        Ok(reply.1.unwrap_or_default().iter().map(|row| order(row)).collect())
+        Ok(reply.1.unwrap_or_default().iter().map(|row| taken(row)).collect())
     }
 
     /// Says what became of sessions. One result each: `done`, `placed NODE`, `failed`, `gone`, or a [`Comeback`].

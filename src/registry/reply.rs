@@ -1,5 +1,7 @@
 //! What the scripts reply, taken apart. Owns the words that stand in replies. Must never know what was asked.
 
+use std::time::Duration;
+
 use redis::{FromRedisValue, ScriptInvocation, Value, from_redis_value_ref};
 
 use super::client::Connector;
@@ -15,6 +17,24 @@ pub(super) fn fence(tag: &str) -> Result<(), RegistryError> {
         "unknown" => Err(RegistryError::Forgotten),
         _ => Ok(()),
     }
+}
+
+/// An order as it was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The order.
+    pub order: Order,
+    /// How long it had waited, if it is one to ring.
+    pub waited: Duration,
+}
+
+/// What waits in a queue: messages that anybody may take now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// How many, up to a thousand.
+    pub depth: u32,
+    /// How long the oldest of them has been there to take.
+    pub oldest: Duration,
 }
 
 /// A reply of a tag and more parts, which a refusal leaves out.
@@ -38,6 +58,14 @@ impl Tagged {
     pub(super) fn part<T: FromRedisValue>(&self, connector: &Connector, at: usize) -> Result<Option<T>, RegistryError> {
         let part = self.parts.get(at).map(from_redis_value_ref).transpose();
         part.map_err(|error| connector.script_error(error.to_string()))
+    }
+}
+
+impl Tagged {
+    /// A queue's depth and the age of its oldest message in ms.
+    pub(super) fn backlog(&self, connector: &Connector, at: usize) -> Result<Backlog, RegistryError> {
+        let (depth, oldest_ms) = self.part::<(u32, u64)>(connector, at)?.unwrap_or_default();
+        Ok(Backlog { depth, oldest: Duration::from_millis(oldest_ms) })
     }
 }
 
@@ -67,7 +95,12 @@ pub(super) fn booked(state: &str) -> BookedState {
     }
 }
 
-pub(super) fn order(row: &[String]) -> Order {
+pub(super) fn taken(row: &[String]) -> Taken {
+    let waited = row.get(8).and_then(|ms| ms.parse().ok()).map(Duration::from_millis).unwrap_or_default();
+    Taken { order: order(row), waited }
+}
+
+fn order(row: &[String]) -> Order {
     let text = |at: usize| row.get(at).map(String::as_str).unwrap_or_default();
     let stale = || Order::Stale(text(1).to_owned());
     let Ok(session) = text(1).parse::<SessionId>() else { return stale() };

@@ -17,6 +17,7 @@ pub mod asterisk;
 pub mod baresip;
 pub mod config;
 pub mod evenring;
+pub mod http;
 pub mod phone;
 pub mod redis;
 pub mod sentinel;

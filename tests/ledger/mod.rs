@@ -155,7 +155,8 @@ impl Cluster {
 
     /// Takes this node's orders.
     pub async fn take(&mut self, member: &Member) -> Vec<Order> {
-        self.registry.take(&member.name, member.generation, 5000).await.expect("take")
+        let taken = self.registry.take(&member.name, member.generation, 5000).await.expect("take");
+        taken.into_iter().map(|taken| taken.order).collect()
     }
 
     /// Reports one outcome.

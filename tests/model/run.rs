@@ -310,6 +310,7 @@ impl<'a> Pair<'a> {
         let real = refusal(self.cluster.registry.take(&id(voice.node), generation, most).await)?;
         same("take", real.as_ref().map(drop).map_err(|r| *r), self.fence(voice))?;
         let Ok(real) = real else { return Ok(()) };
+        let real: Vec<Order> = real.into_iter().map(|taken| taken.order).collect();
         self.look().await;
         let (now, node) = (self.world.now, voice.node);
         let queue = |world: &World| world.queues.get(node).cloned().unwrap_or_default();

@@ -4,7 +4,7 @@ use evenring::ids::Generation;
 use evenring::node::session::{Login, Outcome, Reason};
 use evenring::node::{Live, NodeState};
 use evenring::registry::view::Which;
-use evenring::registry::{Adopted, Order};
+use evenring::registry::{Adopted, Order, Taken};
 
 use crate::ledger::{Cluster, Member, cannot, id, login, node, phones, word};
 
@@ -83,7 +83,7 @@ async fn p4_p8_an_order_that_is_too_old_rings_nobody() {
     let start = cluster.registry.now_ms().await.unwrap();
     while cluster.registry.now_ms().await.unwrap() <= start + 1000 {}
     let orders = cluster.registry.take(&a.name, a.generation, 1).await.unwrap();
-    assert!(matches!(orders[..], [Order::Expired(_)]), "{orders:?}");
+    assert!(matches!(&orders[..], [Taken { order: Order::Expired(_), .. }]), "{orders:?}");
     assert_eq!(cluster.beat(&a).await.len(), 1, "a heartbeat finds the other one");
     for session in [taken, left] {
         assert_eq!(cluster.fate(session).await, ("failed".into(), "order-expired".into()));

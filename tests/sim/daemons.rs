@@ -15,12 +15,13 @@ pub struct SimDaemon {
 }
 
 impl SimDaemon {
-    /// Starts `evenring run` as node `name`. `more` goes to the end of the settings and may hold whole tables.
+    /// Starts `evenring run` as node `name`. Many share one network,
+    /// so each serves HTTP at a port of its own. `more` goes to the end of the settings and may hold whole tables.
     pub fn start(binary: &Path, dir: &Path, name: &str, ami: SocketAddr, redis: &str, more: &str) -> Self {
         let (user, secret) = USER;
         let text = format!(
             "[node]\nname = \"{name}\"\n[ami]\naddress = \"{ami}\"\nusername = \"{user}\"\nsecret = \"{secret}\"\n\
-             [redis]\nurl = \"{redis}\"\n[log]\nformat = \"text\"\n{more}\n"
+             [redis]\nurl = \"{redis}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"text\"\n{more}\n"
         );
         let config = dir.join(format!("{name}.toml"));
         std::fs::write(&config, text).expect("write the daemon's settings");

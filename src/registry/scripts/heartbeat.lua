@@ -4,10 +4,11 @@
 -- ARGV  1 node  2 generation  3 lease ms  4 state (starting|active|down)  5 channels  6 registrations
 --       7 keep ended ms  8 most sessions to clean in one beat  9 order expiry ms
 --       10 tries of an agent's new session when his node is lost, 0 = he logs in again himself  11 give up after ms
--- reply { 'ok', sessions, reaped, drain (0|1), refused, phones } | { 'fenced' } | { 'unknown' }
+-- reply { 'ok', sessions, reaped, drain (0|1), refused, phones, ring, logins } | { 'fenced' } | { 'unknown' }
 --       sessions of { session, state }: what Redis has for this node, unwanted = to be hung up; reaped of { session,
 --       node, reason }: order-expired, node-lost, what rejoin() says, or 'placed NODE' for one placed elsewhere; refused = how often older
---       generations of this node were; phones the number of the last word on phones ('' = none)
+--       generations of this node were; phones the number of the last word on phones ('' = none); ring and logins:
+--       { messages that wait in that queue (1000 at most), ms that the oldest has waited }
 local node, generation, lease_ms, state = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local keep_ms, most, expiry_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local bad = fenced(node, generation)
@@ -82,4 +83,9 @@ for _, set in ipairs({ ':local:', ':remote:' }) do
   end
 end
 local mine = redis.call('HMGET', ns .. ':node:' .. node, 'drain', 'refused', 'phones')
-return { 'ok', sessions, reaped, mine[1] == '1' and 1 or 0, tonumber(mine[2] or '0'), mine[3] or '' }
+local function backlog(queue)
+  local waiting = redis.call('ZRANGEBYSCORE', ns .. ':' .. queue, '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1000)
+  return { #waiting / 2, waiting[2] and now - math.floor(tonumber(waiting[2])) or 0 }
+end
+return { 'ok', sessions, reaped, mine[1] == '1' and 1 or 0, tonumber(mine[2] or '0'), mine[3] or '',
+  backlog('ring-' .. node), backlog('logins') }

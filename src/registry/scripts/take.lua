@@ -2,7 +2,7 @@
 -- session goes placed -> ringing, so that an order that is delivered again finds nothing left to do (P1).
 -- ARGV  1 node  2 generation  3 visibility time in s  4 max orders  5 order expiry ms  6 keep ended ms
 -- reply { 'ok', rows } | { 'fenced' } | { 'unknown' }
---       rows of { 'ring', session, try, alias, extension, agent, campaign, remote } | { 'hangup', session }
+--       rows of { 'ring', session, try, alias, extension, agent, campaign, remote, waited ms } | { 'hangup', session }
 --             | { 'moved', session, where } | { 'expired', session } | { 'stale', session }
 local node, generation, vt, max = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local expiry_ms, keep_ms = tonumber(ARGV[5]), ARGV[6]
@@ -33,7 +33,7 @@ local function ring(message, order)
   redis.call('ZADD', ns .. ':index:open', now, id)
   redis.call('HSET', session_key(id), 'state', 'ringing', 'since', now, 'generation', generation)
   tell(id, 'ringing', node)
-  return { 'ring', id, s.try, s.alias, s.extension, s.agent, s.campaign, s.remote }
+  return { 'ring', id, s.try, s.alias, s.extension, s.agent, s.campaign, s.remote, tostring(now - tonumber(s.since or now)) }
 end
 
 local rows = {}
