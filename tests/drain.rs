@@ -6,12 +6,15 @@
 mod cluster;
 mod lab;
 
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use cluster::{Cluster, SOON};
-use lab::evenring::Sections;
+use lab::evenring::{Sections, binary};
 use lab::phone::{Behaviour, Phones};
 use lab::{Lab, now, three, wait_until};
+use serde_json::Value;
 
 /// A slow bucket: most of a burst waits in the daemon, taken and not rung.
 const SLOW: &str = "[ring]\ntimeout = \"20s\"\nrate = 1\nburst = 2\n";
@@ -46,6 +49,13 @@ fn p10_a_node_empties_and_nobody_is_cut_or_forgotten() {
     wait_until(SOON, "the daemon of a to have taken them all", || {
         burst.iter().all(|id| cluster.session(id)["state"] != "placed")
     });
+    they_are_queued_with_their_places(&cluster, &burst);
+    let seen = tempfile::NamedTempFile::new().unwrap();
+    let said = || fs::read_to_string(seen.path()).unwrap();
+    let mut waits = Command::new(binary());
+    waits.args(["login", "cc110x", "--wait", "--config"]).arg(cluster.cli.config()).stdout(seen.reopen().unwrap());
+    let mut waits = waits.spawn().unwrap();
+    wait_until(SOON, "somebody to see his place", || said().contains("\nqueued on a, place "));
     for node in ["b", "c"] {
         assert_eq!(cluster.json_and_code(&["resume", node]).1, 0);
         cluster.wait_node(node, "active");
@@ -61,6 +71,9 @@ fn p10_a_node_empties_and_nobody_is_cut_or_forgotten() {
     for id in &burst {
         cluster.wait_session(id, "live", "");
     }
+    wait_until(SOON, "login --wait to end", || waits.try_wait().unwrap().is_some());
+    assert!(waits.wait().unwrap().success(), "{}", said());
+    assert!(["b", "c"].iter().any(|node| said().ends_with(&format!("\nlive on {node}\n"))), "{}", said());
     assert!(rung_by_a() <= before + 1, "a rang on after it was told to drain: {}", cluster.logs());
     for number in 103..111 {
         assert_eq!(phones.rings(&format!("cc{number}")), 1, "each phone once: {}", cluster.logs());
@@ -76,6 +89,24 @@ fn p10_a_node_empties_and_nobody_is_cut_or_forgotten() {
 
     somebody_waits(&cluster, &phones, &its_phone);
     the_last_one(&cluster);
+}
+
+/// Two of eight ring at once, and then one a second.
+fn they_are_queued_with_their_places(cluster: &Cluster, burst: &[String]) {
+    let queued = || -> Vec<(usize, u64)> {
+        let open = cluster.json(&["sessions"])["sessions"].as_array().unwrap().clone();
+        let number = |session: &Value| burst.iter().position(|id| session["id"] == **id).expect("one of the burst");
+        let row = |session: &Value| (number(session), session["place"].as_u64().expect("a place"));
+        let mut rows: Vec<_> = open.iter().filter(|session| session["state"] == "queued").map(row).collect();
+        rows.sort_unstable();
+        rows
+    };
+    wait_until(SOON, "whoever waits to be queued", || queued().len() >= 4);
+    let rows = queued();
+    let places: Vec<u64> = rows.iter().map(|(_, place)| *place).collect();
+    assert_eq!(places, (1..=places.len() as u64).collect::<Vec<_>>(), "in the order in which they came: {rows:?}");
+    wait_until(SOON, "status to count them", || cluster.node("a")["queued"] == queued().len());
+    assert!(cluster.run(&["sessions"]).stdout.contains("queued"));
 }
 
 /// The agents of a log out while somebody waits; `by_phone` just hangs up.

@@ -365,6 +365,43 @@ fn rings_are_paced() {
 }
 
 #[test]
+fn who_waits_for_the_bucket_or_the_cap_is_told_to_redis_in_order() {
+    let mut stand = Stand::ready_with("[ring]\nrate = 10\nburst = 2\nat_once = 3\n");
+    for (line, effects, told) in [
+        ("order s1", "> Originate s1.1", ""),
+        ("order s2", "> Originate s2.1", ""),
+        ("order s3", "", ""),
+        ("order s4", "", ""),
+        ("order s5", "", ""),
+        ("order s6", "", ""),
+        // A line is told when it has settled, and then at most ten times a second.
+        ("wait 19", "", ""),
+        ("wait 1", "", "s3 s4 s5 s6"),
+        ("hangup s5", "s5 ended logged-out", "s3 s4 s5 s6"),
+        ("wait 80", "> Originate s3.1", "s3 s4 s5 s6"),
+        ("wait 20", "", "s4 s6"),
+        // Three ring now: there are tokens, and nobody is rung.
+        ("wait 15000", "", "s4 s6"),
+        ("new s2", "", "s4 s6"),
+        ("up s2", "s2 live; > Originate s4.1", "s6"),
+        // An answered phone is no ringing one; nor is one that does not answer.
+        ("response s1 0", "s1 cannot not-reachable; > Originate s6.1", "s6"),
+        ("wait 100", "", ""),
+    ] {
+        assert_eq!((stand.say(line).as_str(), stand.line.as_str()), (effects, told), "{line}");
+    }
+    // Redis has forgotten everything: it hears of a line again, and of none it hears nothing.
+    let mut stand = Stand::ready_with("[ring]\nrate = 1\nburst = 1\n");
+    stand.say("order s1");
+    stand.say("order s2");
+    stand.say("wait 100");
+    assert_eq!(std::mem::take(&mut stand.line), "s2");
+    stand.say("registered");
+    stand.say("wait 20");
+    assert_eq!(stand.line, "s2");
+}
+
+#[test]
 fn books_that_differ_are_mended_when_it_lasts() {
     let live = [("order s1", "> Originate s1.1"), ("new s1", ""), ("up s1", "s1 live")];
     // Redis has what is not here.

@@ -14,6 +14,8 @@ use node_support::Stand;
 use proptest::prelude::*;
 
 const SESSIONS: u32 = 4;
+/// Phones that may ring at the same time.
+const AT_ONCE: usize = 3;
 
 /// What has been seen so far.
 #[derive(Debug, Default)]
@@ -123,7 +125,20 @@ fn step(stand: &mut Stand, seen: &mut Seen, line: &str) {
         assert!(active || now_active, "{line} rings while Asterisk is away: {effects:?}");
         assert_eq!(stand.node.duty(), evenring::node::Duty::Serving, "{line} rings while the node drains: {effects:?}");
     }
+    if effects.iter().any(|effect| effect.starts_with("> Originate")) {
+        let ringing = stand.node.sessions().filter(|session| session.is_ringing()).count();
+        assert!(ringing <= AT_ONCE, "{line}: {ringing} ring at once");
+    }
     seen.judge(stand, &line, &effects);
+}
+
+fn waiting(stand: &Stand) -> BTreeSet<String> {
+    let waits = stand.node.sessions().filter(|session| session.is_waiting());
+    waits.map(|session| short(&session.login.session.to_string())).collect()
+}
+
+fn told(stand: &Stand) -> BTreeSet<String> {
+    stand.line.split(' ').filter(|id| !id.is_empty()).map(str::to_owned).collect()
 }
 
 /// Everything that is open is answered at last, as `ami` promises, and time passes.
@@ -134,6 +149,7 @@ fn settle(stand: &mut Stand, seen: &mut Seen) {
             step(stand, seen, &format!("answer {which} unknown"));
         }
         step(stand, seen, "wait 5000");
+        assert_eq!(waiting(stand), told(stand), "Redis knows who waits");
     }
     let left: Vec<_> = stand.node.sessions().filter(|session| !session.is_live()).collect();
     assert!(left.is_empty(), "forgotten: {left:?}");
@@ -144,7 +160,7 @@ proptest! {
 
     #[test]
     fn nothing_is_rung_twice_and_nothing_is_forgotten(lines in prop::collection::vec(input(), 1..60), tight in any::<bool>()) {
-        let mut stand = if tight { Stand::ready_with("[ring]\nrate = 1\nburst = 1\n") } else { Stand::ready() };
+        let mut stand = Stand::ready_with(&format!("[ring]\nat_once = {AT_ONCE}\n{}", if tight { "rate = 1\nburst = 1\n" } else { "" }));
         let mut seen = Seen::default();
         for line in &lines {
             step(&mut stand, &mut seen, line);

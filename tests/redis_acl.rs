@@ -18,7 +18,7 @@ use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::{Class, Login, Outcome, Reason};
 use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::view::{Placement, Verdict, Which};
-use evenring::registry::{Adopted, LoggedOut, LoginRequest, Order, Registry, session_of_message};
+use evenring::registry::{Adopted, Forgotten, LoggedOut, LoginRequest, Order, Registry, session_of_message};
 use redis::{ErrorKind, ServerErrorKind};
 
 /// The life of every daemon here.
@@ -176,6 +176,11 @@ async fn nodes_that_go(house: &House, registry: &mut Registry) {
     assert_eq!(registry.leave(&node("tel-2"), life()).await.unwrap(), 0);
     assert!(matches!(take(registry, "tel-1").await[..], [Order::Ring(_)]), "the order has moved");
     assert_eq!(registry.nodes().await.unwrap().len(), 3);
+    registry.line(&node("tel-1"), life(), &[SessionId::from_bits(12)]).await.unwrap();
+    let queued = registry.sessions(Which::One(SessionId::from_bits(12))).await.unwrap().remove(0);
+    assert_eq!((queued.state.as_str(), queued.place), ("queued", Some(1)));
+    assert!(matches!(registry.forget(&node("tel-1")).await.unwrap(), Forgotten::Alive(_)));
+    assert_eq!(registry.forget(&node("gone")).await.unwrap(), Forgotten::Yes);
 }
 
 async fn the_inbox(house: &House, registry: &mut Registry) {

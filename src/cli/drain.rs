@@ -121,11 +121,17 @@ pub(super) async fn resume(registry: &mut Registry, args: &ResumeArgs) -> Result
 async fn turn(registry: &mut Registry, node: &NodeName, to: Duty) -> Result<Option<Turned>, RegistryError> {
     let turned = registry.turn(node, to).await?;
     if turned.is_none() {
-        let names: Vec<String> = registry.nodes().await?.into_iter().map(|row| row.name).collect();
-        let known = if names.is_empty() { "none has ever registered".to_owned() } else { names.join(", ") };
-        output::complain(&format!("there is no node {node}; known nodes: {known}"));
+        no_such_node(registry, node).await?;
     }
     Ok(turned)
+}
+
+/// Says which nodes there are.
+pub(super) async fn no_such_node(registry: &mut Registry, node: &NodeName) -> Result<(), RegistryError> {
+    let names: Vec<String> = registry.nodes().await?.into_iter().map(|row| row.name).collect();
+    let known = if names.is_empty() { "none has ever registered".to_owned() } else { names.join(", ") };
+    output::complain(&format!("there is no node {node}; known nodes: {known}"));
+    Ok(())
 }
 
 fn say_drained(node: &NodeName, turned: &Turned) {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{CliError, DONE, FAILED, WhoArgs, output};
 use crate::config::Settings;
+use crate::daemon::clock::Clock;
 use crate::daemon::new_session;
 use crate::ids::SessionId;
 use crate::registry::view::{Placement, SessionRow, Verdict, Which};
@@ -117,7 +118,8 @@ pub(super) fn show_candidates(placement: &Placement) {
     output::print_table(&table);
 }
 
-/// Waits until the session is live or over, or for longer than that ever takes. `None`: Redis has lost it.
+/// Waits until the session is live or over, or for longer than that ever takes; while it is queued it takes as long as it
+/// takes. `None`: Redis has lost it.
 async fn wait(
     registry: &mut Registry,
     settings: &Settings,
@@ -127,30 +129,31 @@ async fn wait(
     let mut news = registry.subscribe_session(session).await?.into_on_message();
     let most =
         settings.ring.timeout * settings.placement.tries + settings.placement.lease * 2 + Duration::from_secs(10);
-    let look = async {
-        let mut shown = String::new();
-        loop {
-            let Some(row) = registry.sessions(Which::One(session)).await?.pop() else { return Ok(None) };
-            let now = if row.reason.is_empty() {
-                format!("{} on {}", row.state, row.node)
-            } else {
-                format!("{}: {}", row.state, row.reason)
-            };
-            if !quiet && now != shown {
-                output::line_out(&now);
-            }
-            shown = now;
-            if row.is_over() || row.state == "live" {
-                return Ok(Some(row));
-            }
-            // News that got lost do no harm: look again after a while.
-            let _ = tokio::time::timeout(LOOK_AGAIN, news.next()).await;
+    let clock = Clock::start();
+    let (mut shown, mut until) = (String::new(), clock.now().after(most));
+    loop {
+        let Some(row) = registry.sessions(Which::One(session)).await?.pop() else { return Ok(None) };
+        let now = progress(&row);
+        if !quiet && now != shown {
+            output::line_out(&now);
         }
-    };
-    let result = tokio::time::timeout(most, look).await;
-    match result {
-        Ok(result) => result,
-        // Then how it stands is the answer.
-        Err(_) => Ok(registry.sessions(Which::One(session)).await?.pop()),
+        shown = now;
+        if row.place.is_some() {
+            until = clock.now().after(most);
+        }
+        // At the end, how it stands is the answer.
+        if row.is_over() || row.state == "live" || clock.now() >= until {
+            return Ok(Some(row));
+        }
+        // News that got lost do no harm: look again after a while.
+        let _ = tokio::time::timeout(LOOK_AGAIN, news.next()).await;
+    }
+}
+
+fn progress(row: &SessionRow) -> String {
+    match row.place {
+        Some(place) => format!("{} on {}, place {place}", row.state, row.node),
+        None if row.reason.is_empty() => format!("{} on {}", row.state, row.node),
+        None => format!("{}: {}", row.state, row.reason),
     }
 }

@@ -7,6 +7,7 @@ mod ami;
 mod config;
 mod drain;
 mod explain;
+mod forget;
 mod logging;
 mod login;
 mod logout;
@@ -69,6 +70,8 @@ enum Verb {
     Drain(drain::DrainArgs),
     /// Takes a drained node back into the rotation.
     Resume(drain::ResumeArgs),
+    /// Takes a dead node off the list.
+    Forget(forget::ForgetArgs),
     /// Shows where a login would ring and why, and rings nobody.
     Explain(explain::ExplainArgs),
     /// Shows which phones can ring where.
@@ -225,6 +228,7 @@ impl Cli {
                 Verb::Sessions(args) => sessions::run(&mut registry, &args).await,
                 Verb::Drain(args) => drain::drain(&mut registry, &args).await,
                 Verb::Resume(args) => drain::resume(&mut registry, &args).await,
+                Verb::Forget(args) => forget::run(&mut registry, &args).await,
                 Verb::Explain(args) => explain::run(&mut registry, &args).await,
                 Verb::Phones(args) => phones::run(&mut registry, &args).await,
                 Verb::Alias(args) => alias::run(&mut registry, &args).await,

@@ -45,6 +45,7 @@ pub(super) async fn run(registry: &mut Registry, args: &SessionsArgs) -> Result<
         "CAMPAIGN",
         "NODE",
         "STATE",
+        "PLACE",
         "CLASS",
         "FOR",
         "REASON",
@@ -59,6 +60,7 @@ pub(super) async fn run(registry: &mut Registry, args: &SessionsArgs) -> Result<
             &session.node,
         ]);
         row.add_cell(output::state(&session.state));
+        row.add_cell(session.place.map(|place| place.to_string()).unwrap_or_default().into());
         row.add_cell(if session.remote { "remote" } else { "local" }.into());
         row.add_cell(output::age(now.saturating_sub(session.since)).into());
         row.add_cell(session.reason.as_str().into());

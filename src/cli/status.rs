@@ -21,8 +21,20 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         output::line_out("No node has registered yet. Start `evenring run` on one.");
         return Ok(DONE);
     }
-    let heads =
-        ["NODE", "STATE", "AGENTS", "REMOTE", "LOAD", "WEIGHT", "MAX", "PHONES", "CHANNELS", "LEASE", "GENERATION"];
+    let heads = [
+        "NODE",
+        "STATE",
+        "AGENTS",
+        "REMOTE",
+        "QUEUED",
+        "LOAD",
+        "WEIGHT",
+        "MAX",
+        "PHONES",
+        "CHANNELS",
+        "LEASE",
+        "GENERATION",
+    ];
     let mut table = output::table(&heads);
     for node in &nodes {
         let max = node.max_agents.map_or_else(|| "-".to_owned(), |most| most.to_string());
@@ -31,6 +43,7 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         for cell in [
             node.agents.to_string(),
             node.remote.to_string(),
+            node.queued.to_string(),
             output::load(node.load),
             node.weight.to_string(),
             max,

@@ -131,6 +131,7 @@ fn ring(page: &mut Page, settings: &Settings) {
     page.span("timeout", ring.timeout);
     page.plain("rate", ring.rate);
     page.plain("burst", ring.burst);
+    page.plain("at_once", ring.at_once);
     page.section("ring.variables");
     for (name, value) in &ring.variables {
         page.text(name, value);

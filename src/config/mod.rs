@@ -208,6 +208,8 @@ pub struct RingSettings {
     pub rate: u32,
     /// Originates at once after a quiet time.
     pub burst: u32,
+    /// Phones that ring at the same time; who is over it waits.
+    pub at_once: u32,
 }
 
 /// What an answered channel is connected with.

@@ -212,6 +212,7 @@ fn ring(reader: &mut Reader) -> Option<RingSettings> {
     let variables = variables(reader);
     let rate = reader.number("ring.rate", 50, 1..=10_000);
     let burst = reader.number("ring.burst", 100, 1..=10_000);
+    let at_once = reader.number("ring.at_once", 300, 1..=100_000);
     let dial = dial?;
     if ![Placeholder::Extension, Placeholder::Alias, Placeholder::Agent].into_iter().any(|own| dial.uses(own)) {
         reader.warnings.push(format!("ring.dial: {:?} rings the same phone for every agent", dial.as_str()));
@@ -224,6 +225,7 @@ fn ring(reader: &mut Reader) -> Option<RingSettings> {
         variables: variables?,
         rate: rate?,
         burst: burst?,
+        at_once: at_once?,
     })
 }
 

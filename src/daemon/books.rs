@@ -33,6 +33,8 @@ pub(super) struct Batch {
     pub(super) phones: Option<PhoneChanges>,
     pub(super) adopt: Vec<(Login, Live)>,
     pub(super) outcomes: Vec<(SessionId, Outcome)>,
+    /// Who waits for his turn.
+    pub(super) line: Option<Vec<SessionId>>,
     pub(super) pulse: Option<Pulse>,
     /// The last one: leave the rotation afterwards.
     pub(super) leave: bool,
@@ -189,6 +191,11 @@ impl Books {
         }
         self.adopt(batch, done).await?;
         self.report(batch).await?;
+        if let Some(waiting) = &batch.line {
+            self.registry.line(&self.node.name, self.generation, waiting).await?;
+            debug!(node = %self.node.name, waiting = waiting.len(), "line reported");
+            batch.line = None;
+        }
         if let Some(pulse) = batch.pulse {
             self.beat(pulse, done).await?;
             batch.pulse = None;

@@ -82,12 +82,14 @@ struct Pending {
     phones: Option<PhoneChanges>,
     adopt: BTreeMap<SessionId, (Login, Live)>,
     outcomes: BTreeMap<SessionId, Outcome>,
+    line: Option<Vec<SessionId>>,
     beat: bool,
 }
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        self.phones.is_none() && self.adopt.is_empty() && self.outcomes.is_empty() && !self.beat
+        let nothing = self.phones.is_none() && self.adopt.is_empty() && self.outcomes.is_empty();
+        nothing && self.line.is_none() && !self.beat
     }
 
     /// Puts back what could not be written, unless something newer is known.
@@ -98,6 +100,7 @@ impl Pending {
         for (login, live) in rest.adopt {
             self.adopt.entry(login.session).or_insert((login, live));
         }
+        self.line = self.line.take().or(rest.line);
     }
 }
 
@@ -347,6 +350,7 @@ impl NodeLoop {
                 Effect::Adopt(login, live) => {
                     self.pending.adopt.insert(login.session, (login, live));
                 }
+                Effect::Line(waiting) => self.pending.line = Some(waiting),
                 Effect::Beat => {
                     info!(node = %self.name, state = self.node.state().as_str(), "node state");
                     self.pending.beat = true;
@@ -400,6 +404,7 @@ impl NodeLoop {
             phones: pending.phones,
             adopt: pending.adopt.into_values().collect(),
             outcomes: pending.outcomes.into_iter().collect(),
+            line: pending.line,
             pulse: (pending.beat && !leave).then_some(pulse),
             leave,
         }

@@ -61,7 +61,7 @@ impl Node {
             }
             Some(session) if session.is_waiting() => {
                 self.sessions.remove(&id);
-                self.waiting.retain(|waiting| *waiting != id);
+                self.waiting.leave(id);
                 ("Redis ended it before it was rung: not ringing it", None)
             }
             Some(session) => {

@@ -41,7 +41,7 @@ impl Node {
 
     /// What was never written to Asterisk can be rung elsewhere at once.
     pub(super) fn give_waiting_back(&mut self, why: Reason) {
-        for id in std::mem::take(&mut self.waiting) {
+        for id in self.waiting.dissolve() {
             if let Some(session) = self.sessions.get_mut(&id) {
                 let step = session.lost(why.clone());
                 self.step(id, step);

@@ -4,6 +4,7 @@
 
 mod books;
 mod connection;
+mod line;
 mod orders;
 pub mod pacing;
 pub mod ring;
@@ -21,6 +22,7 @@ use crate::ami::id::session_of_action_id;
 use crate::ami::outcome::{Answer, Tag};
 use crate::config::RingSettings;
 use crate::ids::{ChannelId, Generation, NodeName, Now, SessionId};
+use line::Line;
 use pacing::Bucket;
 use roster::Roster;
 use rung::Rung;
@@ -97,6 +99,8 @@ pub enum Effect {
     Report(SessionId, Option<Login>, Outcome),
     /// Tell Redis that this session lives here.
     Adopt(Login, Live),
+    /// Tell Redis who waits for his turn to ring: all of them, in their order.
+    Line(Vec<SessionId>),
     /// The node's state changed: send a heartbeat now.
     Beat,
     /// Something an operator should read.
@@ -177,6 +181,8 @@ const DISAGREE_FOR: Duration = Duration::from_millis(900);
 /// An order that was taken longer ago than this and is not rung yet: this process stood still meanwhile (an order that
 /// waits for its turn has a timer), and others may have it by now (P8).
 const STOOD_STILL: Duration = Duration::from_secs(3);
+/// A full node looks at its line at least so often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// An Originate that could not be sent is tried again after this.
 const NOT_SENT_AGAIN: Duration = Duration::from_millis(200);
 /// A failed snapshot is tried again after this.
@@ -215,7 +221,9 @@ pub struct Node {
     /// The phones.
     pub roster: Roster,
     sessions: BTreeMap<SessionId, Session>,
-    waiting: VecDeque<SessionId>,
+    waiting: Line,
+    /// As many ring as may: who waits, waits for one of them.
+    full: bool,
     channels: BTreeSet<Box<[u8]>>,
     bucket: Bucket,
     snapshot: Snapshot,
@@ -245,7 +253,8 @@ impl Node {
             restarted: false,
             roster: Roster::default(),
             sessions: BTreeMap::new(),
-            waiting: VecDeque::new(),
+            waiting: Line::default(),
+            full: false,
             channels: BTreeSet::new(),
             bucket,
             snapshot: Snapshot::default(),
@@ -303,10 +312,13 @@ impl Node {
             Asterisk::Syncing { again_at } => again_at,
             Asterisk::Ready => None,
         };
-        let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty())
-            .then(|| self.bucket.next(now).max(self.hold_until));
+        let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty()).then(|| match self.full {
+            // Nothing can be done then; but see STOOD_STILL.
+            true => self.now.after(LOOK_AGAIN),
+            false => self.bucket.next(now).max(self.hold_until),
+        });
         let sessions = if self.is_away() { None } else { self.sessions.values().filter_map(Session::deadline).min() };
-        [asterisk, paced, sessions].into_iter().flatten().min()
+        [asterisk, paced, sessions, self.waiting.due()].into_iter().flatten().min()
     }
 
     /// Takes one input; what is to be done comes out of [`Self::next_effect`].
@@ -324,7 +336,10 @@ impl Node {
             Input::HangUp(id) => self.hang_up_order(id, now),
             Input::Books(books) => self.compare(&books, now),
             Input::Stale(ids) => self.stale(&ids, now),
-            Input::Registered => self.tell_all(),
+            Input::Registered => {
+                self.waiting.tell_again();
+                self.tell_all();
+            }
             Input::Duty(duty) => {
                 self.duty = duty;
                 if duty == Duty::Draining {
@@ -338,6 +353,7 @@ impl Node {
             }
         }
         self.ring_waiting(now);
+        self.effects.extend(self.waiting.news(now).map(Effect::Line));
         if self.state() != before {
             self.effects.push_back(Effect::Beat);
         }

@@ -27,7 +27,7 @@ impl Node {
         };
         let step = back.map_or(Step::Nothing, |why| session.lost(why));
         if step == Step::Nothing {
-            self.waiting.push_back(id);
+            self.waiting.join(id, now);
         }
         self.sessions.insert(id, session);
         self.step(id, step);
@@ -47,7 +47,9 @@ impl Node {
             Some(session) => session.call_off(now),
             None => Step::Report(Outcome::Ended(Reason::LoggedOut)),
         };
-        self.waiting.retain(|waiting| *waiting != id || step == Step::Nothing);
+        if step != Step::Nothing {
+            self.waiting.leave(id);
+        }
         self.step(id, step);
     }
 
@@ -64,24 +66,32 @@ impl Node {
         }
     }
 
-    /// Writes as many Originates as the bucket allows.
+    /// Writes as many Originates as the bucket and the cap allow.
     pub(super) fn ring_waiting(&mut self, now: Now) {
         if self.asterisk != Asterisk::Ready || now < self.hold_until {
             return;
         }
-        while let Some(id) = self.waiting.front().copied() {
+        self.full = false;
+        if self.waiting.is_empty() {
+            return;
+        }
+        let most = usize::try_from(self.ring.at_once).unwrap_or(usize::MAX);
+        let mut ringing = self.sessions.values().filter(|session| session.is_ringing()).count();
+        while let Some(id) = self.waiting.first() {
             let Some(session) = self.sessions.get_mut(&id).filter(|session| session.is_waiting()) else {
-                self.waiting.pop_front();
+                self.waiting.leave_first();
                 continue;
             };
-            if !self.bucket.take(now) {
+            self.full = ringing >= most;
+            if self.full || !self.bucket.take(now) {
                 return;
             }
-            self.waiting.pop_front();
+            self.waiting.leave_first();
             let technology = self.roster.technology(&session.login.extension).unwrap_or(Technology::Pjsip);
             match ring::originate(&session.login, technology, &self.name, &self.ring) {
                 Ok(action) => {
                     session.originated(self.ring.timeout, now);
+                    ringing += 1;
                     let attempt = session.login.attempt;
                     let action_id = originate_action_id(self.generation, id, attempt);
                     self.effects.push_back(Effect::Note(Note::Ringing(id, action_id.clone())));
@@ -113,7 +123,7 @@ impl Node {
                     None => {
                         self.hold_until = now.after(NOT_SENT_AGAIN);
                         if session.is_waiting() {
-                            self.waiting.push_front(id);
+                            self.waiting.return_first(id, now);
                         }
                         step
                     }

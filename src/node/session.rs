@@ -187,6 +187,11 @@ impl Session {
         self.stage == Stage::Waiting
     }
 
+    /// Whether its phone rings, as far as anybody knows.
+    pub fn is_ringing(&self) -> bool {
+        matches!(self.stage, Stage::Ringing | Stage::Asking)
+    }
+
     /// Whether the phone has answered.
     pub fn is_live(&self) -> bool {
         self.stage == Stage::Live

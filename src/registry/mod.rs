@@ -3,7 +3,9 @@
 
 mod client;
 mod drain;
+mod forget;
 mod inbox;
+mod line;
 mod phones;
 mod rejoin;
 mod reply;
@@ -18,6 +20,7 @@ use redis::{FromRedisValue, ScriptInvocation, Value};
 
 pub use client::RegistryError;
 pub use drain::{Moved, Turned};
+pub use forget::Forgotten;
 pub use inbox::{InboxLogin, InboxMessage, session_of_message};
 pub use rejoin::Comeback;
 pub use reply::{Backlog, Taken};

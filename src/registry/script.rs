@@ -40,8 +40,12 @@ scripts! {
     heartbeat: "heartbeat",
     /// A daemon stops.
     leave: "leave",
+    /// Who waits for his turn to ring.
+    line: "line",
     /// A node drains or resumes.
     drain: "drain",
+    /// A dead node is taken off the list.
+    forget: "forget",
     /// Which phones a node knows.
     phones: "phones",
     /// Contact details of a node's phones.

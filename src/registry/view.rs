@@ -119,6 +119,8 @@ pub struct NodeRow {
     pub load: f64,
     /// Its share.
     pub weight: u64,
+    /// Sessions that wait for their turn to ring; they are among those above.
+    pub queued: u64,
     /// Its cap of local agents.
     pub max_agents: Option<u64>,
     /// Phones that can ring there.
@@ -152,6 +154,7 @@ impl NodeRow {
             lease_ms: number(8),
             generation: text(9),
             refused: number(13),
+            queued: number(14),
         }
     }
 }
@@ -176,8 +179,10 @@ pub struct SessionRow {
     pub campaign: String,
     /// Where.
     pub node: String,
-    /// placed, ringing, live, ended or failed.
+    /// placed, queued, ringing, live, ended or failed.
     pub state: String,
+    /// How many are rung before him, and he himself; only while he is queued.
+    pub place: Option<u64>,
     /// Whether the agent is remote.
     pub remote: bool,
     /// Why it ended; empty while it is open.
@@ -192,7 +197,7 @@ impl SessionRow {
     pub(super) fn from_reply(row: Vec<Option<String>>) -> Option<Self> {
         let mut cells = row.into_iter();
         let mut next = || cells.next().flatten();
-        Some(Self {
+        let mut row = Self {
             id: next()?,
             alias: next()?,
             extension: next()?,
@@ -200,12 +205,18 @@ impl SessionRow {
             campaign: next().unwrap_or_default(),
             node: next()?,
             state: next()?,
+            place: None,
             remote: next().is_some_and(|flag| flag == "1"),
             reason: next().unwrap_or_default(),
             since: next().and_then(|text| text.parse().ok()).unwrap_or(0),
             // Behind the try and the time of creation.
             rejoined_from: cells.nth(2).flatten().unwrap_or_default(),
-        })
+        };
+        row.place = cells.next().flatten().and_then(|place| place.parse().ok());
+        if row.place.is_some() {
+            "queued".clone_into(&mut row.state);
+        }
+        Some(row)
     }
 
     /// Whether it is over.

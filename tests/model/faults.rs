@@ -19,7 +19,7 @@ impl Pair<'_> {
         let Ok(real) = real else { return Ok(()) };
         let now = self.world.now;
         let node = self.world.nodes.get_mut(voice.node).expect("a node");
-        node.state = "stopped".into();
+        (node.state, node.line) = ("stopped".into(), Vec::new());
         (node.lease_until, node.reap_at) = (now, now + limits::GRACE);
         // To the scripts the lease ends 1 ms before: over at once.
         node.lease_until -= 1;

@@ -175,9 +175,17 @@ impl Look {
             let mut put = |name: &str, value: String| facts.insert(format!("{key}.{name}"), value);
             match key.split_once(':').unwrap_or((key, "")) {
                 ("node", _) => {
-                    for name in
-                        ["generation", "host", "state", "drain", "weight", "max_agents", "campaigns", "channels"]
-                    {
+                    for name in [
+                        "generation",
+                        "host",
+                        "state",
+                        "drain",
+                        "weight",
+                        "max_agents",
+                        "campaigns",
+                        "channels",
+                        "line",
+                    ] {
                         put(name, pairs.get(name).copied().unwrap_or_default().to_owned());
                     }
                     put("refused", pairs.get("refused").copied().unwrap_or("0").to_owned());
@@ -274,6 +282,7 @@ fn node_facts(world: &World, facts: &mut Facts) {
         put("max_agents", n.cap.map(|cap| cap.to_string()).unwrap_or_default());
         put("campaigns", n.campaigns.join(" "));
         put("channels", n.channels.to_string());
+        put("line", n.line.iter().map(|id| format!("{id} ")).collect());
         put("refused", n.refused.to_string());
         put("lease_until", second(n.lease_until + 1));
         put("reap_at", second(n.reap_at));

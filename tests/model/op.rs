@@ -116,6 +116,14 @@ pub enum Op {
         node: &'static str,
         drain: bool,
     },
+    Line {
+        voice: Voice,
+        home: bool,
+        waiting: Vec<(usize, ())>,
+    },
+    Forget {
+        node: &'static str,
+    },
     Pass {
         seconds: i64,
     },
@@ -207,6 +215,9 @@ pub fn op() -> impl Strategy<Value = Op> {
         3 => who.prop_map(|who| Op::Logout { who }),
         1 => (0..64_usize).prop_map(|which| Op::LogoutSession { which }),
         2 => (node(), any::<bool>()).prop_map(|(node, drain)| Op::Drain { node, drain }),
+        4 => (voice(), any::<bool>(), prop::collection::vec((0..64_usize, Just(())), 0..4))
+            .prop_map(|(voice, home, waiting)| Op::Line { voice, home, waiting }),
+        2 => node().prop_map(|node| Op::Forget { node }),
         2 => select(&[21_i64, 41, 61, 101, 201][..]).prop_map(|seconds| Op::Pass { seconds }),
         1 => prop::bool::weighted(0.15).prop_map(|flush| if flush { Op::Flush } else { Op::Pass { seconds: 21 } }),
     ]

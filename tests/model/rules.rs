@@ -326,6 +326,11 @@ impl World {
         let now = self.now;
         let ringing = self.sessions.get_mut(&id).expect("a session");
         (ringing.state, ringing.since, ringing.due) = ("ringing", now, None);
+        // Behind those who wait for their turn already.
+        let line = &mut self.nodes.get_mut(node).expect("a node").line;
+        if !line.is_empty() {
+            line.push(id);
+        }
         Ok(Taken::Ring(id, s.attempt, s.extension))
     }
 

@@ -158,6 +158,13 @@ impl<'a> Pair<'a> {
             Op::Logout { who } => self.logout((*who).to_owned()).await,
             Op::LogoutSession { which } => self.logout(self.which(*which).to_string()).await,
             Op::Drain { node, drain } => self.turn(node, *drain).await,
+            Op::Line { voice, home, waiting } => {
+                let mut ids: Vec<_> = waiting.iter().map(|(which, ())| self.which(*which)).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                self.line(self.home(*voice, *home, waiting), &ids).await
+            }
+            Op::Forget { node } => self.forget(node).await,
             Op::Pass { seconds } => {
                 Look::age(&mut self.cluster.raw, seconds * 1000).await;
                 self.world.pass(seconds * 1000);
@@ -207,6 +214,7 @@ impl<'a> Pair<'a> {
             refused: 0,
             steady_since: 0,
             told: None,
+            line: Vec::new(),
         };
         let model = self.world.register(node, new);
         if model.is_ok() && last != Some(generation) {

@@ -42,6 +42,8 @@ pub struct Node {
     pub steady_since: Ms,
     /// The number of the last word on its phones.
     pub told: Option<u64>,
+    /// Who waits there for his turn to ring.
+    pub line: Vec<SessionId>,
 }
 
 #[derive(Debug, Clone)]

@@ -54,6 +54,8 @@ pub struct Stand {
     pub open: Vec<(String, Tag, String)>,
     /// The last Originate as it would stand on the wire.
     pub wire: String,
+    /// Who waits for his turn, as Redis was told last.
+    pub line: String,
 }
 
 impl Stand {
@@ -64,7 +66,7 @@ impl Stand {
         let settings = Settings::load(Some(file.path()), std::iter::empty()).unwrap();
         let now = Now(Duration::from_secs(3600));
         let node = Node::new("n".parse().unwrap(), generation(), settings.ring, now);
-        Self { node, now, open: Vec::new(), wire: String::new() }
+        Self { node, now, open: Vec::new(), wire: String::new(), line: String::new() }
     }
 
     /// One in sync with an Asterisk that has been up for 100 s.
@@ -201,6 +203,10 @@ impl Stand {
             Effect::Report(id, _, outcome) => format!("{} {}", name(id), outcome_text(&outcome)),
             Effect::Adopt(login, Live::Yes) => format!("adopt {} live", name(login.session)),
             Effect::Adopt(login, Live::NotYet) => format!("adopt {} ringing", name(login.session)),
+            Effect::Line(ids) => {
+                self.line = ids.into_iter().map(name).collect::<Vec<_>>().join(" ");
+                return None;
+            }
             Effect::Beat => format!("beat {}", self.node.state().as_str()),
             Effect::Note(note) => return note_text(note),
         })

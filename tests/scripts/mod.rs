@@ -4,6 +4,7 @@
 mod drain;
 mod even;
 mod faults;
+mod line;
 mod one_ring;
 mod rejoin;
 mod retries;

@@ -332,6 +332,7 @@ impl Sim {
                     self.trace(|| format!("n{}: daemon {} adopts {} {live:?}", d.host, d.life, login.session));
                     d.pending.adopt.insert(login.session, (login, live));
                 }
+                Effect::Line(_) => {}
                 Effect::Beat => d.pending.beat = true,
                 Effect::Note(Note::Drift(session, what)) => {
                     self.drifts += 1;

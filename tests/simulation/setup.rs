@@ -54,7 +54,7 @@ const RING: Ms = 5_000;
 const LEASE: Ms = 3_000;
 
 fn ring(dice: &mut Dice) -> RingSettings {
-    let (rate, burst) = if dice.chance(3_000) { (2, 2) } else { (50, 100) };
+    let (rate, burst, at_once) = if dice.chance(3_000) { (2, 2, 3) } else { (50, 100, 300) };
     RingSettings {
         dial: "{technology}/{extension}".parse().expect("a template"),
         target: RingTarget::Application { name: "ConfBridge".into(), data: None },
@@ -63,6 +63,7 @@ fn ring(dice: &mut Dice) -> RingSettings {
         variables: BTreeMap::new(),
         rate,
         burst,
+        at_once,
     }
 }
 

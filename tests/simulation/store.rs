@@ -166,6 +166,7 @@ impl Store {
             lease_until: 0,
             reap_at: 0,
             told: None,
+            line: Vec::new(),
             refused: 0,
             steady_since: 0,
         };

@@ -6,5 +6,5 @@ local node, generation, grace_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
-redis.call('HSET', ns .. ':node:' .. node, 'state', 'stopped', 'lease_until', now - 1, 'reap_at', now + grace_ms)
+redis.call('HSET', ns .. ':node:' .. node, 'state', 'stopped', 'line', '', 'lease_until', now - 1, 'reap_at', now + grace_ms)
 return { 'ok', move_placed(node, 'stopped', now, tonumber(ARGV[4]), ARGV[5]) }

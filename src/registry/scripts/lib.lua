@@ -10,6 +10,7 @@
 --   NS:node:NAME     HASH  generation host state drain weight max_agents campaigns channels registrations version
 --                          lease_until reap_at refused steady_since (its lease has not ended since)
 --                          phones (the number of the last word on them)
+--                          line (while it paces: who waits for his turn to ring, ids with a blank behind each)
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
 --   NS:contacts:NAME HASH  extension -> JSON with address, round trip, expiry (only with a second AMI user)
 --   NS:phones:NAME:GENERATION:NUMBER, NS:contacts:...  HASH  a table that is being told in parts, for a minute at most
@@ -318,6 +319,19 @@ local function rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
   assign(fresh, f, best, now, expiry_ms)
   redis.call('HSET', session_key(fresh), 'rejoined_from', id)
   return 'rejoined ' .. best.name .. ' ' .. fresh .. ' ' .. s.alias .. ' ' .. s.agent
+end
+
+-- Who waits on a node for his turn to ring: the line that the node tells while it paces, and behind it the orders that it
+-- has not taken. Nobody, where there is no line.
+local function queued(node, now)
+  local line, behind = redis.call('HGET', ns .. ':node:' .. node, 'line') or '', {}
+  if line == '' then return line, behind end
+  local queue = ns .. ':ring-' .. node
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, '-inf', now)) do
+    local body = redis.call('HGET', queue .. ':Q', id)
+    if body and body:find('"ring"', 1, true) then behind[#behind + 1] = id end
+  end
+  return line, behind
 end
 
 -- nil if this generation may speak for this node; else why not. What is refused is counted.

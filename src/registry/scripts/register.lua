@@ -15,7 +15,7 @@ end
 local previous = n and n.generation or ''
 redis.call('SADD', ns .. ':index:nodes', node)
 redis.call('HSET', key, 'generation', generation, 'host', host, 'state', 'starting', 'weight', ARGV[5],
-  'max_agents', ARGV[6], 'campaigns', ARGV[7], 'version', ARGV[8], 'channels', 0, 'registrations', 0, 'phones', '',
+  'max_agents', ARGV[6], 'campaigns', ARGV[7], 'version', ARGV[8], 'channels', 0, 'registrations', 0, 'phones', '', 'line', '',
   'lease_until', now + lease_ms, 'reap_at', now + lease_ms, 'steady_since', now)
 redis.call('HSETNX', key, 'drain', 0)
 -- An RSMQ client sends only into queues that exist.

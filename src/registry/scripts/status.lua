@@ -1,6 +1,6 @@
 -- status.lua: every node as the scripts see it, at one moment.
 -- reply rows of { name, state, agents, remote, weight, max agents, registrations, channels, lease left ms (may be
---       negative), generation, version, host, campaigns, refused }
+--       negative), generation, version, host, campaigns, refused, queued }
 local now = clock()
 local names = redis.call('SMEMBERS', ns .. ':index:nodes')
 table.sort(names)
@@ -11,8 +11,10 @@ for i, name in ipairs(names) do
   local left = tonumber(n.lease_until or '0') - now
   if left < 0 and state ~= 'stopped' then state = 'lost'
   elseif n.drain == '1' and state == 'active' then state = 'draining' end
+  local line, behind = queued(name, now)
   rows[i] = { name, state, redis.call('SCARD', ns .. ':local:' .. name), redis.call('SCARD', ns .. ':remote:' .. name),
     n.weight or '1', n.max_agents or '', n.registrations or '0', n.channels or '0', left, n.generation or '',
-    n.version or '', n.host or '', n.campaigns or '', n.refused or '0' }
+    n.version or '', n.host or '', n.campaigns or '', n.refused or '0',
+    #line / 17 + #behind }
 end
 return rows

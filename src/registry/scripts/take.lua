@@ -1,5 +1,6 @@
 -- take.lua: a node fetches its orders. RSMQ's receiveMessage for up to max visible orders, and in the same step the
 -- session goes placed -> ringing, so that an order that is delivered again finds nothing left to do (P1).
+-- A node that has a line puts it behind that (line.lua).
 -- ARGV  1 node  2 generation  3 visibility time in s  4 max orders  5 order expiry ms  6 keep ended ms
 -- reply { 'ok', rows } | { 'fenced' } | { 'unknown' }
 --       rows of { 'ring', session, try, alias, extension, agent, campaign, remote, waited ms } | { 'hangup', session }
@@ -12,7 +13,8 @@ local now = clock()
 local queue = 'ring-' .. node
 local key = ns .. ':' .. queue
 local attributes = key .. ':Q'
-local mine = redis.call('HMGET', ns .. ':node:' .. node, 'state', 'drain')
+local mine = redis.call('HMGET', ns .. ':node:' .. node, 'state', 'drain', 'line')
+local line = mine[3] or ''
 
 local function ring(message, order)
   local id = tostring(order.session)
@@ -32,6 +34,7 @@ local function ring(message, order)
   redis.call('ZREM', ns .. ':index:due', id)
   redis.call('ZADD', ns .. ':index:open', now, id)
   redis.call('HSET', session_key(id), 'state', 'ringing', 'since', now, 'generation', generation)
+  if line ~= '' then line = line .. id .. ' ' end
   tell(id, 'ringing', node)
   return { 'ring', id, s.try, s.alias, s.extension, s.agent, s.campaign, s.remote, tostring(now - tonumber(s.since or now)) }
 end
@@ -54,4 +57,5 @@ for _, message in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 
     rows[#rows + 1] = ring(message, order)
   end
 end
+if line ~= (mine[3] or '') then redis.call('HSET', ns .. ':node:' .. node, 'line', line) end
 return { 'ok', rows }

@@ -1,0 +1,84 @@
+//! `evenring forget`: takes a dead node off the list. Owns the wording. Must never decide whether it is dead: the script
+//! does.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{CliError, DONE, FAILED, USAGE, drain, output};
+use crate::config::span_text;
+use crate::ids::NodeName;
+use crate::registry::{Forgotten, Registry};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Only a node whose lease has ended (`stopped` or `lost`) and that has no session left. With it go what it said of its phones
+and whether it was draining. One that comes back after all registers as a new node.
+
+Exit codes: 0 forgotten, 1 it lives or has sessions, 2 no such node, 3 Redis cannot be used.
+
+Example:
+  evenring forget tel-1")]
+pub(super) struct ForgetArgs {
+    /// The node.
+    node: NodeName,
+    /// One JSON document instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    node: &'a str,
+    forgotten: bool,
+    /// Why not; empty if it is.
+    reason: &'a str,
+    /// Explicit aliases that still name it.
+    aliases: &'a [String],
+}
+
+pub(super) async fn run(registry: &mut Registry, args: &ForgetArgs) -> Result<u8, CliError> {
+    let node = &args.node;
+    let refused = match registry.forget(node).await? {
+        Forgotten::Yes => None,
+        Forgotten::Unknown => {
+            drain::no_such_node(registry, node).await?;
+            return Ok(USAGE);
+        }
+        Forgotten::Alive(left) => {
+            let left = span_text(left);
+            let why = format!(
+                "{node} lives, its lease goes on for {left}: stop its daemon first, or take it out of the rotation with \
+                 `evenring drain {node}`"
+            );
+            Some(("alive", why))
+        }
+        Forgotten::Busy(sessions) => {
+            let why = format!(
+                "{node} has open sessions ({sessions}): a living node ends those of a dead one, up to a minute after that \
+                 one has stopped; see `evenring sessions`, and try again"
+            );
+            Some(("sessions", why))
+        }
+    };
+    let aliases = if refused.is_none() { still_named(registry, node).await? } else { Vec::new() };
+    let reason = refused.as_ref().map_or("", |(word, _)| word);
+    if args.json {
+        output::json(&Answer { node: node.as_str(), forgotten: refused.is_none(), reason, aliases: &aliases });
+    }
+    match &refused {
+        Some((_, why)) => output::complain(why),
+        None if args.json => {}
+        None => output::line_out(&format!("{node}: forgotten")),
+    }
+    if !aliases.is_empty() {
+        output::warn(&format!("aliases that still name {node}: {}; see `evenring alias`", aliases.join(", ")));
+    }
+    Ok(if refused.is_none() { DONE } else { FAILED })
+}
+
+/// Explicit aliases that ring on this node.
+async fn still_named(registry: &mut Registry, node: &NodeName) -> Result<Vec<String>, CliError> {
+    let end = format!("@{node}");
+    let rows = registry.aliases().await?.into_iter();
+    Ok(rows.filter(|row| row.phones.iter().any(|phone| phone.ends_with(&end))).map(|row| row.alias).collect())
+}

@@ -1,0 +1,28 @@
+//! Who waits on a node for his turn to ring. Owns that one call, and how a line is written. Must never keep one: the node
+//! tells it anew.
+
+use redis::ScriptInvocation;
+
+use super::reply::fence;
+use super::{Registry, RegistryError};
+use crate::ids::{Generation, NodeName, SessionId};
+
+impl Registry {
+    /// Says who waits, in order.
+    ///
+    /// # Errors
+    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn line(
+        &mut self,
+        node: &NodeName,
+        generation: Generation,
+        waiting: &[SessionId],
+    ) -> Result<(), RegistryError> {
+        let line: String = waiting.iter().map(|id| format!("{id} ")).collect();
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(&line);
+        };
+        let (tag,): (String,) = self.connector.run(&self.scripts.line, build).await?;
+        fence(&tag)
+    }
+}
