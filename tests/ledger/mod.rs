@@ -192,6 +192,11 @@ impl Cluster {
         command.query_async(&mut self.raw).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// As if a node had been in the rotation for longer than a lease: only then it judges the calls of others.
+    pub async fn steady(&mut self, name: &str) {
+        self.run::<u64>(&["HSET", &format!("NS:node:{name}"), "steady_since", "1000"]).await;
+    }
+
     /// As if a node's host had died long ago.
     pub async fn lapse(&mut self, name: &str) {
         let key = format!("NS:node:{name}");

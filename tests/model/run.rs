@@ -265,9 +265,9 @@ impl<'a> Pair<'a> {
         for (_, _, reason) in &beat.reaped {
             self.remember(reason);
         }
-        // Who has just come back himself rings nobody else's agents: Redis may have been away.
+        // Who has just come back himself ends nobody else's calls: Redis may have been away.
         let later = |s: &Session| {
-            rejoin && !steady && s.state == "live" && self.world.nodes.get(&s.node).is_none_or(|n| n.state != "stopped")
+            !steady && s.state == "live" && self.world.nodes.get(&s.node).is_none_or(|n| n.state != "stopped")
         };
         let left = self.world.open().find(|(_, s)| {
             (s.node != voice.node && self.world.is_lost(s) && !later(s))

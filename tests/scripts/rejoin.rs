@@ -20,7 +20,7 @@ async fn live_on(cluster: &mut Cluster, member: &Member, aliases: &[String]) -> 
 
 /// A heartbeat with `rejoin = "auto"` of a node that has been there for more than a lease.
 async fn steady_beat(cluster: &mut Cluster, auto: &mut Registry, member: &Member) -> Vec<(String, String, String)> {
-    cluster.run::<u64>(&["HSET", &format!("NS:node:{}", member.name), "steady_since", "1000"]).await;
+    cluster.steady(member.name.as_str()).await;
     auto_beat(auto, member).await
 }
 
@@ -137,7 +137,7 @@ async fn p7_p8_calls_that_may_go_on_are_not_rung_again() {
     // Redis was away: all leases have ended, the first node that is back must not judge the others.
     cluster.lapse("a").await;
     cluster.lapse("b").await;
-    cluster.run::<u64>(&["HSET", "NS:node:b", "steady_since", "1000"]).await;
+    cluster.steady("b").await;
     assert_eq!(auto_beat(&mut auto, &b).await, []);
     assert_eq!(auto_beat(&mut auto, &b).await, [], "not before a lease has passed");
     assert_eq!(cluster.fate(old).await.0, "live");
@@ -160,6 +160,9 @@ async fn p9_by_hand_nobody_is_rung() {
     let b = cluster.up("b", &["cc100", "cc101"]).await;
     assert_eq!(cluster.report(&a, old[0], Outcome::Ended(Reason::NodeLost)).await, "done");
     cluster.lapse("a").await;
+    assert_eq!(cluster.beat(&b).await, [], "b has only just come: Redis may have been away");
+    assert_eq!(cluster.fate(old[1]).await.0, "live");
+    cluster.steady("b").await;
     assert_eq!(cluster.beat(&b).await, [(old[1].to_string(), "a".into(), "node-lost".into())]);
     assert_eq!(cluster.node("b").await.agents, 0);
 }

@@ -123,6 +123,8 @@ async fn p5_p6_a_lost_nodes_sessions_end_exactly_once() {
         }
     }
     cluster.lapse("a").await;
+    cluster.steady("b").await;
+    cluster.steady("c").await;
     let mut tasks = tokio::task::JoinSet::new();
     for at in 0..40 {
         let (mut registry, member) = (cluster.another(), members[1 + at % 2].clone());

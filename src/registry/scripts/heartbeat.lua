@@ -15,7 +15,7 @@ local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
 -- After an outage of Redis every lease has ended, and the calls go on: who has been away itself for less than a lease ago
--- rings nobody else's agents.
+-- ends nobody else's calls.
 local tries, give_up_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
 local own = redis.call('HMGET', ns .. ':node:' .. node, 'lease_until', 'steady_since')
 local steady_since = tonumber(own[2] or now)
@@ -34,10 +34,10 @@ local function reap(name, calls)
       if is_open(s) and s.node == name and s.state == 'placed' then
         local result = place_again(id, s, 'node-lost', now, expiry_ms, keep_ms)
         reaped[#reaped + 1] = { id, name, result == 'failed' and 'node-lost' or result }
-      elseif is_open(s) and s.node == name and s.state == 'live' and calls == 'lost' and tries > 0 then
+      elseif is_open(s) and s.node == name and s.state == 'live' and calls == 'lost' then
         if steady then
           finish(id, s, 'ended', 'node-lost', now, keep_ms)
-          local result = rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
+          local result = tries > 0 and rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
           reaped[#reaped + 1] = { id, name, result or 'node-lost' }
         end
       elseif is_open(s) and s.node == name then
