@@ -17,6 +17,7 @@ use evenring::ids::{Alias, Generation, NodeName, SessionId};
 use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::{Class, Login, Outcome, Reason};
 use evenring::node::{Duty, Live, NodeState};
+use evenring::registry::inspect::NEEDED;
 use evenring::registry::view::{Placement, Verdict, Which};
 use evenring::registry::{Adopted, Forgotten, LoggedOut, LoginRequest, Order, Registry, session_of_message};
 use redis::{ErrorKind, ServerErrorKind};
@@ -219,6 +220,38 @@ async fn the_user_may_do_all_that_the_program_does() {
     phones(&mut registry).await;
     nodes_that_go(&house, &mut registry).await;
     assert_eq!(house.admin(&["ACL", "LOG"]), redis::Value::Array(Vec::new()), "Redis has denied something");
+}
+
+/// Who may look at the server, and what a user lacks or has too much of, in the registry's own words.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_knows_what_its_user_may_do() {
+    let house = House::start();
+    let own = house.registry().rights().await.unwrap();
+    assert_eq!((own.missing, own.excess), (Vec::new(), Vec::new()));
+    assert_eq!(house.registry().server().await.unwrap(), None, "that is not in the line");
+    assert_eq!(house.admin(&["ACL", "LOG"]), redis::Value::Array(Vec::new()), "nothing was tried that is denied");
+    house.admin(&["ACL", "SETUSER", "evenring", "-zscore", "-subscribe", "+keys", "&other"]);
+    let rights = house.registry().rights().await.unwrap();
+    assert_eq!(rights.missing, ["SUBSCRIBE", "ZSCORE"]);
+    assert_eq!(rights.excess, ["KEYS", "publishing to others"]);
+    house.admin(&["ACL", "SETUSER", "evenring", "allcommands", "allkeys"]);
+    let mut all = house.registry();
+    assert!(all.rights().await.unwrap().excess.contains(&"FLUSHALL".to_owned()));
+    let server = all.server().await.unwrap().expect("it may look now");
+    assert_eq!((server.role.as_str(), server.maxmemory_policy.as_str(), server.rdb), ("master", "noeviction", false));
+    assert!(server.used_memory > 0 && server.last_save_ok);
+}
+
+#[test]
+fn the_registry_asks_for_just_the_commands_of_the_line() {
+    let granted: BTreeSet<String> =
+        line().split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect();
+    let first = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {
+        ["script", sub, ..] => format!("script|{sub}"),
+        [name, ..] => name.to_owned(),
+        [] => String::new(),
+    };
+    assert_eq!(NEEDED.iter().map(|line| first(line)).collect::<BTreeSet<_>>(), granted);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod alias;
 mod ami;
 mod config;
+mod doctor;
 mod drain;
 mod explain;
 mod forget;
@@ -44,6 +45,7 @@ Examples:
   evenring status                                all nodes
   evenring sessions --json                       all sessions, for programs
   evenring logout cc100x                         hang up and log out
+  evenring doctor                                what is wrong, and what to do
   evenring drain tel-1 --wait                    no more logins on a node; wait until it is empty"
 )]
 pub struct Cli {
@@ -72,6 +74,8 @@ enum Verb {
     Resume(drain::ResumeArgs),
     /// Takes a dead node off the list.
     Forget(forget::ForgetArgs),
+    /// Says what is wrong with this node and the cluster, and what to do.
+    Doctor(doctor::DoctorArgs),
     /// Shows where a login would ring and why, and rings nobody.
     Explain(explain::ExplainArgs),
     /// Shows which phones can ring where.
@@ -219,9 +223,12 @@ impl Cli {
             if let Verb::Ami(ami::AmiArgs { what: ami::AmiWhat::Tail(args) }) = self.verb {
                 return ami::tail(settings, args).await;
             }
+            if let Verb::Doctor(args) = &self.verb {
+                return doctor::run(&settings, args).await;
+            }
             let mut registry = Registry::new(&settings)?;
             match self.verb {
-                Verb::Run | Verb::Config(_) | Verb::Ami(_) => Ok(DONE),
+                Verb::Run | Verb::Config(_) | Verb::Ami(_) | Verb::Doctor(_) => Ok(DONE),
                 Verb::Login(args) => login::run(&mut registry, &settings, &args).await,
                 Verb::Logout(args) => logout::run(&mut registry, &args).await,
                 Verb::Status(args) => status::run(&mut registry, args.json).await,

@@ -35,6 +35,21 @@ pub(super) fn state(word: &str) -> Cell {
     if colours() { Cell::new(word).fg(colour) } else { Cell::new(word) }
 }
 
+/// How bad a finding is, padded, in the colour of that.
+pub(super) fn level(word: &str) -> String {
+    let colour = match word {
+        "ok" => anstyle::AnsiColor::Green,
+        "warning" => anstyle::AnsiColor::Yellow,
+        "failure" => anstyle::AnsiColor::Red,
+        _ => return format!("{word:<7}"),
+    };
+    if !colours() {
+        return format!("{word:<7}");
+    }
+    let style = colour.on_default().bold();
+    format!("{style}{word:<7}{style:#}")
+}
+
 /// Prints a table without blanks at the ends of its lines.
 pub(super) fn print_table(table: &Table) {
     for line in table.to_string().lines() {

@@ -65,7 +65,21 @@ pub struct Settings {
     pub http: HttpSettings,
     /// `[log]`: what is logged, and how.
     pub log: LogSettings,
+    /// The files that all this was read from.
+    pub files: Files,
     warnings: Vec<String>,
+    open_files: Vec<String>,
+}
+
+/// Where settings stand.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    /// The settings file, if there is one.
+    pub settings: Option<PathBuf>,
+    /// Whether a secret stands in it.
+    pub has_secret: bool,
+    /// Files with a secret each.
+    pub secrets: Vec<PathBuf>,
 }
 
 /// This node.
@@ -303,12 +317,18 @@ impl Settings {
         if let (Some(key), true) = (reader.inline_secrets.first(), world_readable) {
             let shown = file.display();
             let advice = format!("use {key}_file, or chmod 0640 {shown} with a group that the daemon is in");
-            reader.warnings.push(format!("{key} stands in {shown}, which everybody can read: {advice}"));
+            reader.open_files.push(format!("{key} stands in {shown}, which everybody can read: {advice}"));
         }
         match settings {
             Some(mut settings) if reader.problems.is_empty() => {
                 settings.lock_dir = settings.lock_dir.or(runtime);
                 settings.warnings.append(&mut reader.warnings);
+                settings.open_files = reader.open_files;
+                settings.files = Files {
+                    settings: file.exists().then(|| file.to_owned()),
+                    has_secret: !reader.inline_secrets.is_empty(),
+                    secrets: reader.secret_files,
+                };
                 Ok(settings)
             }
             Some(_) | None => Err(ConfigError { problems: reader.problems }),
@@ -321,9 +341,17 @@ impl Settings {
     /// If the name or the secret was not given, or the secret's file cannot be read.
     pub fn require_ami(&self) -> Result<AmiLogin, ConfigError> {
         let missing = |what: &str| ConfigError { problems: vec![what.to_owned()] };
-        login(&self.ami.user, "ami")?.ok_or_else(|| {
+        self.ami_login()?.ok_or_else(|| {
             missing("ami.username is not set: the daemon needs a manager user of its Asterisk (see manager.conf)")
         })
+    }
+
+    /// The same; `None` if no user is named.
+    ///
+    /// # Errors
+    /// If it has a name but no secret, or the secret's file cannot be read.
+    pub fn ami_login(&self) -> Result<Option<AmiLogin>, ConfigError> {
+        login(&self.ami.user, "ami")
     }
 
     /// The second manager user, which only asks for contact details; `None` if there is none.
@@ -336,7 +364,12 @@ impl Settings {
 
     /// What is legal but unwise, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
-        self.warnings.clone()
+        [&self.warnings[..], &self.open_files].concat()
+    }
+
+    /// The same without the modes of files.
+    pub fn smells(&self) -> &[String] {
+        &self.warnings
     }
 
     /// All settings in force as a TOML file, secrets as `***`. What is absent stands in a comment.

@@ -50,6 +50,17 @@ pub(super) fn redis(reader: &mut Reader, credentials: Option<&Path>) -> Option<R
     })
 }
 
+impl RedisSettings {
+    /// The same Redis, reached by another URL with its own login.
+    ///
+    /// # Errors
+    /// What is wrong with the URL; never the URL itself, for it holds a password.
+    pub fn with_url(&self, url: &str) -> Result<Self, &'static str> {
+        let RedisUrl { bare, username, password, sentinel, .. } = url.parse()?;
+        Ok(Self { url: bare, username, password, sentinel, ..self.clone() })
+    }
+}
+
 /// Apart from the other readers, because a URL that is wrong may hold a password and must not be shown.
 fn redis_url(reader: &mut Reader) -> Option<RedisUrl> {
     let Some(entry) = reader.take("redis.url") else { return "redis://127.0.0.1:6379".parse().ok() };

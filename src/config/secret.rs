@@ -72,10 +72,11 @@ fn of_file(reader: &mut Reader, place: &Place, entry: Entry) -> Found {
         reader.fail(place.file_key, "give the whole path, from /");
         return Ok(None);
     }
+    reader.secret_files.push(path.clone());
     if std::fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
         let shown = path.display();
         reader
-            .warnings
+            .open_files
             .push(format!("{}: everybody on this machine can read {shown}: chmod 0600 {shown}", place.file_key));
     }
     from_file(&path).map(Some).map_err(|why| format!("{} in {}: {why}", place.file_key, reader.place(&layer)))

@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::net::is_host;
 use super::source::{Reader, span_text};
 use super::{
-    AmiSettings, AmiUser, LogFormat, LogSettings, NodeSettings, Placeholder, PlacementSettings, RingSettings,
+    AmiSettings, AmiUser, Files, LogFormat, LogSettings, NodeSettings, Placeholder, PlacementSettings, RingSettings,
     RingTarget, Settings, Template, Transport, http, redis, secret,
 };
 use crate::ids::{Campaign, NodeName};
@@ -53,7 +53,9 @@ pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Optio
         ring: ring?,
         http: http?,
         log: log?,
+        files: Files::default(),
         warnings: Vec::new(),
+        open_files: Vec::new(),
     })
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{FileFormat, Source, ValueKind};
@@ -47,6 +47,10 @@ pub(super) struct Reader {
     pub(super) warnings: Vec<String>,
     /// Keys of secrets that stand in the file itself.
     pub(super) inline_secrets: Vec<&'static str>,
+    /// Files that hold a secret each.
+    pub(super) secret_files: Vec<PathBuf>,
+    /// Files that everybody can read, and must not.
+    pub(super) open_files: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -63,6 +67,8 @@ impl Reader {
             problems: Vec::new(),
             warnings: Vec::new(),
             inline_secrets: Vec::new(),
+            secret_files: Vec::new(),
+            open_files: Vec::new(),
         };
         reader.add_file(text);
         for (name, value) in env {

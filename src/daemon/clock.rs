@@ -52,6 +52,13 @@ impl Clock {
     }
 }
 
+/// What this host believes the time to be, in ms since 1970. Only to be compared with other clocks.
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// See [`Clock::alarm`].
 #[derive(Debug)]
 pub(crate) struct Alarm {

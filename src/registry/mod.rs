@@ -5,6 +5,7 @@ mod client;
 mod drain;
 mod forget;
 mod inbox;
+pub mod inspect;
 mod line;
 mod phones;
 mod rejoin;

@@ -56,6 +56,8 @@ scripts! {
     status: "status",
     /// Sessions.
     sessions: "sessions",
+    /// What our user may do.
+    rights: "rights",
     /// The shared inbox: next message.
     receive: "receive",
     /// The shared inbox: done, and the answer.

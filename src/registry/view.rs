@@ -133,6 +133,8 @@ pub struct NodeRow {
     pub generation: String,
     /// How often an older life of it was refused.
     pub refused: u64,
+    /// Of its daemon.
+    pub version: String,
 }
 
 impl NodeRow {
@@ -154,6 +156,7 @@ impl NodeRow {
             lease_ms: number(8),
             generation: text(9),
             refused: number(13),
+            version: text(10),
             queued: number(14),
         }
     }

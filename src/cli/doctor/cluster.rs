@@ -1,0 +1,467 @@
+//! Whether the cluster can take the agents that it should: nodes, phones, aliases, queues, sessions, as Redis has them.
+//! Owns the judgement. Must never ask.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::finding::{Finding, some};
+use crate::config::{PlacementSettings, span_text};
+use crate::registry::inspect::Waiting;
+use crate::registry::view::{AliasRow, NodeRow, PhoneRow, SessionRow};
+
+/// What Redis says.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// The node that this configuration is of, if it is one of a node.
+    pub(super) own: Option<String>,
+    pub(super) nodes: Vec<NodeRow>,
+    pub(super) phones: Vec<PhoneRow>,
+    pub(super) aliases: Vec<AliasRow>,
+    pub(super) sessions: Vec<SessionRow>,
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) placement: PlacementSettings,
+    pub(super) ring_timeout: Duration,
+    /// Redis's clock, ms since 1970.
+    pub(super) now_ms: u64,
+}
+
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = nodes(facts);
+    if !facts.nodes.is_empty() {
+        findings.extend(phones(facts));
+        findings.extend(aliases(facts));
+        findings.extend(queues(facts));
+        findings.push(sessions(facts));
+    }
+    findings
+}
+
+fn nodes(facts: &Facts) -> Vec<Finding> {
+    let Facts { own, nodes, .. } = facts;
+    let mut findings = Vec::new();
+    if nodes.is_empty() {
+        let text = "no node has ever registered in this Redis and namespace";
+        return vec![Finding::failure(
+            "nodes",
+            text,
+            "start `evenring run` on the nodes; check redis.url and redis.namespace",
+        )];
+    }
+    if let Some(own) = own
+        && !nodes.iter().any(|node| node.name == *own)
+    {
+        let text = format!("this node, {own}, has never registered");
+        findings.push(Finding::failure(
+            "nodes",
+            text,
+            "start its daemon (`systemctl start evenring`) and look at its log",
+        ));
+    }
+    findings.extend(nodes.iter().filter_map(state));
+    let active = nodes.iter().filter(|node| node.state == "active").count();
+    if active == 0 {
+        let text = "no node is in the rotation: nobody can log in";
+        findings.push(Finding::failure("nodes", text, "see the lines above"));
+    }
+    let full = |node: &&NodeRow| node.max_agents.is_some_and(|most| node.agents >= most);
+    let full: Vec<String> = nodes.iter().filter(full).map(|node| node.name.clone()).collect();
+    if !full.is_empty() {
+        findings.push(Finding::warning(
+            "nodes",
+            format!("full: {}", some(&full)),
+            "raise node.max_agents, or add a node",
+        ));
+    }
+    findings.extend(versions(nodes));
+    if findings.is_empty() {
+        findings.push(Finding::ok("nodes", format!("{active} nodes are in the rotation")));
+    }
+    findings
+}
+
+/// What is to be said of a node that is not as it should be.
+fn state(node: &NodeRow) -> Option<Finding> {
+    let name = &node.name;
+    Some(match node.state.as_str() {
+        "active" => return None,
+        "draining" => {
+            Finding::note("nodes", format!("{name} drains: it takes no logins"), format!("`evenring resume {name}`"))
+        }
+        "stopped" => Finding::warning(
+            "nodes",
+            format!("{name} is stopped"),
+            format!("start its daemon; if it will not come back: `evenring forget {name}`"),
+        ),
+        "lost" => Finding::warning(
+            "nodes",
+            format!("{name} is dead: its lease has ended"),
+            format!("look at its host and daemon; if it will not come back: `evenring forget {name}`"),
+        ),
+        "down" => Finding::failure(
+            "nodes",
+            format!("{name} has lost its Asterisk"),
+            format!("start Asterisk there, and look at the log of its daemon (`evenring doctor` on {name})"),
+        ),
+        other => Finding::warning(
+            "nodes",
+            format!("{name} is {other}: its Asterisk is not in sync yet"),
+            format!("if it stays so, look at the log of its daemon (`evenring doctor` on {name})"),
+        ),
+    })
+}
+
+fn versions(nodes: &[NodeRow]) -> Option<Finding> {
+    let mut versions: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for node in nodes.iter().filter(|node| node.lease_ms > 0) {
+        versions.entry(&node.version).or_default().push(node.name.clone());
+    }
+    if versions.len() < 2 {
+        return None;
+    }
+    let each = versions.iter().map(|(version, names)| format!("{version} on {}", some(names))).collect::<Vec<_>>();
+    Some(Finding::warning(
+        "nodes",
+        format!("different versions of evenring: {}", each.join("; ")),
+        "upgrade the older ones: daemons of one cluster share scripts",
+    ))
+}
+
+fn living(facts: &Facts) -> BTreeSet<&str> {
+    facts.nodes.iter().filter(|node| node.lease_ms > 0).map(|node| node.name.as_str()).collect()
+}
+
+/// Only living nodes can ring a phone.
+fn phones(facts: &Facts) -> Vec<Finding> {
+    let living = living(facts);
+    let mut known: BTreeMap<&str, (BTreeSet<&str>, BTreeSet<&str>)> = BTreeMap::new();
+    for row in facts.phones.iter().filter(|row| living.contains(row.node.as_str())) {
+        let (all, registered) = known.entry(&row.extension).or_default();
+        all.insert(&row.node);
+        if row.state == "registered" {
+            registered.insert(&row.node);
+        }
+    }
+    let which = |fits: &dyn Fn(&BTreeSet<&str>, &BTreeSet<&str>) -> bool| -> Vec<String> {
+        known.iter().filter(|(_, (all, on))| fits(all, on)).map(|(extension, _)| (*extension).to_owned()).collect()
+    };
+    let nowhere = which(&|_, on| on.is_empty());
+    let one = which(&|all, on| on.len() == 1 && all.len() > 1);
+    let everywhere = which(&|_, on| !on.is_empty());
+    if known.is_empty() {
+        return vec![Finding::failure(
+            "phones",
+            "no living node knows a phone",
+            "give Asterisk endpoints, and the daemon's manager user read = system,call",
+        )];
+    }
+    let mut findings = Vec::new();
+    if everywhere.is_empty() {
+        let text = format!("none of {} phones is registered anywhere: nobody can log in", known.len());
+        return vec![Finding::failure(
+            "phones",
+            text,
+            "see `evenring phones`, and the phones' own settings (server, password)",
+        )];
+    }
+    if !nowhere.is_empty() {
+        // Agents who are off: no reason to worry anybody.
+        findings.push(Finding::note(
+            "phones",
+            format!("registered nowhere ({}): {}", nowhere.len(), some(&nowhere)),
+            "if their agents should work now: see `evenring phones`, and the phones' own settings (server, password)",
+        ));
+    }
+    if !one.is_empty() {
+        findings.push(Finding::warning(
+            "phones",
+            format!("registered on one node only ({}): {}", one.len(), some(&one)),
+            "register them on all nodes: their agents cannot be spread, and cannot log in without that node",
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("phones", format!("{} phones, all registered", known.len())));
+    }
+    findings
+}
+
+fn aliases(facts: &Facts) -> Vec<Finding> {
+    let living = living(facts);
+    let state = |place: &str| {
+        let (extension, node) = place.split_once('@')?;
+        let row = facts.phones.iter().find(|row| row.extension == extension && row.node == node)?;
+        Some(row.state == "registered" && living.contains(node))
+    };
+    let nodes: BTreeSet<&str> = facts.nodes.iter().map(|node| node.name.as_str()).collect();
+    let mut findings = Vec::new();
+    for AliasRow { alias, phones } in &facts.aliases {
+        let unknown: Vec<String> = phones.iter().filter(|place| state(place).is_none()).cloned().collect();
+        let strangers: Vec<String> = phones
+            .iter()
+            .filter_map(|place| place.split_once('@'))
+            .filter(|(_, node)| !nodes.contains(node))
+            .map(|(_, node)| node.to_owned())
+            .collect();
+        let fix = format!("`evenring alias set {alias} EXTENSION@NODE...`, or `evenring alias remove {alias}`");
+        if !phones.iter().any(|place| state(place) == Some(true)) {
+            let text = format!("alias {alias} has no registered phone: {}", some(phones));
+            findings.push(Finding::warning("aliases", text, format!("register one of them, or {fix}")));
+        } else if !strangers.is_empty() {
+            findings.push(Finding::warning(
+                "aliases",
+                format!("alias {alias} names no known node: {}", some(&strangers)),
+                fix,
+            ));
+        } else if !unknown.is_empty() {
+            findings.push(Finding::warning(
+                "aliases",
+                format!("alias {alias} names no known phone: {}", some(&unknown)),
+                fix,
+            ));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("aliases", format!("{} explicit aliases", facts.aliases.len())));
+    }
+    findings
+}
+
+fn queues(facts: &Facts) -> Vec<Finding> {
+    let late = facts.placement.poll * 2 + Duration::from_secs(1);
+    let mut findings = Vec::new();
+    for Waiting { queue, oldest } in &facts.waiting {
+        let Some(age) = oldest.filter(|age| *age > late) else { continue };
+        let shown = span_text(Duration::from_secs(age.as_secs()));
+        let (text, fix) = match queue.strip_prefix("ring-") {
+            Some(node) => (
+                format!("an order for {node} has waited for {shown}: its daemon does not take it"),
+                format!("look at the log of the daemon on {node}, or `evenring drain {node}`"),
+            ),
+            None => (
+                format!("a login in the queue {queue} has waited for {shown}: no daemon takes it"),
+                "start a daemon, or look at the daemons' logs".to_owned(),
+            ),
+        };
+        let level = if age > facts.placement.order_expiry { Finding::failure } else { Finding::warning };
+        findings.push(level("queues", text, fix));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("queues", "nothing waits for a daemon"));
+    }
+    findings
+}
+
+/// Sessions that stay where none may stay.
+fn sessions(facts: &Facts) -> Finding {
+    let most = |state: &str| match state {
+        "placed" => Some(facts.placement.order_expiry),
+        "ringing" => Some(facts.ring_timeout + Duration::from_secs(10)),
+        // Queued as long as it takes; live as long as he likes.
+        _ => None,
+    };
+    let stuck = |row: &&SessionRow| {
+        let age = Duration::from_millis(facts.now_ms.saturating_sub(row.since));
+        most(&row.state).is_some_and(|most| age > most + facts.placement.lease * 2)
+    };
+    let stuck: Vec<String> =
+        facts.sessions.iter().filter(stuck).map(|row| format!("{} ({} on {})", row.id, row.state, row.node)).collect();
+    if stuck.is_empty() {
+        return Finding::ok("sessions", format!("{} open sessions", facts.sessions.len()));
+    }
+    Finding::warning(
+        "sessions",
+        format!("stuck: {}", some(&stuck)),
+        "`evenring logout SESSION`; look at the log of that node's daemon",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::check;
+    use super::*;
+
+    fn node(name: &str, state: &str) -> NodeRow {
+        let lives = !["lost", "stopped"].contains(&state);
+        NodeRow {
+            name: name.into(),
+            state: state.into(),
+            agents: 1,
+            remote: 0,
+            load: 1.0,
+            weight: 1,
+            queued: 0,
+            max_agents: None,
+            registrations: 2,
+            channels: 1,
+            lease_ms: if lives { 2_500 } else { 0 },
+            generation: "1".into(),
+            refused: 0,
+            version: "0.1.0".into(),
+        }
+    }
+
+    fn phone(place: &str, state: &str) -> PhoneRow {
+        let (extension, node) = place.split_once('@').expect("extension@node");
+        PhoneRow { extension: extension.into(), node: node.into(), state: state.into(), contact: None }
+    }
+
+    fn session(state: &str, since: u64) -> SessionRow {
+        SessionRow {
+            id: format!("{since:016}"),
+            alias: "cc1x".into(),
+            extension: "cc1".into(),
+            agent: "7".into(),
+            campaign: String::new(),
+            node: "a".into(),
+            state: state.into(),
+            place: None,
+            remote: false,
+            reason: String::new(),
+            since,
+            rejoined_from: String::new(),
+        }
+    }
+
+    fn good() -> Facts {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let settings = crate::config::Settings::load(Some(file.path()), std::iter::empty()).expect("defaults");
+        Facts {
+            own: Some("a".into()),
+            nodes: vec![node("a", "active"), node("b", "active")],
+            phones: ["cc1@a", "cc1@b", "cc2@a", "cc2@b"].map(|place| phone(place, "registered")).to_vec(),
+            aliases: vec![AliasRow { alias: "desk".into(), phones: vec!["cc1@a".into(), "cc2@b".into()] }],
+            sessions: vec![session("live", 0), session("ringing", 980_000), session("placed", 999_000)],
+            waiting: vec![Waiting { queue: "ring-a".into(), oldest: Some(Duration::from_millis(900)) }],
+            placement: settings.placement,
+            ring_timeout: Duration::from_secs(20),
+            now_ms: 1_000_000,
+        }
+    }
+
+    const NODES: (&str, &str, &str, &str) = ("nodes", "ok", "2 nodes", "");
+    const PHONES: (&str, &str, &str, &str) = ("phones", "ok", "2 phones", "");
+    const ALIASES: (&str, &str, &str, &str) = ("aliases", "ok", "1 explicit", "");
+    const QUEUES: (&str, &str, &str, &str) = ("queues", "ok", "nothing waits", "");
+    const SESSIONS: (&str, &str, &str, &str) = ("sessions", "ok", "3 open", "");
+
+    /// The findings on a good cluster after one change: in the place of the ones that the change spoils.
+    #[track_caller]
+    fn after(change: impl FnOnce(&mut Facts), expected: &[(&str, &str, &str, &str)]) {
+        let mut facts = good();
+        change(&mut facts);
+        let mut all = Vec::new();
+        for usual in [NODES, PHONES, ALIASES, QUEUES, SESSIONS] {
+            let own: Vec<_> = expected.iter().filter(|(check, ..)| *check == usual.0).copied().collect();
+            all.extend(if own.is_empty() { vec![usual] } else { own });
+        }
+        check(&judge(&facts), &all);
+    }
+
+    #[test]
+    fn a_good_cluster() {
+        after(|_| {}, &[]);
+        check(
+            &judge(&Facts { nodes: Vec::new(), ..good() }),
+            &[("nodes", "failure", "no node has ever registered", "evenring run")],
+        );
+    }
+
+    #[test]
+    fn nodes_that_take_no_logins() {
+        let forget = "`evenring forget c`";
+        after(|f| f.nodes.push(node("c", "lost")), &[("nodes", "warning", "c is dead", forget)]);
+        after(|f| f.nodes.push(node("c", "stopped")), &[("nodes", "warning", "c is stopped", forget)]);
+        after(|f| f.nodes.push(node("c", "draining")), &[("nodes", "note", "c drains", "`evenring resume c`")]);
+        after(
+            |f| f.nodes.push(node("c", "down")),
+            &[("nodes", "failure", "c has lost its Asterisk", "start Asterisk")],
+        );
+        after(|f| f.nodes.push(node("c", "starting")), &[("nodes", "warning", "c is starting", "log of its daemon")]);
+        after(
+            |f| f.own = Some("x".into()),
+            &[("nodes", "failure", "this node, x, has never", "systemctl start evenring")],
+        );
+        after(|f| f.nodes[1].max_agents = Some(1), &[("nodes", "warning", "full: b", "node.max_agents")]);
+        after(|f| f.nodes[1].version = "0.2.0".into(), &[("nodes", "warning", "0.1.0 on a; 0.2.0 on b", "upgrade")]);
+        after(
+            |f| f.nodes.iter_mut().for_each(|node| node.state = "draining".into()),
+            &[
+                ("nodes", "note", "a drains", ""),
+                ("nodes", "note", "b drains", ""),
+                ("nodes", "failure", "nobody can log in", "lines above"),
+            ],
+        );
+    }
+
+    #[test]
+    fn phones_that_cannot_ring_everywhere() {
+        after(
+            |f| f.phones.push(phone("cc3@a", "unreachable")),
+            &[("phones", "note", "registered nowhere (1): cc3", "`evenring phones`")],
+        );
+        after(
+            |f| f.phones[1].state = "unregistered".into(),
+            &[("phones", "warning", "on one node only (1): cc1", "on all nodes")],
+        );
+        // What only one node knows is meant to be there alone.
+        after(|f| f.phones.push(phone("cc3@a", "registered")), &[("phones", "ok", "3 phones", "")]);
+        // What a dead node had registered counts for nothing.
+        after(
+            |f| {
+                f.nodes.push(node("c", "lost"));
+                f.phones.push(phone("cc3@c", "registered"));
+            },
+            &[("nodes", "warning", "c is dead", "")],
+        );
+        after(
+            |f| f.phones.iter_mut().for_each(|phone| phone.state = "unregistered".into()),
+            &[
+                ("phones", "failure", "none of 2 phones is registered", "`evenring phones`"),
+                ("aliases", "warning", "desk has no registered phone: cc1@a, cc2@b", "register one of them"),
+            ],
+        );
+        after(
+            |f| f.phones.clear(),
+            &[
+                ("phones", "failure", "no living node knows a phone", "read = system,call"),
+                ("aliases", "warning", "", ""),
+            ],
+        );
+    }
+
+    #[test]
+    fn aliases_that_name_nothing() {
+        let alias =
+            |phones: &[&str]| AliasRow { alias: "x".into(), phones: phones.iter().map(|&p| p.to_owned()).collect() };
+        let fix = "`evenring alias set x";
+        after(
+            |f| f.aliases.push(alias(&["cc9@a"])),
+            &[("aliases", "warning", "x has no registered phone: cc9@a", fix)],
+        );
+        after(
+            |f| f.aliases.push(alias(&["cc1@a", "cc1@z"])),
+            &[("aliases", "warning", "x names no known node: z", fix)],
+        );
+        after(|f| f.aliases.push(alias(&["cc1@a", "cc9@b"])), &[("aliases", "warning", "no known phone: cc9@b", fix)]);
+    }
+
+    #[test]
+    fn orders_and_sessions_that_wait_too_long() {
+        let waits = |queue: &str, s| Waiting { queue: queue.into(), oldest: Some(Duration::from_secs(s)) };
+        let drain = "`evenring drain b`";
+        after(|f| f.waiting.push(waits("ring-b", 4)), &[("queues", "warning", "for b has waited for 4s", drain)]);
+        after(|f| f.waiting.push(waits("ring-b", 11)), &[("queues", "failure", "for b has waited for 11s", drain)]);
+        after(
+            |f| f.waiting.push(waits("logins", 60)),
+            &[("queues", "failure", "queue logins has waited for 1m", "start a daemon")],
+        );
+        after(
+            |f| f.sessions.extend([session("ringing", 963_000), session("placed", 983_000), session("queued", 0)]),
+            &[(
+                "sessions",
+                "warning",
+                "0000000000963000 (ringing on a), 0000000000983000 (placed on a)",
+                "evenring logout",
+            )],
+        );
+    }
+}

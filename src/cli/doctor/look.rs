@@ -1,0 +1,218 @@
+//! Looking: at the configuration, at files, at Redis. Owns what is asked, and what to say when there is no answer. Must
+//! never judge what it sees.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::drift::Side;
+use super::files::{Holds, Lying};
+use super::finding::Finding;
+use super::manager::Role;
+use super::manager_conf::ManagerConf;
+use super::{cluster, redis, registry};
+use crate::config::Settings;
+use crate::daemon::clock::wall_ms;
+use crate::ids::NodeName;
+use crate::registry::view::Which;
+use crate::registry::{Registry, RegistryError};
+
+/// The environment variable with the URL of somebody who may look at Redis's settings.
+const ADMIN: &str = "EVENRING_REDIS_ADMIN_URL";
+/// The daemon says it with the second heartbeat; this long after that Redis has it.
+pub(super) const MENDED_WITHIN: Duration = Duration::from_millis(500);
+
+pub(super) fn config(settings: &Settings) -> Vec<Finding> {
+    let place = settings
+        .files
+        .settings
+        .as_ref()
+        .map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
+    let fix = format!("change it in {place}; `evenring config check` says it as well");
+    let mut findings: Vec<Finding> =
+        settings.smells().iter().map(|smell| Finding::warning("config", smell, fix.clone())).collect();
+    findings.extend(settings.ami.secret_problems().into_iter().map(|why| Finding::failure("config", why, fix.clone())));
+    if settings.ring.at_once < settings.ring.burst {
+        let text =
+            format!("ring.at_once ({}) is smaller than ring.burst ({})", settings.ring.at_once, settings.ring.burst);
+        findings.push(Finding::note("config", text, "a burst is cut at ring.at_once: raise it, or lower ring.burst"));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("config", place));
+    }
+    findings
+}
+
+/// `manager.conf` with what it includes, or why it cannot be read.
+#[derive(Debug)]
+pub(super) struct Conf {
+    read: Result<ManagerConf, String>,
+    files: Vec<PathBuf>,
+}
+
+impl Conf {
+    pub(super) fn judge(&self, role: Role, user: &str, proven: Option<&BTreeSet<String>>) -> Vec<Finding> {
+        match &self.read {
+            Ok(conf) => conf.judge(role, user, proven),
+            Err(why) => vec![Finding::note(
+                "ami.manager-conf",
+                format!("not allowed to look at writetimeout, eventfilter and permit of [{user}]: {why}"),
+                "run it as somebody who may read manager.conf, name the file with --manager-conf, or compare it with the README",
+            )],
+        }
+    }
+}
+
+pub(super) fn manager_conf(path: &Path) -> Conf {
+    let mut conf = ManagerConf::default();
+    let mut files = vec![path.to_owned()];
+    match fs::read(path) {
+        Ok(bytes) => conf.read(&String::from_utf8_lossy(&bytes)),
+        Err(error) => return Conf { read: Err(format!("{}: {error}", path.display())), files: Vec::new() },
+    }
+    let base = path.parent().unwrap_or(Path::new("/"));
+    // One level, as in Asterisk's own sample (manager.d/*.conf).
+    for pattern in std::mem::take(&mut conf.includes) {
+        let pattern = base.join(pattern);
+        let mut found = match (pattern.parent(), pattern.file_name().and_then(|name| name.to_str())) {
+            (Some(dir), Some(name)) if name.starts_with('*') => with_ending(dir, name.trim_start_matches('*')),
+            _ => vec![pattern],
+        };
+        found.sort();
+        for file in found {
+            if let Ok(bytes) = fs::read(&file) {
+                conf.read(&String::from_utf8_lossy(&bytes));
+                files.push(file);
+            }
+        }
+    }
+    Conf { read: Ok(conf), files }
+}
+
+fn with_ending(dir: &Path, end: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| path.to_string_lossy().ends_with(end)).collect()
+}
+
+pub(super) fn files(settings: &Settings, conf: &Conf) -> Vec<Lying> {
+    let own = if settings.files.has_secret { Holds::SettingsWithSecret } else { Holds::Settings };
+    let settings_file = settings.files.settings.iter().map(|path| (path, own));
+    let secrets = settings.files.secrets.iter().map(|path| (path, Holds::Secret));
+    let managers = conf.files.iter().map(|path| (path, Holds::ManagerConf));
+    let all = settings_file.chain(secrets).chain(managers);
+    all.filter_map(|(path, holds)| {
+        let mode = fs::metadata(path).ok()?.permissions().mode();
+        Some(Lying { path: path.clone(), mode, holds })
+    })
+    .collect()
+}
+
+/// A Redis that answers, and which nodes live there.
+#[derive(Debug)]
+pub(super) struct View {
+    registry: Registry,
+    living: Vec<String>,
+}
+
+impl View {
+    pub(super) fn has_node(&self, name: &str) -> bool {
+        self.living.iter().any(|living| living == name)
+    }
+
+    /// What Redis has of one node. Who is queued has no channel yet.
+    pub(super) async fn side(&mut self, node: &str) -> Result<Side, RegistryError> {
+        let sessions = self.registry.sessions(Which::Open).await?.into_iter();
+        let rung = sessions.filter(|row| row.node == node && ["ringing", "live"].contains(&row.state.as_str()));
+        let sessions = rung.map(|row| (row.id, row.state)).collect();
+        let phones = self.registry.phone_list(None).await?.into_iter();
+        let registered = phones.filter(|row| row.node == node && row.state == "registered");
+        Ok(Side { sessions, registered: registered.map(|row| row.extension).collect() })
+    }
+}
+
+/// Redis and the cluster in it.
+pub(super) async fn cluster(settings: &Settings) -> (Option<View>, Vec<Finding>) {
+    let mut findings = Vec::new();
+    let mut registry = match registry(settings) {
+        Ok(registry) => registry,
+        Err(why) => return (None, vec![Finding::failure("redis", why, "repair redis.url or redis.ca_file")]),
+    };
+    match look(settings, &mut registry, &mut findings).await {
+        Ok(living) => (Some(View { registry, living }), findings),
+        Err(error) => {
+            let fix = match error {
+                RegistryError::Denied { .. } => {
+                    "give the Redis user the ACL line of the README, and the daemon its password"
+                }
+                RegistryError::Unreachable { .. } => {
+                    "start Redis (`systemctl start redis-server`), and check redis.url"
+                }
+                RegistryError::Settings(_)
+                | RegistryError::NotWritable { .. }
+                | RegistryError::Fenced
+                | RegistryError::Forgotten
+                | RegistryError::Script { .. } => "see Redis's own log",
+            };
+            findings.push(Finding::failure("redis", error.to_string(), fix));
+            (None, findings)
+        }
+    }
+}
+
+async fn look(
+    settings: &Settings,
+    registry: &mut Registry,
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<String>, RegistryError> {
+    let rights = registry.rights().await?;
+    findings.push(Finding::ok("redis", format!("{} answers", settings.redis.url)));
+    let (ours, theirs) = (wall_ms(), registry.now_ms().await?);
+    let clock_ahead_ms = i64::try_from(i128::from(theirs) - i128::from(ours)).unwrap_or(i64::MAX);
+    let aliases = registry.aliases().await?;
+    let server = match admin(settings) {
+        None => registry.server().await?,
+        Some(Ok(mut admin)) => match admin.server().await {
+            Ok(server) => server,
+            Err(error) => {
+                findings.push(Finding::failure("redis.server", format!("{ADMIN}: {error}"), "repair that URL"));
+                None
+            }
+        },
+        Some(Err(why)) => {
+            findings.push(Finding::failure("redis.server", format!("{ADMIN}: {why}"), "repair that URL"));
+            None
+        }
+    };
+    let sentinel = settings.redis.sentinel.is_some();
+    findings.extend(redis::judge(&redis::Facts { rights, server, clock_ahead_ms, aliases: aliases.len(), sentinel }));
+
+    let nodes = registry.nodes().await?;
+    let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+    let living = nodes.iter().filter(|node| node.lease_ms > 0).map(|node| node.name.clone()).collect();
+    let is_node = settings.ami_login().is_ok_and(|login| login.is_some());
+    let facts = cluster::Facts {
+        own: is_node.then(|| NodeName::to_string(&settings.node.name)),
+        waiting: registry.waiting(&names).await?,
+        phones: registry.phone_list(None).await?,
+        sessions: registry.sessions(Which::Open).await?,
+        aliases,
+        nodes,
+        placement: settings.placement.clone(),
+        ring_timeout: settings.ring.timeout,
+        now_ms: registry.now_ms().await?,
+    };
+    findings.extend(cluster::judge(&facts));
+    Ok(living)
+}
+
+/// Somebody who may look at Redis's settings, if one was named.
+fn admin(settings: &Settings) -> Option<Result<Registry, String>> {
+    let url = std::env::var(ADMIN).ok().filter(|url| !url.is_empty())?;
+    Some(settings.redis.with_url(&url).map_err(str::to_owned).and_then(|redis| {
+        let mut as_admin = settings.clone();
+        as_admin.redis = redis;
+        registry(&as_admin)
+    }))
+}

@@ -1,0 +1,336 @@
+//! What a manager user of Asterisk may do, and whether that is what it needs. Owns the judgement of what Asterisk told.
+//! Must never ask it.
+//!
+//! No manager user may read his own rights (that takes `command`). But `ListCommands` lists just those actions that he may
+//! use, with the classes of each; and that he may read a class shows when an event of it comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::finding::Finding;
+
+/// What a user is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// `[ami]`: rings, and sees calls and phones.
+    Main,
+    /// `[ami.contacts]`: asks for addresses.
+    Contacts,
+}
+
+impl Role {
+    /// The lines of `manager.conf`.
+    pub(super) fn reads(self) -> &'static [&'static str] {
+        match self {
+            Self::Main => &["system", "call", "agent"],
+            Self::Contacts => &["system"],
+        }
+    }
+
+    pub(super) fn writes(self) -> &'static [&'static str] {
+        match self {
+            Self::Main => &["originate", "call", "reporting", "agent"],
+            Self::Contacts => &["system", "reporting"],
+        }
+    }
+
+    /// Classes of `write` without which it does not work; the others of [`Role::writes`] may be missing.
+    fn needs(self) -> &'static [&'static str] {
+        match self {
+            Self::Main => &["originate", "call", "reporting"],
+            Self::Contacts => &["system", "reporting"],
+        }
+    }
+
+    /// The line that it should be.
+    pub(super) fn write_line(self) -> String {
+        format!("write = {}", self.writes().join(","))
+    }
+
+    pub(super) fn read_line(self) -> String {
+        format!("read = {}", self.reads().join(","))
+    }
+}
+
+/// What a login has shown.
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
+    /// Of the interface.
+    pub(super) version: String,
+    /// From ListCommands: action to classes; or why it gave no list.
+    pub(super) commands: Result<BTreeMap<String, BTreeSet<String>>, String>,
+    /// FullyBooted came.
+    pub(super) booted: bool,
+    /// The OriginateResponse of the probe came. `None`: not tried.
+    pub(super) call_events: Option<bool>,
+    /// The classes of all events that came.
+    pub(super) classes: BTreeSet<String>,
+}
+
+/// An action of Asterisk's own that only this class permits (16 to 22).
+const WITNESSES: [(&str, &str); 9] = [
+    ("originate", "Originate"),
+    ("call", "Redirect"),
+    ("agent", "QueueAdd"),
+    ("system", "ModuleLoad"),
+    ("command", "Command"),
+    ("config", "UpdateConfig"),
+    ("user", "UserEvent"),
+    ("message", "MessageSend"),
+    ("aoc", "AOCMessage"),
+];
+
+/// Reads a line of ListCommands: `Originate: Originate Call.  (Priv: originate,all)`.
+pub(super) fn command(name: &str, value: &str) -> Option<(String, BTreeSet<String>)> {
+    let (_, classes) = value.trim_end().strip_suffix(')')?.rsplit_once("(Priv: ")?;
+    let classes = classes.split(',').filter(|class| !["all", "<none>"].contains(class));
+    Some((name.to_owned(), classes.map(str::to_owned).collect()))
+}
+
+/// The write classes that the list of actions proves.
+pub(super) fn write_classes(commands: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let mut granted: BTreeSet<String> = WITNESSES
+        .iter()
+        .filter(|(_, action)| commands.contains_key(*action))
+        .map(|(class, _)| (*class).to_owned())
+        .collect();
+    // `reporting` has no action of its own everywhere; whatever nothing else explains shows it.
+    let unexplained = |classes: &BTreeSet<String>| classes.contains("reporting") && classes.is_disjoint(&granted);
+    if commands.values().any(unexplained) || (granted.contains("system") && granted.contains("call")) {
+        granted.insert("reporting".to_owned());
+    }
+    granted
+}
+
+/// Whether the list of actions shows this class.
+pub(super) fn can_be_proven(class: &str) -> bool {
+    class == "reporting" || WITNESSES.iter().any(|(witnessed, _)| *witnessed == class)
+}
+
+/// Why a class must not be there.
+fn danger(role: Role, class: &str) -> Option<&'static str> {
+    match (role, class) {
+        (Role::Main, "system") => Some("with `originate` and `system` together it can run shell commands"),
+        (Role::Contacts, "originate") => Some("with `system` and `originate` together it can run shell commands"),
+        (_, "command") => Some("it has Asterisk's whole console"),
+        (_, "config") => Some("it can rewrite Asterisk's configuration"),
+        (_, _) => None,
+    }
+}
+
+/// Judges what a user may write, from whichever source knows it.
+pub(super) fn judge_write(role: Role, user: &str, granted: &BTreeSet<String>) -> Vec<Finding> {
+    let fix = format!("in [{user}] of manager.conf: {}; then `asterisk -rx 'manager reload'`", role.write_line());
+    let mut findings = Vec::new();
+    let missing: Vec<&str> = role.needs().iter().copied().filter(|class| !granted.contains(*class)).collect();
+    if !missing.is_empty() {
+        let text = format!("manager user {user} lacks write = {}", missing.join(","));
+        findings.push(Finding::failure("ami.write", text, fix.clone()));
+    }
+    let extra: Vec<&str> = granted.iter().map(String::as_str).filter(|class| !role.writes().contains(class)).collect();
+    for class in &extra {
+        if let Some(why) = danger(role, class) {
+            let text = format!("manager user {user} has write = {class}: {why}");
+            findings.push(Finding::failure("ami.write", text, fix.clone()));
+        }
+    }
+    let harmless: Vec<&str> = extra.into_iter().filter(|class| danger(role, class).is_none()).collect();
+    if !harmless.is_empty() {
+        let text = format!("manager user {user} has write = {}, which nobody needs", harmless.join(","));
+        findings.push(Finding::warning("ami.write", text, fix));
+    }
+    if findings.is_empty() {
+        let has = granted.iter().cloned().collect::<Vec<_>>().join(",");
+        findings.push(Finding::ok("ami.write", format!("manager user {user} has write = {has}")));
+    }
+    findings
+}
+
+/// Judges a login.
+pub(super) fn judge(role: Role, user: &str, heard: &Heard) -> Vec<Finding> {
+    let mut findings = vec![version(&heard.version)];
+    match &heard.commands {
+        Ok(commands) => findings.extend(judge_write(role, user, &write_classes(commands))),
+        Err(why) => findings.push(Finding::note(
+            "ami.write",
+            format!("Asterisk does not say what manager user {user} may do: {why}"),
+            format!("compare [{user}] of manager.conf: {}", role.write_line()),
+        )),
+    }
+    findings.extend(judge_read(role, user, heard));
+    findings
+}
+
+fn version(version: &str) -> Finding {
+    // 5 is Asterisk 16, 11 is 22: those are tested.
+    match version.split('.').next().and_then(|major| major.parse::<u32>().ok()) {
+        Some(major @ 5..=11) => Finding::ok("ami.version", format!("manager {version}, Asterisk {}", major + 11)),
+        Some(_) | None => Finding::warning(
+            "ami.version",
+            format!("manager {version} is none of those that evenring is tested with (5.0 to 11.0)"),
+            "use Asterisk 16 to 22, or try a login on this node before agents do",
+        ),
+    }
+}
+
+fn judge_read(role: Role, user: &str, heard: &Heard) -> Vec<Finding> {
+    let fix = format!(
+        "in [{user}] of manager.conf: {}, and an eventfilter that is the one of the README or none; then `asterisk -rx \
+         'manager reload'`",
+        role.read_line()
+    );
+    let mut findings = Vec::new();
+    if !heard.booted {
+        let text = format!(
+            "no FullyBooted event for manager user {user}: it lacks read = system, an eventfilter hides it, or Asterisk is \
+             still loading"
+        );
+        findings.push(Finding::failure("ami.read", text, fix.clone()));
+    }
+    if heard.call_events == Some(false) {
+        let text = format!(
+            "no OriginateResponse event for manager user {user}: it lacks read = call, or an eventfilter hides it"
+        );
+        findings.push(Finding::failure("ami.read", text, fix.clone()));
+    }
+    let known = |class: &&String| role.reads().contains(&class.as_str()) || class.as_str() == "all";
+    let extra: Vec<String> = heard.classes.iter().filter(|class| !known(class)).cloned().collect();
+    if !extra.is_empty() {
+        let text = format!("manager user {user} is sent events of {}, which nobody needs", extra.join(", "));
+        findings.push(Finding::warning("ami.read", text, fix));
+    }
+    if findings.is_empty() {
+        let shown = if heard.call_events == Some(true) { "FullyBooted and OriginateResponse" } else { "FullyBooted" };
+        findings.push(Finding::ok("ami.read", format!("manager user {user} is sent {shown}")));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::check;
+    use super::*;
+
+    /// Of real lists (Asterisk 16 and 22), the actions that tell classes apart.
+    const LIST: &str = "\
+        Originate: Originate a call.  (Priv: originate,all)\n\
+        QueueAdd: Add interface to queue.  (Priv: agent,all)\n\
+        Hangup: Hangup channel.  (Priv: system,call,all)\n\
+        Redirect: Redirect (transfer) a call.  (Priv: call,all)\n\
+        DeviceStateList: List the current known device states.  (Priv: call,reporting,all)\n\
+        Status: List channel status.  (Priv: system,call,reporting,all)\n\
+        CoreStatus: Show PBX core status variables.  (Priv: system,reporting,all)\n\
+        ConfbridgeList: List participants in a conference.  (Priv: reporting,all)\n\
+        ModuleLoad: Module management.  (Priv: system,all)\n\
+        Command: Execute Asterisk CLI Command.  (Priv: command,all)\n\
+        UpdateConfig: Update basic configuration.  (Priv: config,all)\n\
+        GetConfig: Retrieve configuration.  (Priv: system,config,all)\n\
+        UserEvent: Send an arbitrary event.  (Priv: user,all)\n\
+        Ping: Keepalive command.  (Priv: <none>)\n";
+
+    /// What ListCommands gives a user with these classes.
+    fn list(granted: &str, without: &str) -> BTreeMap<String, BTreeSet<String>> {
+        let granted: BTreeSet<String> = granted.split(',').map(str::to_owned).collect();
+        let all = LIST.lines().filter_map(|line| command(line.split_once(": ")?.0, line.split_once(": ")?.1));
+        let may = |classes: &BTreeSet<String>| classes.is_empty() || !classes.is_disjoint(&granted);
+        all.filter(|(name, classes)| may(classes) && name != without).collect()
+    }
+
+    #[test]
+    fn the_classes_are_read_off_the_actions() {
+        for granted in [
+            "originate,call,reporting,agent",
+            "system,reporting",
+            "originate",
+            "call",
+            "reporting",
+            "system",
+            "agent,originate,user",
+            "command,config,reporting",
+        ] {
+            let expected: BTreeSet<String> = granted.split(',').map(str::to_owned).collect();
+            assert_eq!(write_classes(&list(granted, "")), expected, "{granted}");
+            // Asterisk may be without conferences.
+            assert_eq!(write_classes(&list(granted, "ConfbridgeList")), expected, "{granted}");
+        }
+        assert_eq!(command("X", "no classes"), None);
+    }
+
+    fn heard(granted: &str) -> Heard {
+        Heard {
+            version: "11.0.0".into(),
+            commands: Ok(list(granted, "")),
+            booted: true,
+            call_events: Some(true),
+            classes: ["system", "call", "all"].map(str::to_owned).into(),
+        }
+    }
+
+    #[test]
+    fn a_user_has_what_it_needs_and_no_more() {
+        let version = ("ami.version", "ok", "Asterisk 22", "");
+        let read = ("ami.read", "ok", "FullyBooted and OriginateResponse", "");
+        let main = |granted| judge(Role::Main, "ev", &heard(granted));
+        let good = ("ami.write", "ok", "ev has write = agent,call,originate,reporting", "");
+        check(&main("originate,call,reporting,agent"), &[version, good, read]);
+        check(&main("originate,call,reporting"), &[version, ("ami.write", "ok", "", ""), read]);
+        let fix = "in [ev] of manager.conf: write = originate,call,reporting,agent; then";
+        check(
+            &main("call,agent"),
+            &[version, ("ami.write", "failure", "lacks write = originate,reporting", fix), read],
+        );
+        check(
+            &main("originate,call,reporting,system,command,user"),
+            &[
+                version,
+                ("ami.write", "failure", "write = command: it has Asterisk's whole console", fix),
+                ("ami.write", "failure", "write = system: with `originate`", fix),
+                ("ami.write", "warning", "write = user, which nobody needs", fix),
+                read,
+            ],
+        );
+        let contacts = |granted| judge(Role::Contacts, "snap", &Heard { call_events: None, ..heard(granted) });
+        let booted = ("ami.read", "warning", "events of call", "read = system,");
+        check(&contacts("system,reporting"), &[version, ("ami.write", "ok", "", ""), booted]);
+        check(
+            &contacts("system,reporting,originate"),
+            &[
+                version,
+                ("ami.write", "failure", "write = originate: with `system`", "write = system,reporting"),
+                booted,
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_not_heard_is_said() {
+        let deaf = Heard {
+            booted: false,
+            call_events: Some(false),
+            classes: BTreeSet::new(),
+            ..heard("originate,call,reporting")
+        };
+        let read = "in [ev] of manager.conf: read = system,call,agent, and an eventfilter";
+        check(
+            &judge(Role::Main, "ev", &Heard { version: "2.8.0".into(), ..deaf }),
+            &[
+                ("ami.version", "warning", "2.8.0 is none", "use Asterisk 16 to 22"),
+                ("ami.write", "ok", "", ""),
+                ("ami.read", "failure", "no FullyBooted event", read),
+                ("ami.read", "failure", "no OriginateResponse event", read),
+            ],
+        );
+        let loud = Heard {
+            classes: ["security", "call"].map(str::to_owned).into(),
+            commands: Err("denied".into()),
+            ..heard("")
+        };
+        check(
+            &judge(Role::Main, "ev", &loud),
+            &[
+                ("ami.version", "ok", "", ""),
+                ("ami.write", "note", "does not say what manager user ev may do: denied", "compare [ev]"),
+                ("ami.read", "warning", "events of security", "read = system,call,agent"),
+            ],
+        );
+    }
+}
