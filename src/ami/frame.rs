@@ -191,10 +191,9 @@ impl Splitter {
 
     /// Where the message that begins at `at` ends, and where the next may begin.
     fn end(&mut self, buf: &[u8], at: usize) -> Option<(usize, usize)> {
-        // The one kind of end is looked for only up to the other: those bytes are still at hand.
         let crlf = self.crlf.find(buf, at);
-        let before = crlf.map_or(buf, |crlf| &buf[..=crlf]);
-        let (last, gap) = match (crlf, self.lf.find(before, at)) {
+        let before = crlf.map_or(buf.len(), |crlf| crlf + 1);
+        let (last, gap) = match (crlf, self.lf.find_rare(buf, at, before)) {
             (Some(_) | None, Some(lf)) => (lf, 2),
             (Some(crlf), None) => (crlf, 3),
             (None, None) => return None,

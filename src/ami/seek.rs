@@ -5,6 +5,9 @@
 
 use memchr::memmem;
 
+/// How far ahead a rare needle is looked for.
+const AHEAD_BYTES: usize = 2 << 10;
+
 /// One needle, and how far it was looked for in a buffer that grows at its end and shrinks at its front.
 #[derive(Debug)]
 pub(super) struct Seek {
@@ -31,6 +34,21 @@ impl Seek {
             self.search(buf);
         }
         self.hit.then_some(self.at)
+    }
+
+    /// As [`Seek::find`], for a needle that is rare: only before `to`, but it is looked for further on in the same go, so
+    /// that most calls find out without a search. Not much further: those bytes are to be at hand when they are read.
+    #[inline]
+    pub(super) fn find_rare(&mut self, buf: &[u8], from: usize, to: usize) -> Option<usize> {
+        if self.at < from {
+            self.at = from;
+            self.hit = false;
+        }
+        let length = self.finder.needle().len();
+        if !self.hit && self.at + length <= to {
+            self.search(buf.get(..to.max(self.at + AHEAD_BYTES)).unwrap_or(buf));
+        }
+        (self.hit && self.at + length <= to).then_some(self.at)
     }
 
     fn search(&mut self, buf: &[u8]) {
