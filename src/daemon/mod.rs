@@ -44,7 +44,7 @@ use crate::ids::{Generation, NodeName, SessionId};
 use crate::node::Node;
 use crate::registry::{Registry, RegistryError};
 pub use node_loop::LoopError;
-pub use reload::Again;
+pub use reload::{Again, SetFilter};
 
 /// Messages from AMI that may wait for the node loop. When they are full, AMI is not read.
 const AMI_WAITING: usize = 1024;
