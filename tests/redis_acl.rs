@@ -172,6 +172,8 @@ async fn nodes_that_go(house: &House, registry: &mut Registry) {
     registry.set_alias(&"desk2".parse().unwrap(), &[("cc108".parse().unwrap(), node("tel-1"))]).await.unwrap();
     let drained = registry.turn(&node("tel-2"), Duty::Draining).await.unwrap().unwrap();
     assert_eq!(drained.moved.len(), 1);
+    let limits = NodeSettings { name: node("tel-1"), weight: 2, max_agents: Some(9), campaigns: Vec::new() };
+    registry.limits(&limits, life()).await.unwrap();
     let resumed = registry.turn(&node("tel-2"), Duty::Serving).await.unwrap().unwrap();
     assert_eq!(resumed.before, Duty::Draining);
     assert_eq!(registry.leave(&node("tel-2"), life()).await.unwrap(), 0);

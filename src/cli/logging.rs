@@ -12,8 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use tracing::Subscriber;
 use tracing::subscriber::set_global_default;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::Filter;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{LogFormat, LogSettings, check_filter};
 
@@ -55,9 +56,9 @@ enum Stderr {
 ///
 /// # Errors
 /// If the filter in `EVENRING_LOG` is none, or logging was set up before.
-pub(super) fn init(log: &LogSettings) -> Result<(), LoggingError> {
+pub(super) fn init(log: &LogSettings) -> Result<FilterHandle, LoggingError> {
     let own = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
-    let filter = filter(own.as_deref(), &log.filter)?;
+    let (filter, handle) = reload::Layer::new(filter(own.as_deref(), &log.filter)?);
     let output = output(log.format, stderr());
     let journal = match output {
         Output::Journal => Some(tracing_journald::layer()),
@@ -80,7 +81,22 @@ pub(super) fn init(log: &LogSettings) -> Result<(), LoggingError> {
     if let Some(error) = fallback {
         tracing::warn!(%error, "the journal's socket cannot be used: logging JSON to stderr instead");
     }
-    Ok(())
+    Ok(FilterHandle(handle))
+}
+
+/// Changes the filter while lines are written.
+#[derive(Debug, Clone)]
+pub(super) struct FilterHandle(reload::Handle<EnvFilter, Registry>);
+
+impl FilterHandle {
+    /// Takes this filter from now on; or why that has no effect.
+    pub(super) fn set(&self, text: &str) -> Result<(), String> {
+        if std::env::var(FILTER_VARIABLE).is_ok_and(|own| !own.is_empty()) {
+            return Err(format!("the environment variable {FILTER_VARIABLE} stands above log.filter"));
+        }
+        let filter = filter(None, text).map_err(|error| error.to_string())?;
+        self.0.reload(filter).map_err(|error| error.to_string())
+    }
 }
 
 fn filter(own: Option<&str>, settings: &str) -> Result<EnvFilter, LoggingError> {
@@ -126,7 +142,11 @@ fn is_journal(stream: &str, device: u64, inode: u64) -> bool {
     stream == format!("{device}:{inode}")
 }
 
-fn lines<W>(output: Output, filter: EnvFilter, writer: W) -> Box<dyn Subscriber + Send + Sync>
+fn lines<W>(
+    output: Output,
+    filter: impl Filter<Registry> + Send + Sync + 'static,
+    writer: W,
+) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {

@@ -218,7 +218,7 @@ impl Cli {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
         runtime.block_on(async {
             if matches!(self.verb, Verb::Run) {
-                return run::run(settings).await;
+                return run::run(settings, self.config).await;
             }
             if let Verb::Ami(ami::AmiArgs { what: ami::AmiWhat::Tail(args) }) = self.verb {
                 return ami::tail(settings, args).await;

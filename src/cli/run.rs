@@ -1,16 +1,23 @@
 //! `evenring run`: the daemon in the foreground. Owns nothing but logging and the start. Must never background itself:
 //! systemd does.
 
+use std::path::PathBuf;
+
 use tracing::warn;
 
 use super::{CliError, DONE, logging};
-use crate::config::Settings;
+use crate::config::{Settings, process_env};
+use crate::daemon::Again;
 
-pub(super) async fn run(settings: Settings) -> Result<u8, CliError> {
-    logging::init(&settings.log)?;
+pub(super) async fn run(settings: Settings, path: Option<PathBuf>) -> Result<u8, CliError> {
+    let log = logging::init(&settings.log)?;
     for warning in settings.warnings() {
         warn!(reason = warning, "configuration");
     }
-    crate::daemon::run(settings).await?;
+    let again = Again {
+        settings: Box::new(move || Settings::load(path.as_deref(), process_env())),
+        filter: Box::new(move |filter| log.set(filter)),
+    };
+    crate::daemon::run(settings, again).await?;
     Ok(DONE)
 }

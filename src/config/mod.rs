@@ -5,6 +5,7 @@
 //!
 //! Layers, highest first: `EVENRING__SECTION__KEY` in the environment, the TOML file, the defaults.
 
+mod changes;
 mod dump;
 mod http;
 mod net;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+pub use self::changes::{Change, Changes};
 pub use self::http::HttpSettings;
 pub use self::net::{AmiAddress, Namespace, Transport};
 pub use self::secret::SECRET_BYTES_MAX;

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::metrics::Metrics;
+use super::reload::InForce;
 use super::vitals::Booked;
 use crate::config::NodeSettings;
 use crate::ids::{Generation, SessionId};
@@ -78,18 +79,34 @@ pub(super) struct Books {
     /// What was refused to older generations, by the last heartbeat.
     refused: Option<u64>,
     metrics: Metrics,
+    settings: watch::Receiver<InForce>,
+    /// Redis does not know the newest share and caps.
+    owes_limits: bool,
 }
 
 impl Books {
     pub(super) fn new(
         registry: Registry,
-        node: NodeSettings,
+        settings: watch::Receiver<InForce>,
         generation: Generation,
         host: String,
         metrics: Metrics,
     ) -> Self {
-        let (duty, owes_drain) = (Duty::Serving, false);
-        Self { registry, node, generation, host, registered: false, duty, owes_drain, refused: None, metrics }
+        let (duty, owes_drain, owes_limits) = (Duty::Serving, false, false);
+        let node = settings.borrow().node.clone();
+        Self {
+            registry,
+            node,
+            generation,
+            host,
+            registered: false,
+            duty,
+            owes_drain,
+            refused: None,
+            metrics,
+            settings,
+            owes_limits,
+        }
     }
 
     /// Writes batches until nobody hands out any more.
@@ -104,6 +121,12 @@ impl Books {
 
     async fn write(&mut self, mut batch: Batch) -> Done {
         let mut done = Done::default();
+        if self.settings.has_changed().unwrap_or(false) {
+            let new = self.settings.borrow_and_update();
+            self.registry.ring_for(new.ring.timeout);
+            self.node = new.node.clone();
+            self.owes_limits = true;
+        }
         if let Err(error) = self.try_write(&mut batch, &mut done).await {
             if matches!(error, RegistryError::Forgotten) {
                 self.registered = false;
@@ -183,6 +206,10 @@ impl Books {
         if self.owes_drain {
             self.registry.turn(name, Duty::Draining).await?;
             self.owes_drain = false;
+        }
+        if self.owes_limits {
+            self.registry.limits(&self.node, generation).await?;
+            self.owes_limits = false;
         }
         if let Some(changes) = &batch.phones {
             self.metrics.redis("phones", self.registry.phones(name, generation, changes)).await?;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::ami::Counts;
 use super::clock::Clock;
+use super::reload::InForce;
 use super::vitals::{Booked, Vitals};
 use crate::node::roster::PhoneState;
 
@@ -24,14 +25,7 @@ pub(super) struct Gauges {
     pub(super) ami: Arc<Counts>,
     pub(super) clock: Clock,
     pub(super) lease: Duration,
-    pub(super) limits: Limits,
-}
-
-/// What the settings allow the node.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) weight: u32,
-    pub(super) max_agents: Option<u32>,
+    pub(super) settings: watch::Receiver<InForce>,
 }
 
 /// The words of `evenring status` for a node that runs.
@@ -128,7 +122,7 @@ impl Gauges {
     }
 
     fn node(&self, pen: &mut Pen<'_>, vitals: &Vitals) -> fmt::Result {
-        let (now, limits) = (self.clock.now(), self.limits);
+        let (now, limits) = (self.clock.now(), self.settings.borrow().node.clone());
         let ready = vitals.missing(now, self.lease).is_empty();
         pen.gauge("node_ready", "1 if /readyz says so", truth(ready))?;
         let state = vitals.state_word();

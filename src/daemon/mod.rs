@@ -24,6 +24,7 @@ mod name;
 mod node_loop;
 mod notify;
 mod orders;
+mod reload;
 mod socket;
 mod talk;
 mod vitals;
@@ -43,6 +44,7 @@ use crate::ids::{Generation, NodeName, SessionId};
 use crate::node::Node;
 use crate::registry::{Registry, RegistryError};
 pub use node_loop::LoopError;
+pub use reload::{Again, SetFilter};
 
 /// Messages from AMI that may wait for the node loop. When they are full, AMI is not read.
 const AMI_WAITING: usize = 1024;
@@ -90,12 +92,14 @@ pub fn new_session() -> SessionId {
     SessionId::from_bits(random_bits())
 }
 
-/// Runs one node until SIGTERM or SIGINT.
+/// Runs one node until SIGTERM or SIGINT. At SIGHUP, what `again` gives is taken over, as far as it can be.
 ///
 /// # Errors
 /// Settings that do not do, or a node name that another daemon on this machine holds, or has taken. A Redis or Asterisk
 /// that is away is no error, nor a lease of another machine: the daemon waits for it.
-pub async fn run(settings: Settings) -> Result<(), DaemonError> {
+pub async fn run(settings: Settings, again: Again) -> Result<(), DaemonError> {
+    // From here on SIGHUP ends nothing.
+    let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
     let login = settings.require_ami()?;
     let contacts_login = settings.contacts_login()?;
     let generation = Generation::from_bits(random_bits());
@@ -111,6 +115,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let mut tasks = JoinSet::new();
     let (metrics, page) = metrics::Metrics::new(clock);
     let (vitals, seen) = watch::channel(vitals::Vitals::new());
+    let (told, in_force) = watch::channel(reload::InForce::of(&settings));
     let (to_ami, ami_orders) = mpsc::channel(ACTIONS_WAITING);
     let (ami_told, from_ami) = mpsc::channel(AMI_WAITING);
     let (batches, batch_ears) = mpsc::channel(1);
@@ -120,11 +125,11 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 
     let link = link_settings(&settings, login, EventMask::DAEMON, generation);
     let ami = ami::Ami::new(name.clone(), settings.ami.clone(), link, clock, "main");
-    serve_http(&settings, clock, page, seen, ami.counts.clone(), &mut tasks);
+    serve_http(&settings, in_force.clone(), clock, page, seen, ami.counts.clone(), &mut tasks);
     tasks.spawn(ami.run(ami_orders, ami_told));
 
     let (registry, holder) = (Registry::new(&settings)?, claim.holder.clone());
-    let books = books::Books::new(registry, settings.node.clone(), generation, holder, metrics.clone());
+    let books = books::Books::new(registry, in_force.clone(), generation, holder, metrics.clone());
     tasks.spawn(books.run(batch_ears, done_told));
 
     let contacts_open = open_ears.clone();
@@ -135,6 +140,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         poll: settings.placement.poll,
         clock,
         metrics: metrics.clone(),
+        settings: in_force.clone(),
     };
     tasks.spawn(fetcher.run(orders_told, open_ears));
 
@@ -147,9 +153,11 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let stop = listen_to_signals(&mut tasks)?;
     let node = Node::new(name.clone(), generation, settings.ring.clone(), clock.now());
     let mouths = node_loop::Mouths { ami: to_ami, batches, open, vitals };
-    let ears = node_loop::Ears { ami: from_ami, orders, done, stop };
+    let ears = node_loop::Ears { ami: from_ami, orders, done, settings: in_force, stop };
     let node_loop = node_loop::NodeLoop::new(name.clone(), node, clock, mouths, metrics);
-    let result = node_loop.run(ears, settings.placement.heartbeat).await;
+    let heartbeat = settings.placement.heartbeat;
+    tasks.spawn(reload::Reload { settings, again, told }.run(hangup));
+    let result = node_loop.run(ears, heartbeat).await;
     tasks.shutdown().await;
     match &result {
         Ok(()) => info!(node = %name, "stopped"),
@@ -178,6 +186,7 @@ fn listen_to_signals(tasks: &mut JoinSet<()>) -> Result<mpsc::Receiver<&'static 
 /// Starts the task that answers over HTTP, if the settings name an address.
 fn serve_http(
     settings: &Settings,
+    in_force: watch::Receiver<reload::InForce>,
     clock: clock::Clock,
     mut page: Page,
     vitals: watch::Receiver<vitals::Vitals>,
@@ -186,8 +195,7 @@ fn serve_http(
 ) {
     let Some(address) = settings.http.listen else { return };
     let lease = settings.placement.lease;
-    let limits = gauges::Limits { weight: settings.node.weight, max_agents: settings.node.max_agents };
-    let gauges = gauges::Gauges { vitals: vitals.clone(), ami, clock, lease, limits };
+    let gauges = gauges::Gauges { vitals: vitals.clone(), ami, clock, lease, settings: in_force };
     page.register_collector(Box::new(gauges));
     let shown = http::Shown { page: Arc::new(page), vitals, clock, lease };
     tasks.spawn(http::run(settings.node.name.clone(), address, shown));

@@ -15,6 +15,7 @@ use super::clock::{Clock, Repeats};
 use super::metrics::Metrics;
 use super::notify;
 use super::orders::Word;
+use super::reload::InForce;
 use super::vitals::Vitals;
 use crate::ami::action::Action;
 use crate::ami::backoff::Backoff;
@@ -62,6 +63,7 @@ pub(super) struct Ears {
     pub(super) ami: mpsc::Receiver<FromAmi>,
     pub(super) orders: mpsc::Receiver<Word>,
     pub(super) done: mpsc::Receiver<Done>,
+    pub(super) settings: watch::Receiver<InForce>,
     pub(super) stop: mpsc::Receiver<&'static str>,
 }
 
@@ -186,6 +188,10 @@ impl NodeLoop {
                     news.drain(..).for_each(|message| self.heard(message));
                 }
                 word = ears.orders.recv() => self.ordered(word.ok_or(LoopError::TaskEnded("orders"))?),
+                Ok(()) = ears.settings.changed() => {
+                    let ring = ears.settings.borrow_and_update().ring.clone();
+                    self.node.handle(Input::Settings(ring), self.clock.now());
+                }
                 _ = beat.tick() => {
                     self.pending.beat = true;
                     notify::alive();

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::clock::{Clock, Repeats};
 use super::metrics::Metrics;
+use super::reload::InForce;
 use crate::ami::backoff::Backoff;
 use crate::ids::{Generation, NodeName, Now, SessionId};
 use crate::registry::{Order, Registry, RegistryError, Taken, session_of_message, view::Verdict};
@@ -27,6 +28,7 @@ pub(super) struct Orders {
     pub(super) poll: Duration,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) settings: watch::Receiver<InForce>,
 }
 
 /// What the node loop is told.
@@ -111,6 +113,9 @@ impl Orders {
             }
             if duty && orders.send(Word::Duty).await.is_err() {
                 return Ok(());
+            }
+            if self.settings.has_changed().unwrap_or(false) {
+                self.registry.ring_for(self.settings.borrow_and_update().ring.timeout);
             }
             let fetched = self.fetch(orders).await? + self.inbox().await?;
             repeats.clear();

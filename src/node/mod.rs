@@ -53,6 +53,8 @@ pub enum Input<'a> {
     Registered,
     /// Redis: whether this node takes logins.
     Duty(Duty),
+    /// The operator wants phones rung otherwise from now on.
+    Settings(RingSettings),
     /// A deadline has passed.
     Timer,
     /// The daemon stops: what was not written to Asterisk is given back, and so is every order from now on.
@@ -345,6 +347,10 @@ impl Node {
                 if duty == Duty::Draining {
                     self.give_waiting_back(Reason::Draining);
                 }
+            }
+            Input::Settings(ring) => {
+                self.bucket.change(ring.rate, ring.burst, now);
+                self.ring = ring;
             }
             Input::Timer => self.timer(now),
             Input::Stopping => {

@@ -23,6 +23,13 @@ impl Bucket {
         Self { rate: f64::from(rate.max(1)), burst, tokens: burst, filled: now }
     }
 
+    /// Another rate and burst; what was gained so far stays, as far as it fits.
+    pub fn change(&mut self, rate: u32, burst: u32, now: Now) {
+        self.fill(now);
+        (self.rate, self.burst) = (f64::from(rate.max(1)), f64::from(burst.max(1)));
+        self.tokens = self.tokens.min(self.burst);
+    }
+
     /// Takes one token, if there is one.
     pub fn take(&mut self, now: Now) -> bool {
         self.fill(now);
@@ -61,6 +68,18 @@ mod tests {
         assert!(bucket.take(at(20)));
         let taken = (20..=1020).filter(|ms| bucket.take(at(*ms))).count();
         assert!((49..=51).contains(&taken), "{taken} in a second at 50 a second");
+    }
+
+    #[test]
+    fn a_change_gives_no_burst_of_its_own() {
+        let at = |ms| Now(Duration::from_millis(ms));
+        let mut bucket = Bucket::new(50, 100, at(0));
+        assert_eq!((0..200).filter(|_| bucket.take(at(0))).count(), 100);
+        bucket.change(1, 500, at(0));
+        assert!(!bucket.take(at(999)));
+        assert!(bucket.take(at(1000)) && !bucket.take(at(1000)), "one a second now");
+        bucket.change(1000, 2, at(2000));
+        assert_eq!((0..200).filter(|_| bucket.take(at(9000))).count(), 2);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod drain;
 mod forget;
 mod inbox;
 pub mod inspect;
+mod limits;
 mod line;
 mod phones;
 mod rejoin;
@@ -136,6 +137,15 @@ fn flag(class: Class) -> &'static str {
     }
 }
 
+/// As a script takes them.
+fn campaigns_of(node: &NodeSettings) -> String {
+    node.campaigns.iter().map(Campaign::as_str).collect::<Vec<_>>().join(" ")
+}
+
+fn cap_of(node: &NodeSettings) -> String {
+    node.max_agents.map(|most| most.to_string()).unwrap_or_default()
+}
+
 impl Registry {
     /// Prepares, and connects at the first call.
     ///
@@ -209,12 +219,11 @@ impl Registry {
         generation: Generation,
         host: &str,
     ) -> Result<Result<Option<Generation>, (String, Duration)>, RegistryError> {
-        let campaigns = node.campaigns.iter().map(Campaign::as_str).collect::<Vec<_>>().join(" ");
+        let (campaigns, cap) = (campaigns_of(node), cap_of(node));
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.name.as_str()).arg(generation.to_string()).arg(host);
             call.arg(ms(self.placement.lease)).arg(node.weight);
-            call.arg(node.max_agents.map(|most| most.to_string()).unwrap_or_default());
-            call.arg(&campaigns).arg(env!("CARGO_PKG_VERSION"));
+            call.arg(&cap).arg(&campaigns).arg(env!("CARGO_PKG_VERSION"));
         };
         let reply: Vec<Value> = self.connector.run(&self.scripts.register, build).await?;
         let text = |at: usize| reply.get(at).and_then(|v| String::from_redis_value_ref(v).ok()).unwrap_or_default();

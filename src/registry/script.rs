@@ -42,6 +42,8 @@ scripts! {
     leave: "leave",
     /// Who waits for his turn to ring.
     line: "line",
+    /// A node's share and caps.
+    limits: "limits",
     /// A node drains or resumes.
     drain: "drain",
     /// A dead node is taken off the list.

@@ -1,5 +1,6 @@
 //! P4: no login is forgotten. P5 and P6: the dead leave, once. P10: drain. And the fence, and leaving in good order.
 
+use evenring::config::NodeSettings;
 use evenring::ids::Generation;
 use evenring::node::session::{Login, Outcome, Reason};
 use evenring::node::{Live, NodeState};
@@ -215,6 +216,8 @@ async fn p6_what_an_old_generation_says_is_refused() {
         assert_eq!(word(registry.take(name, generation, 9).await), expected);
         assert_eq!(word(registry.report(name, generation, &[(session, Outcome::Live)]).await), expected);
         assert_eq!(word(registry.leave(name, generation).await), expected);
+        let settings = NodeSettings { weight: 9, ..node(name.as_str()) };
+        assert_eq!(word(registry.limits(&settings, generation).await), expected);
         assert_eq!(word(registry.contacts(name, generation, &[]).await), expected);
         let none = phones(evenring::node::roster::PhoneState::Registered, []);
         assert_eq!(word(registry.phones(name, generation, &none).await), expected);
@@ -222,9 +225,9 @@ async fn p6_what_an_old_generation_says_is_refused() {
     }
     assert_eq!(cluster.run::<Vec<String>>(&["HGETALL", &format!("NS:session:{session}")]).await, before);
     let row = cluster.node(new.name.as_str()).await;
-    assert_eq!((row.state.as_str(), row.refused), ("active", 7), "each refusal is counted");
+    assert_eq!((row.state.as_str(), row.refused), ("active", 8), "each refusal is counted");
     let beat = cluster.registry.heartbeat(&new.name, new.generation, NodeState::Active, 0, 1).await.unwrap();
-    assert_eq!(beat.refused, 7, "and the node's daemon hears of it");
+    assert_eq!(beat.refused, 8, "and the node's daemon hears of it");
     assert_eq!(cluster.run::<u64>(&["HLEN", &format!("NS:phones:{}", new.name)]).await, 1);
 }
 

@@ -1,0 +1,153 @@
+//! Two settings side by side: what differs, and what of it can be taken over by a daemon that runs.
+//!
+//! Owns which keys these are. Must never show a secret (P13), nor carry anything out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use secrecy::ExposeSecret;
+
+use super::{AmiUser, Settings};
+
+/// What is taken over without a restart: these keys, and all of `[ring]`.
+const LIVE: [&str; 4] = ["node.weight", "node.max_agents", "node.campaigns", "log.filter"];
+const LIVE_SECTION: &str = "ring.";
+const ABSENT: &str = "not set";
+
+/// One key with another value, as `evenring config dump` shows both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// `section.key`.
+    pub key: String,
+    /// What is in force.
+    pub from: String,
+    /// What the new settings say.
+    pub to: String,
+}
+
+/// What differs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// What [`Settings::take_over`] takes over.
+    pub live: Vec<Change>,
+    /// What needs a restart.
+    pub restart: Vec<Change>,
+}
+
+impl Settings {
+    /// What differs between these settings and `new` ones.
+    pub fn changes(&self, new: &Self) -> Changes {
+        let (before, after) = (values(&self.dump()), values(&new.dump()));
+        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let value = |side: &BTreeMap<String, String>, key| side.get(key).cloned().unwrap_or_else(|| ABSENT.to_owned());
+        let mut changes = Changes::default();
+        for key in keys {
+            let change = Change { key: key.clone(), from: value(&before, key), to: value(&after, key) };
+            let live = key.starts_with(LIVE_SECTION) || LIVE.contains(&key.as_str());
+            match (change.from == change.to, live) {
+                (true, _) => {}
+                (false, true) => changes.live.push(change),
+                (false, false) => changes.restart.push(change),
+            }
+        }
+        let hidden = "another secret".to_owned();
+        for ((key, before), (_, after)) in secrets(self).into_iter().zip(secrets(new)) {
+            if before != after && !changes.restart.iter().any(|change| change.key == key) {
+                changes.restart.push(Change { key: key.to_owned(), from: "***".to_owned(), to: hidden.clone() });
+            }
+        }
+        changes
+    }
+
+    /// Takes over what can be: see [`Changes::live`].
+    pub fn take_over(&mut self, new: &Self) {
+        let name = std::mem::replace(&mut self.node, new.node.clone()).name;
+        self.node.name = name;
+        self.ring = new.ring.clone();
+        self.log.filter.clone_from(&new.log.filter);
+    }
+}
+
+/// `section.key` and value of every line of a dump.
+fn values(dump: &str) -> BTreeMap<String, String> {
+    let mut section = "";
+    let mut values = BTreeMap::new();
+    for line in dump.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            values.insert(format!("{section}.{key}"), value.to_owned());
+        }
+    }
+    values
+}
+
+/// What a dump hides.
+fn secrets(settings: &Settings) -> [(&'static str, Option<String>); 4] {
+    let user = |user: &AmiUser| {
+        user.secret.as_ref().ok().and_then(|secret| secret.as_ref()).map(|secret| secret.expose_secret().to_owned())
+    };
+    let redis = &settings.redis;
+    let sentinel = redis.sentinel.as_ref().and_then(|sentinel| sentinel.password.as_ref());
+    let shown = |secret: Option<&secrecy::SecretString>| secret.map(|secret| secret.expose_secret().to_owned());
+    [
+        ("ami.secret", user(&settings.ami.user)),
+        ("ami.contacts.secret", user(&settings.ami.contacts_user)),
+        ("redis.password", shown(redis.password.as_ref())),
+        ("redis.sentinel_password", shown(sentinel)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(toml: &str) -> Settings {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), toml).expect("written");
+        let name = [("EVENRING__NODE__NAME".to_owned(), "n".to_owned())];
+        Settings::load(Some(file.path()), name.into_iter()).expect("settings")
+    }
+
+    /// The keys that are taken over, and those that need a restart.
+    #[track_caller]
+    fn check(before: &str, after: &str, live: &[&str], restart: &[&str]) {
+        let (mut old, new) = (settings(before), settings(after));
+        let changes = old.changes(&new);
+        let keys = |changes: &[Change]| changes.iter().map(|change| change.key.clone()).collect::<Vec<_>>();
+        assert_eq!((keys(&changes.live), keys(&changes.restart)), (to_owned(live), to_owned(restart)), "{changes:?}");
+        assert!(!format!("{changes:?}").contains("hunter"), "{changes:?}");
+        old.take_over(&new);
+        let left = old.changes(&new);
+        assert_eq!((left.live, left.restart), (Vec::new(), changes.restart), "what is taken over is in force");
+    }
+
+    fn to_owned(keys: &[&str]) -> Vec<String> {
+        keys.iter().map(|key| (*key).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_can_be_taken_over_is_and_the_rest_is_named() {
+        check("", "", &[], &[]);
+        check(
+            "",
+            "[node]\nweight = 2\nmax_agents = 5\ncampaigns = [\"x\"]\n[log]\nfilter = \"debug\"",
+            &["log.filter", "node.campaigns", "node.max_agents", "node.weight"],
+            &[],
+        );
+        check(
+            "",
+            "[ring]\ntimeout = \"9s\"\nrate = 1\nburst = 2\ndial = \"SIP/{agent}\"",
+            &["ring.burst", "ring.dial", "ring.rate", "ring.timeout"],
+            &[],
+        );
+        let place = "[ring]\ncontext = \"c\"\nexten = \"e\"\n[ring.variables]\nA = \"b\"";
+        let keys = ["ring.application", "ring.context", "ring.data", "ring.exten", "ring.priority", "ring.variables.A"];
+        check("", place, &keys, &[]);
+        check(place, "", &keys, &[]);
+        check("", "placement.lease = \"4s\"\nlog.format = \"json\"", &[], &["log.format", "placement.lease"]);
+        let secret =
+            |secret: &str| format!("ami.username = \"u\"\nami.secret = \"{secret}\"\nredis.password = \"{secret}\"");
+        check(&secret("hunter2"), &secret("hunter3"), &[], &["ami.secret", "redis.password"]);
+        check("", &secret("hunter3"), &[], &["ami.secret", "ami.username", "redis.password"]);
+    }
+}

@@ -1,0 +1,32 @@
+//! What the settings say about a node, when they change while its daemon runs. Owns that one call, and the ring timeout
+//! that several calls need. Must never read settings itself.
+
+use std::time::Duration;
+
+use redis::ScriptInvocation;
+
+use super::reply::fence;
+use super::{Registry, RegistryError, campaigns_of, cap_of};
+use crate::config::NodeSettings;
+use crate::ids::Generation;
+
+impl Registry {
+    /// Says what the node takes from now on.
+    ///
+    /// # Errors
+    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn limits(&mut self, node: &NodeSettings, generation: Generation) -> Result<(), RegistryError> {
+        let (campaigns, cap) = (campaigns_of(node), cap_of(node));
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.name.as_str()).arg(generation.to_string()).arg(node.weight);
+            call.arg(&cap).arg(&campaigns);
+        };
+        let (tag,): (String,) = self.connector.run(&self.scripts.limits, build).await?;
+        fence(&tag)
+    }
+
+    /// How long phones ring from now on: orders stay hidden longer than that, and no login outlives all its tries.
+    pub fn ring_for(&mut self, timeout: Duration) {
+        self.ring_timeout = timeout;
+    }
+}
