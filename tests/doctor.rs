@@ -18,7 +18,7 @@ use lab::config::{AMI_USER, LAB_USER, SNAP_USER};
 use lab::evenring::{Output, Sections, binary};
 use lab::phone::{Behaviour, Phones};
 use lab::redis::Redis;
-use lab::{HUB, Lab, Node, Spec, Version, wait_until};
+use lab::{HUB, Lab, Node, Spec, Version, now, wait_until};
 use serde_json::Value;
 
 /// The Redis user of README.md, as an argument of redis-server, and its password.
@@ -159,7 +159,9 @@ impl Ward {
 #[test]
 fn a_good_cluster_is_well_and_each_defect_is_named_with_what_to_do() {
     let mut ward = Ward::open();
+    let begin = now();
     let good = ward.look();
+    println!("a whole look at a good cluster: {:?}", begin.elapsed());
     good.says(&[], "Redis and the Asterisk of a agree: 0 sessions, 4 registered phones", "");
     good.has("manager user evenring has write = agent,call,originate,reporting", "");
     good.has("manager user evenring is sent FullyBooted and OriginateResponse", "");

@@ -11,8 +11,9 @@ use crate::registry::{Forgotten, Registry};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Only a node whose lease has ended (`stopped` or `lost`) and that has no session left. With it go what it said of its phones
-and whether it was draining. One that comes back after all registers as a new node.
+Only a node whose lease has ended (`stopped` or `lost`) and that has no session left. With it goes
+what it said of its phones, and whether it was draining. One that comes back after all registers
+as a new node.
 
 Exit codes: 0 forgotten, 1 it lives or has sessions, 2 no such node, 3 Redis cannot be used.
 

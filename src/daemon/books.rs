@@ -219,7 +219,8 @@ impl Books {
         self.adopt(batch, done).await?;
         self.report(batch).await?;
         if let Some(waiting) = &batch.line {
-            self.registry.line(&self.node.name, self.generation, waiting).await?;
+            let told = self.registry.line(&self.node.name, self.generation, waiting);
+            self.metrics.redis("line", told).await?;
             debug!(node = %self.node.name, waiting = waiting.len(), "line reported");
             batch.line = None;
         }

@@ -277,7 +277,8 @@ const EVENTS: [&str; 11] = [
     "OriginateResponse",
     "other",
 ];
-const CALLS: [&str; 9] = ["register", "phones", "adopt", "report", "heartbeat", "take", "receive", "place", "answer"];
+const CALLS: [&str; 10] =
+    ["register", "phones", "adopt", "report", "line", "heartbeat", "take", "receive", "place", "answer"];
 const COMMANDS: [&str; 4] = ["ring", "hangup", "moved", "stale"];
 const REFUSALS: [&str; 5] = ["no-eligible-node", "unknown-alias", "empty-alias", "no-node", "in-use"];
 const RESULTS: [&str; 8] =

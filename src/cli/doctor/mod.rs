@@ -34,14 +34,15 @@ use manager::Role;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Best run on a node, with its daemon's configuration, as somebody who may read that and manager.conf. It logs in to Asterisk
-beside the daemon and sends one Originate to a technology that does not exist, to see whether its outcome is told: that
-rings nobody, and Asterisk logs a warning. How Redis is set up, the daemon's own Redis user may not ask: name one who may
-in the environment, EVENRING_REDIS_ADMIN_URL=redis://USER:PASSWORD@HOST:PORT.
+Best run on a node, with its daemon's configuration, as somebody who may read that and
+manager.conf. It logs in to Asterisk beside the daemon and sends one Originate to a technology
+that does not exist, to see whether its outcome is told: that rings nobody, and Asterisk logs a
+warning. How Redis is set up, the daemon's own Redis user may not ask: name one who may in the
+environment, EVENRING_REDIS_ADMIN_URL=redis://USER:PASSWORD@HOST:PORT.
 
 With --json, a list of {check, level, finding, fix}; level is ok, note, warning or failure.
 
-Exit codes: 0 all is well, 1 there are warnings, 2 there are failures, or the configuration cannot be read.
+Exit codes: 0 all is well, 1 there are warnings, 2 there are failures (or no readable configuration).
 
 Examples:
   evenring doctor

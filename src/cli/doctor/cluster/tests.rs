@@ -1,0 +1,175 @@
+//! A good cluster, and one change at a time. Owns what each change must give.
+
+use super::super::finding::check;
+use super::*;
+
+fn node(name: &str, state: &str) -> NodeRow {
+    let lives = !["lost", "stopped"].contains(&state);
+    NodeRow {
+        name: name.into(),
+        state: state.into(),
+        agents: 1,
+        remote: 0,
+        load: 1.0,
+        weight: 1,
+        queued: 0,
+        max_agents: None,
+        registrations: 2,
+        channels: 1,
+        lease_ms: if lives { 2_500 } else { 0 },
+        generation: "1".into(),
+        refused: 0,
+        version: "0.1.0".into(),
+    }
+}
+
+fn phone(place: &str, state: &str) -> PhoneRow {
+    let (extension, node) = place.split_once('@').expect("extension@node");
+    PhoneRow { extension: extension.into(), node: node.into(), state: state.into(), contact: None }
+}
+
+fn session(state: &str, since: u64) -> SessionRow {
+    SessionRow {
+        id: format!("{since:016}"),
+        alias: "cc1x".into(),
+        extension: "cc1".into(),
+        agent: "7".into(),
+        campaign: String::new(),
+        node: "a".into(),
+        state: state.into(),
+        place: None,
+        remote: false,
+        reason: String::new(),
+        since,
+        rejoined_from: String::new(),
+    }
+}
+
+fn good() -> Facts {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let settings = crate::config::Settings::load(Some(file.path()), std::iter::empty()).expect("defaults");
+    Facts {
+        own: Some("a".into()),
+        nodes: vec![node("a", "active"), node("b", "active")],
+        phones: ["cc1@a", "cc1@b", "cc2@a", "cc2@b"].map(|place| phone(place, "registered")).to_vec(),
+        aliases: vec![AliasRow { alias: "desk".into(), phones: vec!["cc1@a".into(), "cc2@b".into()] }],
+        sessions: vec![session("live", 0), session("ringing", 980_000), session("placed", 999_000)],
+        waiting: vec![Waiting { queue: "ring-a".into(), oldest: Some(Duration::from_millis(900)) }],
+        placement: settings.placement,
+        ring_timeout: Duration::from_secs(20),
+        now_ms: 1_000_000,
+    }
+}
+
+const NODES: (&str, &str, &str, &str) = ("nodes", "ok", "2 nodes", "");
+const PHONES: (&str, &str, &str, &str) = ("phones", "ok", "2 phones", "");
+const ALIASES: (&str, &str, &str, &str) = ("aliases", "ok", "1 explicit", "");
+const QUEUES: (&str, &str, &str, &str) = ("queues", "ok", "nothing waits", "");
+const SESSIONS: (&str, &str, &str, &str) = ("sessions", "ok", "3 open", "");
+
+/// The findings on a good cluster after one change: in the place of the ones that the change spoils.
+#[track_caller]
+fn after(change: impl FnOnce(&mut Facts), expected: &[(&str, &str, &str, &str)]) {
+    let mut facts = good();
+    change(&mut facts);
+    let mut all = Vec::new();
+    for usual in [NODES, PHONES, ALIASES, QUEUES, SESSIONS] {
+        let own: Vec<_> = expected.iter().filter(|(check, ..)| *check == usual.0).copied().collect();
+        all.extend(if own.is_empty() { vec![usual] } else { own });
+    }
+    check(&judge(&facts), &all);
+}
+
+#[test]
+fn a_good_cluster() {
+    after(|_| {}, &[]);
+    check(
+        &judge(&Facts { nodes: Vec::new(), ..good() }),
+        &[("nodes", "failure", "no node has ever registered", "evenring run")],
+    );
+}
+
+#[test]
+fn nodes_that_take_no_logins() {
+    let forget = "`evenring forget c`";
+    after(|f| f.nodes.push(node("c", "lost")), &[("nodes", "warning", "c is dead", forget)]);
+    after(|f| f.nodes.push(node("c", "stopped")), &[("nodes", "warning", "c is stopped", forget)]);
+    after(|f| f.nodes.push(node("c", "draining")), &[("nodes", "note", "c drains", "`evenring resume c`")]);
+    after(|f| f.nodes.push(node("c", "down")), &[("nodes", "failure", "c has lost its Asterisk", "start Asterisk")]);
+    after(|f| f.nodes.push(node("c", "starting")), &[("nodes", "warning", "c is starting", "log of its daemon")]);
+    after(|f| f.own = Some("x".into()), &[("nodes", "failure", "this node, x, has never", "systemctl start evenring")]);
+    after(|f| f.nodes[1].max_agents = Some(1), &[("nodes", "warning", "full: b", "node.max_agents")]);
+    after(|f| f.nodes[1].version = "0.2.0".into(), &[("nodes", "warning", "0.1.0 on a; 0.2.0 on b", "upgrade")]);
+    after(
+        |f| f.nodes.iter_mut().for_each(|node| node.state = "draining".into()),
+        &[
+            ("nodes", "note", "a drains", ""),
+            ("nodes", "note", "b drains", ""),
+            ("nodes", "failure", "nobody can log in", "lines above"),
+        ],
+    );
+}
+
+#[test]
+fn phones_that_cannot_ring_everywhere() {
+    after(
+        |f| f.phones.push(phone("cc3@a", "unreachable")),
+        &[("phones", "note", "registered nowhere (1): cc3", "`evenring phones`")],
+    );
+    after(
+        |f| f.phones[1].state = "unregistered".into(),
+        &[("phones", "warning", "on one node only (1): cc1", "on all nodes")],
+    );
+    // What only one node knows is meant to be there alone.
+    after(|f| f.phones.push(phone("cc3@a", "registered")), &[("phones", "ok", "3 phones", "")]);
+    // What a dead node had registered counts for nothing.
+    after(
+        |f| {
+            f.nodes.push(node("c", "lost"));
+            f.phones.push(phone("cc3@c", "registered"));
+        },
+        &[("nodes", "warning", "c is dead", "")],
+    );
+    after(
+        |f| f.phones.iter_mut().for_each(|phone| phone.state = "unregistered".into()),
+        &[
+            ("phones", "failure", "none of 2 phones is registered", "`evenring phones`"),
+            ("aliases", "warning", "desk has no registered phone: cc1@a, cc2@b", "register one of them"),
+        ],
+    );
+    after(
+        |f| f.phones.clear(),
+        &[("phones", "failure", "no living node knows a phone", "read = system,call"), ("aliases", "warning", "", "")],
+    );
+}
+
+#[test]
+fn aliases_that_name_nothing() {
+    let alias =
+        |phones: &[&str]| AliasRow { alias: "x".into(), phones: phones.iter().map(|&p| p.to_owned()).collect() };
+    let fix = "`evenring alias set x";
+    after(|f| f.aliases.push(alias(&["cc9@a"])), &[("aliases", "warning", "x has no registered phone: cc9@a", fix)]);
+    after(|f| f.aliases.push(alias(&["cc1@a", "cc1@z"])), &[("aliases", "warning", "x names no known node: z", fix)]);
+    after(|f| f.aliases.push(alias(&["cc1@a", "cc9@b"])), &[("aliases", "warning", "no known phone: cc9@b", fix)]);
+}
+
+#[test]
+fn orders_and_sessions_that_wait_too_long() {
+    let waits = |queue: &str, s| Waiting { queue: queue.into(), oldest: Some(Duration::from_secs(s)) };
+    let drain = "`evenring drain b`";
+    after(|f| f.waiting.push(waits("ring-b", 4)), &[("queues", "warning", "for b has waited for 4s", drain)]);
+    after(|f| f.waiting.push(waits("ring-b", 11)), &[("queues", "failure", "for b has waited for 11s", drain)]);
+    after(
+        |f| f.waiting.push(waits("logins", 60)),
+        &[("queues", "failure", "queue logins has waited for 1m", "start a daemon")],
+    );
+    after(
+        |f| f.sessions.extend([session("ringing", 963_000), session("placed", 983_000), session("queued", 0)]),
+        &[(
+            "sessions",
+            "warning",
+            "0000000000963000 (ringing on a), 0000000000983000 (placed on a)",
+            "evenring logout",
+        )],
+    );
+}
