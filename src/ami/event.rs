@@ -242,6 +242,20 @@ spelled!(
     }
 );
 
+/// What Asterisk calls the events that are more to this program than [`Event::Other`].
+pub const EVENTS: [&str; 10] = [
+    "FullyBooted",
+    "Shutdown",
+    "Reload",
+    "ContactStatus",
+    "PeerStatus",
+    "DeviceStateChange",
+    "Newchannel",
+    "Newstate",
+    "Hangup",
+    "OriginateResponse",
+];
+
 /// Whether an event of this name can be anything but [`Event::Other`], or belongs to a list that [`super::action`] can
 /// ask for. For [`super::frame::Splitter::only`].
 pub fn is_wanted(name: &[u8]) -> bool {
@@ -254,6 +268,23 @@ pub fn is_wanted(name: &[u8]) -> bool {
 }
 
 impl<'a> Event<'a> {
+    /// Its name, one of [`EVENTS`]; `None` for [`Event::Other`].
+    pub fn name(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::FullyBooted { .. } => "FullyBooted",
+            Self::Shutdown { .. } => "Shutdown",
+            Self::Reload { .. } => "Reload",
+            Self::ContactStatus { .. } => "ContactStatus",
+            Self::PeerStatus { .. } => "PeerStatus",
+            Self::DeviceState { .. } => "DeviceStateChange",
+            Self::Newchannel(_) => "Newchannel",
+            Self::Newstate(_) => "Newstate",
+            Self::Hangup { .. } => "Hangup",
+            Self::OriginateResponse { .. } => "OriginateResponse",
+            Self::Other => return None,
+        })
+    }
+
     /// Reads a message. [`Event::Other`] for what is not listed here, also for answers; an error for an event that is
     /// listed but does not say what it should.
     pub fn parse(message: &'a Message) -> Result<Self, EventError> {
@@ -366,7 +397,12 @@ mod tests {
             expected.as_ref().map_err(ToString::to_string),
             "{text}"
         );
-        assert!(found == Ok(Event::Other) || is_wanted(message.event_name().unwrap_or_default()));
+        if let Ok(event) = &found
+            && let Some(name) = event.name()
+        {
+            assert!(is_wanted(name.as_bytes()) && EVENTS.contains(&name), "{name}");
+            assert_eq!(message.event_name(), Some(name.as_bytes()));
+        }
     }
 
     fn phone(text: &str) -> Phone {

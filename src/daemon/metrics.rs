@@ -15,7 +15,7 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry as Page;
 
 use super::clock::Clock;
-use crate::ami::event::Event;
+use crate::ami::event::{EVENTS, Event};
 use crate::node::session::{Outcome, Reason};
 use crate::registry::view::{Placement, Verdict};
 use crate::registry::{Comeback, Order, RegistryError};
@@ -128,7 +128,7 @@ impl Metrics {
         let picks = Family::default();
         let metrics = Self {
             clock,
-            events: print.totals("ami_events_total", "Events of AMI that were handled", "event", &EVENTS),
+            events: print.totals("ami_events_total", "Events of AMI that were handled", "event", &[&EVENTS[..], &[OTHER]].concat()),
             events_unreadable: print.total(
                 "ami_events_unreadable_total",
                 "Events of AMI that lacked something or said what is not understood: skipped",
@@ -201,19 +201,7 @@ impl Metrics {
     }
 
     pub(super) fn event(&self, event: &Event<'_>) {
-        self.events.inc(match event {
-            Event::FullyBooted { .. } => "FullyBooted",
-            Event::Shutdown { .. } => "Shutdown",
-            Event::Reload { .. } => "Reload",
-            Event::ContactStatus { .. } => "ContactStatus",
-            Event::PeerStatus { .. } => "PeerStatus",
-            Event::DeviceState { .. } => "DeviceStateChange",
-            Event::Newchannel(_) => "Newchannel",
-            Event::Newstate(_) => "Newstate",
-            Event::Hangup { .. } => "Hangup",
-            Event::OriginateResponse { .. } => "OriginateResponse",
-            Event::Other => "other",
-        });
+        self.events.inc(event.name().unwrap_or(OTHER));
     }
 
     pub(super) fn taken(&self, order: &Order) {
@@ -264,19 +252,8 @@ impl Metrics {
     }
 }
 
-const EVENTS: [&str; 11] = [
-    "FullyBooted",
-    "Shutdown",
-    "Reload",
-    "ContactStatus",
-    "PeerStatus",
-    "DeviceStateChange",
-    "Newchannel",
-    "Newstate",
-    "Hangup",
-    "OriginateResponse",
-    "other",
-];
+/// Events that are not told apart.
+const OTHER: &str = "other";
 const CALLS: [&str; 10] =
     ["register", "phones", "adopt", "report", "line", "heartbeat", "take", "receive", "place", "answer"];
 const COMMANDS: [&str; 4] = ["ring", "hangup", "moved", "stale"];

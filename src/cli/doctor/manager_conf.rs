@@ -5,23 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::finding::Finding;
 use super::manager::{Role, judge_write};
+use crate::ami::event::EVENTS;
 
 /// Asterisk drops a client that does not take what it is sent for so long; its default is 100 ms.
 const WRITE_TIMEOUT_MS: u32 = 5000;
-/// What the daemon must be sent.
-const EVENTS: [&str; 10] = [
-    "FullyBooted",
-    "Shutdown",
-    "Reload",
-    "ContactStatus",
-    "PeerStatus",
-    "DeviceStateChange",
-    "Newchannel",
-    "Newstate",
-    "Hangup",
-    "OriginateResponse",
-];
-
 type Lines = Vec<(String, String)>;
 
 /// The sections of a file, templates filled in.
