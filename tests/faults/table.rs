@@ -284,9 +284,9 @@ fn redis_cables() -> Vec<Fault> {
     vec![
         Fault {
             name: "redis-link",
-            what: "node and Redis cut off from each other for 1.5 s, less than the lease",
+            what: "node and Redis cut off from each other for 1 s: with heartbeat and reconnecting less than the lease",
             strike: |stage| stage.wires.pull(TO_REDIS),
-            hold: ms(1_500),
+            hold: ms(1_000),
             mend: |stage| {
                 stage.wires.put_back(TO_REDIS);
                 Vec::new()
