@@ -48,7 +48,7 @@ const IMPURE: &[&str] = &[
 
 /// What may lie at the top of the repository, besides files with a leading dot and licences.
 const TOP: &[&str] =
-    &["Cargo.toml", "Cargo.lock", "src", "proto-fixtures", "systemd", "tests", "README.md", "dev", "target"];
+    &["Cargo.toml", "Cargo.lock", "src", "proto-fixtures", "systemd", "tests", "docs", "README.md", "dev", "target"];
 
 /// Path below `src/` to text.
 type Sources = BTreeMap<String, String>;

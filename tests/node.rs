@@ -49,7 +49,7 @@ fn the_technology_is_the_one_that_can_ring() {
 fn what_the_evidence_means() {
     let live = ["new s1", "ringing s1", "up s1", "response s1 ok"];
     ends(&live, "s1 live");
-    ends(&[&live[..], &["gone s1 16"]].concat(), "s1 live; s1 ended hung-up");
+    ends(&[&live[..], &["gone s1 16", "answer Ping ok"]].concat(), "s1 live; > Ping; s1 ended hung-up");
     // No answer: 22, 16, chan_sip; the phone rang.
     for cause in ["19", "0", "16"] {
         let gone = format!("gone s1 {cause} ringing");
@@ -123,6 +123,27 @@ fn what_is_not_ours_is_ignored() {
     ]);
 }
 
+/// Measured with a conference, on 16 and 22: the cause is that of an agent who hangs up.
+#[test]
+fn asterisk_that_stops_hangs_up_as_an_agent_would_and_says_so_when_it_is_asked() {
+    let live = ["new s1", "up s1", "gone s1 16"];
+    let asked = |then: &[&str], expected: &str| {
+        ends(&[&live[..], then].concat(), &format!("s1 live; > Ping; {expected}"));
+    };
+    let stops = "answer Ping error Asterisk is shutting down";
+    asked(&[stops, "wait 1999", "shutdown"], "given up 1; s1 ended node-lost; beat down");
+    asked(&[stops, "wait 1100", "closed", "refused"], "beat down; given up 1; s1 ended node-lost");
+    asked(&["closed", "refused"], "beat down; given up 1; s1 ended node-lost");
+    // It takes no new calls, and lets the others end in peace.
+    asked(&[stops, "wait 1999", "wait 1"], "s1 ended hung-up");
+    asked(&["answer Ping error Permission denied"], "s1 ended hung-up");
+    for lost in ["notsent", "unknown"] {
+        asked(&[&format!("answer Ping {lost}"), "wait 2999", "wait 1"], "s1 ended hung-up");
+    }
+    // Who is logged out meanwhile is logged out.
+    asked(&["hangup s1", "answer Hangup error No such channel"], "> Hangup s1; s1 ended logged-out");
+}
+
 #[test]
 fn an_order_is_rung_once() {
     check(&[
@@ -133,7 +154,8 @@ fn an_order_is_rung_once() {
         ("new s1", ""),
         ("up s1", "s1 live"),
         ("order s1", ""),
-        ("gone s1 16", "s1 ended hung-up"),
+        ("gone s1 16", "> Ping"),
+        ("answer Ping ok", "s1 ended hung-up"),
         // A Redis that lost its last second would order it again.
         ("order s1", "s1 ended hung-up"),
         ("wait 60000", ""),
@@ -237,7 +259,8 @@ fn a_lost_answer_does_not_undo_what_is_known() {
         ("new s2", ""),
         ("up s2", "s2 live"),
         ("answer Originate unknown", ""),
-        ("gone s2 16", "s2 ended hung-up"),
+        ("gone s2 16", "> Ping"),
+        ("answer Ping ok", "s2 ended hung-up"),
     ]);
 }
 

@@ -64,6 +64,9 @@ fn check(version: &str, name: &str, action_id: &str, unique: &str, expected: &st
         } else if message.is_event() && !matches!(message.event_name(), Some(b"FullyBooted" | b"Reload")) {
             seen.extend(stand.hear(&message));
         }
+        if seen.last().is_some_and(|effect| effect == "> Ping") {
+            seen.push(stand.say("answer Ping ok"));
+        }
         seen.extend(stand.wait(Duration::from_millis(1)));
     }
     seen.extend(stand.wait(Duration::from_secs(120)));
@@ -77,7 +80,7 @@ fn every_captured_originate_ends_as_it_should() {
         for (name, unique, expected) in [
             ("404", "404", "s1 cannot not-found"),
             ("503", "503", "s1 cannot congestion-34"),
-            ("app-answered", "app-1", "s1 live; s1 ended hung-up"),
+            ("app-answered", "app-1", "s1 live; > Ping; s1 ended hung-up"),
             ("app-unknown", "app-unknown", "s1 cannot not-reachable"),
             ("busy", "busy", "s1 failed busy"),
             ("local-hup21", "local-hup21", "s1 failed declined"),
@@ -127,7 +130,7 @@ fn continue_without(all: &[Message]) -> (String, String) {
 #[test]
 fn every_answer_of_a_captured_chan_sip_phone() {
     for (unique, expected) in [
-        ("sip-1", "s1 live; s1 ended hung-up"),
+        ("sip-1", "s1 live; > Ping; s1 ended hung-up"),
         ("sip-busy", "s1 failed busy"),
         ("sip-decline", "s1 failed declined"),
         ("sip-480", "s1 failed phone-unavailable"),

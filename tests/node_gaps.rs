@@ -66,7 +66,12 @@ fn a_connection_that_comes_back_goes_on() {
         in_the_middle(),
         &[
             &back[..],
-            &[("answer Status s1:Ringing s2:Up", &two), ("up s1", "s1 live"), ("gone s2 16", "s2 ended hung-up")],
+            &[
+                ("answer Status s1:Ringing s2:Up", &two),
+                ("up s1", "s1 live"),
+                ("gone s2 16", "> Ping"),
+                ("answer Ping ok", "s2 ended hung-up"),
+            ],
         ]
         .concat(),
     );

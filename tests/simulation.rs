@@ -12,7 +12,7 @@ use simulation::{Options, Plant, Report, run};
 /// Steps without a planted bug.
 const STEPS: u64 = 500_000;
 /// Within so many steps each planted bug is found.
-const FOUND_WITHIN: u64 = 2_000_000;
+const FOUND_WITHIN: u64 = 10_000_000;
 
 fn steps(seed: u64, steps: u64, plant: Option<Plant>) -> Report {
     run(Options { seed, steps, plant }, |_| {})

@@ -208,6 +208,7 @@ enum Purpose {
     Originate(SessionId, u32),
     HangUp(SessionId),
     Probe(SessionId),
+    Stopping(SessionId),
 }
 
 /// The machine.
@@ -438,6 +439,7 @@ impl Node {
             Purpose::Originate(id, attempt) => self.originate_answer(id, attempt, answer, now),
             Purpose::HangUp(id) => self.hang_up_answer(id, answer),
             Purpose::Probe(id) => self.probe_answer(id, answer, now),
+            Purpose::Stopping(id) => self.stopping_answer(id, &answer, now),
         }
     }
 
@@ -466,6 +468,8 @@ impl Node {
             Step::Nothing => {}
             Step::HangUp => self.send(Purpose::HangUp(id), None, Action::hangup(ChannelId(id))),
             Step::Ask => self.send(Purpose::Probe(id), None, Action::status(&ring::VARIABLES)),
+            // What is asked does not matter: one that stops refuses everything.
+            Step::AskStopping => self.send(Purpose::Stopping(id), None, Action::ping()),
             Step::Report(outcome) => {
                 let login = self.sessions.get(&id).map(|session| session.login.clone());
                 if outcome != Outcome::Live

@@ -1,7 +1,7 @@
 //! Orders from Redis, and the Originates and hang-ups they become. Owns pacing and what the answers to both mean. Must
 //! never judge a call: `session` does.
 
-use super::session::{Login, Outcome, Reason, Session, Step};
+use super::session::{Login, Outcome, Reason, Session, Step, Stopping};
 use super::{Asterisk, Duty, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, STOOD_STILL, ring};
 use crate::ami::action::Action;
 use crate::ami::id::originate_action_id;
@@ -134,6 +134,20 @@ impl Node {
             Answer::Unknown(_) => session.unanswered(now),
         };
         self.step(id, step);
+    }
+
+    /// The answer to a question that was asked because a live call had ended.
+    pub(super) fn stopping_answer(&mut self, id: SessionId, answer: &Answer, now: Now) {
+        let asterisk = match answer {
+            Answer::Error { message, .. } if message.eq_ignore_ascii_case("Asterisk is shutting down") => Stopping::Yes,
+            Answer::Success(_) | Answer::List { .. } | Answer::Error { .. } => Stopping::No,
+            // The end of the connection, or the session's deadline, tells.
+            Answer::NotSent(_) | Answer::Unknown(_) => return,
+        };
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let step = session.told(asterisk, now);
+            self.step(id, step);
+        }
     }
 
     pub(super) fn hang_up_answer(&mut self, id: SessionId, answer: Answer) {

@@ -137,8 +137,19 @@ pub enum Step {
     HangUp,
     /// Ask Asterisk whether the channel is there.
     Ask,
+    /// Ask Asterisk whether it is stopping.
+    AskStopping,
     /// Tell Redis. All but [`Outcome::Live`] end the session here.
     Report(Outcome),
+}
+
+/// The answer to [`Step::AskStopping`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopping {
+    /// All calls end, or no new ones begin and the others may end in peace. If it is the first, it says so soon.
+    Yes,
+    /// It goes on.
+    No,
 }
 
 /// One session on this node.
@@ -360,6 +371,15 @@ impl Session {
         Step::HangUp
     }
 
+    /// Asterisk says whether it is stopping, after the end of a live call.
+    pub fn told(&mut self, asterisk: Stopping, now: Now) -> Step {
+        match (self.stage, self.cause, asterisk) {
+            (Stage::Live, Some(_), Stopping::No) => Step::Report(Outcome::Ended(Reason::HungUp)),
+            (Stage::Live, Some(_), Stopping::Yes) => self.wait(STOPPING, now),
+            (Stage::Waiting | Stage::Ringing | Stage::Asking | Stage::Live, _, _) => Step::Nothing,
+        }
+    }
+
     /// When [`Self::timer`] wants to be called.
     pub fn deadline(&self) -> Option<Now> {
         self.deadline
@@ -397,7 +417,11 @@ impl Session {
         match (self.stage, self.refused, self.cause) {
             // A live call that ended without a cause: an operator's command, or Asterisk is stopping.
             (Stage::Live, _, Some(0)) => self.wait(STOPPING, now),
-            (Stage::Live, _, Some(_)) => Step::Report(Outcome::Ended(Reason::HungUp)),
+            // Asterisk that stops hangs up in a conference just as an agent would.
+            (Stage::Live, _, Some(_)) => {
+                self.deadline = Some(now.after(GRACE));
+                Step::AskStopping
+            }
             (_, Some(reason), Some(0)) if reason != TIMEOUT => self.wait(STOPPING, now),
             (_, Some(reason), Some(cause)) => Step::Report(verdict(reason, cause, self.alerted)),
             (_, _, _) => self.wait(OTHER_HALF, now),

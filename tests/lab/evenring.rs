@@ -90,6 +90,14 @@ impl Daemon {
         self
     }
 
+    /// The same with these variables in its environment.
+    #[must_use]
+    pub fn again_with(mut self, environment: &[(&str, &str)]) -> Self {
+        let namespace = format!("ev-{}", self.node);
+        self.process = spawn_with(&namespace, &self.config, &self.log, &self.runtime, environment);
+        self
+    }
+
     /// Starts a second daemon of the same name with a log of its own. Apart: it does not see the first one's lock, as on
     /// another machine.
     pub fn second(&self, place: Place) -> Self {
@@ -187,6 +195,10 @@ pub struct Sections<'a> {
 
 /// `runtime`: as systemd would make it; the lock on the node's name lies there.
 fn spawn(namespace: &str, config: &Path, log: &Path, runtime: &Path) -> Process {
+    spawn_with(namespace, config, log, runtime, &[])
+}
+
+fn spawn_with(namespace: &str, config: &Path, log: &Path, runtime: &Path, environment: &[(&str, &str)]) -> Process {
     let log = fs::OpenOptions::new().create(true).append(true).open(log).expect("open the daemon's log");
     // `ip` execs, so this one pid is the daemon's
     let child = Command::new("ip")
@@ -195,6 +207,7 @@ fn spawn(namespace: &str, config: &Path, log: &Path, runtime: &Path) -> Process 
         .args(["run", "--config"])
         .arg(config)
         .env("RUNTIME_DIRECTORY", runtime)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("the log twice"))
         .stderr(log)

@@ -22,6 +22,7 @@ pub mod phone;
 pub mod redis;
 pub mod sentinel;
 mod sip;
+pub mod wires;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};

@@ -51,6 +51,8 @@ pub enum What {
     Cancel,
     /// The node ended an answered call.
     Bye,
+    /// The phone gave a call its last answer: it rings no longer.
+    Answer(u16),
 }
 
 /// One line of the phones' memory.
@@ -64,6 +66,8 @@ pub struct Record {
     pub node: Ipv4Addr,
     /// The SIP Call-ID.
     pub call_id: String,
+    /// Who calls: the header From.
+    pub from: String,
     /// What happened.
     pub what: What,
 }
@@ -334,6 +338,11 @@ impl Phones {
             phone.most_ringing = phone.ringing;
             phone.most_calls = phone.ringing + phone.live;
         }
+    }
+
+    /// Forgets all records but these.
+    pub fn retain_records(&self, keep: impl FnMut(&Record) -> bool) {
+        self.shared.lock().records.retain(keep);
     }
 
     /// How many calls are answered now, over all phones.

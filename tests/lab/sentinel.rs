@@ -69,11 +69,12 @@ impl Watched {
         }
         let sentinels = (0..3).map(|number| sentinel(dir.path(), number, named[0], rules)).collect();
         let watched = Self { servers, sentinels, named, _dir: dir };
-        watched.wait_ready();
+        watched.wait_whole();
         watched
     }
 
-    fn wait_ready(&self) {
+    /// Waits until each sentinel knows the others and sees a primary with two replicas, as after a fault that was mended.
+    pub fn wait_whole(&self) {
         for Sentinel { plain: at, .. } in &self.sentinels {
             wait_for(Duration::from_secs(20), || {
                 let Ok(seen) = ask(*at, &["SENTINEL", "MASTERS"]) else { return Err(format!("sentinel {at}")) };

@@ -141,6 +141,8 @@ impl Sim {
         let answer = match wire.what {
             What::Status => self.hosts[host].asterisk.status(),
             What::Devices => self.hosts[host].asterisk.devices(),
+            What::Ping if self.hosts[host].asterisk.stopping => error("Asterisk is shutting down"),
+            What::Ping => success(),
             What::HangUp(id) => match self.hosts[host].asterisk.channels.get(&id).map(|channel| channel.stage) {
                 None | Some(Stage::Queued) => error("No such channel"),
                 Some(stage) => {
@@ -314,7 +316,11 @@ impl Sim {
         let life = asterisk.life;
         for id in asterisk.channels.keys().copied().collect::<Vec<_>>() {
             match self.hosts[host].asterisk.channels[&id].stage {
-                Stage::Up => self.end(host, id, 0),
+                // In a conference it looks as if the agent had hung up.
+                Stage::Up => {
+                    let cause = if self.dice.chance(5_000) { 16 } else { 0 };
+                    self.end(host, id, cause);
+                }
                 Stage::Queued | Stage::Down | Stage::Ringing => self.fail(host, id, 0, 0),
             }
         }

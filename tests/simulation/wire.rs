@@ -28,6 +28,7 @@ pub enum What {
     HangUp(SessionId),
     Status,
     Devices,
+    Ping,
 }
 
 /// One connection.
@@ -73,6 +74,7 @@ fn read(tag: Tag, action_id: Option<String>, action: &Action) -> Wire {
         }
         "Hangup" => What::HangUp(session("Channel")),
         "Status" => What::Status,
+        "Ping" => What::Ping,
         _ => What::Devices,
     };
     Wire { tag, what }

@@ -291,14 +291,14 @@ impl Line {
             "CANCEL" => {
                 self.send(node, &self.me.answer(request, 200, &token(), Sdp::None));
                 if matches!(self.calls.get(&call_id), Some(Call { stage: Stage::Offered { .. }, .. })) {
-                    self.record(node, &call_id, What::Cancel);
+                    self.record(node, &call_id, request.header("from"), What::Cancel);
                     self.finish(&call_id, 487);
                 }
             }
             "BYE" => {
                 self.send(node, &self.me.answer(request, 200, "", Sdp::None));
                 if self.calls.remove(&call_id).is_some() {
-                    self.record(node, &call_id, What::Bye);
+                    self.record(node, &call_id, request.header("from"), What::Bye);
                 }
             }
             _ => self.send(node, &self.me.answer(request, 200, &token(), Sdp::None)),
@@ -321,7 +321,7 @@ impl Line {
         if !self.seen.insert(call_id.clone()) {
             return;
         }
-        self.record(node, &call_id, What::Invite);
+        self.record(node, &call_id, invite.header("from"), What::Invite);
         let behaviour = self.phone(|phone| phone.on_node.get(node.ip()).copied().unwrap_or(phone.behaviour));
         let rings = matches!(behaviour, Behaviour::Answer { .. } | Behaviour::Ring | Behaviour::RingThenBusy);
         let call =
@@ -353,6 +353,8 @@ impl Line {
         let (stage, sdp) = if code == 200 { (Stage::Live, Sdp::Sound) } else { (Stage::Over, Sdp::None) };
         call.stage = stage;
         let answer = self.me.answer(&call.invite, code, &call.tag, sdp);
+        let (node, from) = (call.node, call.invite.header("from").to_owned());
+        self.record(node, call_id, &from, What::Answer(code));
         self.send_confirmed(call_id, answer);
     }
 
@@ -413,8 +415,8 @@ impl Line {
         });
     }
 
-    fn record(&self, node: SocketAddrV4, call_id: &str, what: What) {
-        let (node, phone) = (*node.ip(), self.me.name.clone());
-        self.shared.lock().records.push(Record { at: now(), phone, node, call_id: call_id.to_owned(), what });
+    fn record(&self, node: SocketAddrV4, call_id: &str, from: &str, what: What) {
+        let (node, phone, call_id, from) = (*node.ip(), self.me.name.clone(), call_id.to_owned(), from.to_owned());
+        self.shared.lock().records.push(Record { at: now(), phone, node, call_id, from, what });
     }
 }

@@ -1,0 +1,255 @@
+//! The fault suite, a part of it, as `./dev faults` runs it; and whether its judge sees what is planted.
+//!
+//! Owns which faults every run of the tests has, and the planted faults. Must never know how a fault is made.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
+
+mod faults;
+mod lab;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use evenring::registry::view::{NodeRow, SessionRow};
+use faults::judge::{Answer, Asked, Calls, Channel, Deaf, Evidence, Memory, judge};
+use faults::{report, stage::Stage, table};
+use lab::now;
+use lab::phone::{Record, What};
+
+/// One of each kind, which are quick.
+const CHOSEN: [&str; 4] = ["asterisk-kill", "redis-kill", "redis-flush", "phones-unregister"];
+
+#[test]
+fn the_promises_hold_through_some_of_the_faults() {
+    let all = table::all();
+    let chosen: Vec<_> = all.into_iter().filter(|fault| CHOSEN.contains(&fault.name)).collect();
+    assert_eq!(chosen.len(), CHOSEN.len());
+    let mut stage = Stage::set(table::PHONES);
+    let outcomes = faults::play(&mut stage, &chosen);
+    println!("{}", report::table(&outcomes));
+    let line: serde_json::Value = serde_json::from_str(&report::line(&outcomes, Duration::ZERO)).unwrap();
+    assert_eq!((&line["faults"], &line["violations"]), (&4.into(), &0.into()), "{line}");
+    // It did something.
+    assert!(line["logins"].as_u64() > Some(80) && line["invites"].as_u64() > Some(200), "{line}");
+    for outcome in &outcomes {
+        let moved = if outcome.name == "asterisk-kill" { 50 } else { 0 };
+        assert_eq!(outcome.moved, moved, "{outcome:?}");
+    }
+
+    // The judge is not blind: somebody rings a phone by himself, and that is seen.
+    stage.lab.node("b").ring("PJSIP/cc101", 1);
+    lab::wait_until(Duration::from_secs(10), "cc101 to ring", || !stage.phones.invites().is_empty());
+    let (nodes, sessions) = stage.look().unwrap();
+    let seen = Evidence { rings: stage.phones.records(), nodes, sessions, ..clean() };
+    assert!(judge(&seen).iter().any(|word| word.contains("rang cc101 for no session")), "{:?}", judge(&seen));
+}
+
+#[test]
+fn the_page_has_every_fault() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md")).unwrap();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    assert!(readme.contains("(docs/faults.md)") && page.contains("./dev faults"));
+    for fault in table::all() {
+        let row = format!("| {}: {} ", fault.name, fault.what);
+        assert!(
+            page.contains(&row),
+            "docs/faults.md has no row for {}: run ./dev faults and put its table there",
+            fault.name
+        );
+    }
+}
+
+// ---------------------------------------------------------------- the judge
+
+const NODE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 12);
+/// The session that was live before, and the one that came with the fault.
+const OLD: &str = "00000000000000aa";
+const NEW: &str = "00000000000000bb";
+
+fn session(id: &str, phone: &str, state: &str) -> SessionRow {
+    SessionRow {
+        id: id.into(),
+        alias: format!("{phone}x"),
+        extension: phone.into(),
+        agent: phone.into(),
+        campaign: String::new(),
+        node: "a".into(),
+        state: state.into(),
+        remote: false,
+        reason: String::new(),
+        since: 1,
+        place: None,
+        rejoined_from: String::new(),
+    }
+}
+
+fn ring(id: &str, phone: &str, node: Ipv4Addr, at: Instant, what: What) -> Record {
+    let from = format!("\"{id}\" <sip:{phone}@{node}>;tag=1");
+    Record { at, phone: phone.into(), node, call_id: format!("{id}@{node}"), from, what }
+}
+
+/// Two agents on node a, one of them since before the fault; all is well.
+fn clean() -> Evidence {
+    let start = now();
+    let later = |ms: u64| start + Duration::from_millis(ms);
+    let sessions = vec![session(OLD, "cc100", "live"), session(NEW, "cc101", "live")];
+    let channel =
+        |row: &SessionRow| Channel { session: row.id.clone(), phone: row.extension.clone(), state: "Up".into() };
+    let took = Duration::from_millis(5);
+    Evidence {
+        asked: vec![Asked {
+            alias: "cc101x".into(),
+            session: Some(NEW.parse().unwrap()),
+            at: later(1_000),
+            took,
+            answer: Answer::Accepted,
+        }],
+        before: vec![sessions[0].clone()],
+        calls: Calls::Stay,
+        memory: Memory::Stays,
+        nodes: vec![NodeRow {
+            name: "a".into(),
+            state: "active".into(),
+            agents: 2,
+            remote: 0,
+            load: 2.0,
+            weight: 1,
+            max_agents: None,
+            registrations: 2,
+            channels: 2,
+            lease_ms: 2_000,
+            generation: "1".into(),
+            refused: 0,
+            queued: 0,
+            version: String::new(),
+        }],
+        phones: 2,
+        channels: BTreeMap::from([("a".into(), sessions.iter().map(channel).collect())]),
+        sessions,
+        rings: vec![
+            ring(OLD, "cc100", NODE, later(0), What::Invite),
+            ring(OLD, "cc100", NODE, later(300), What::Answer(200)),
+            ring(NEW, "cc101", NODE, later(1_010), What::Invite),
+            ring(NEW, "cc101", NODE, later(1_310), What::Answer(200)),
+        ],
+        deaf: Vec::new(),
+        tries: 3,
+    }
+}
+
+/// What is planted is seen, and named by this promise.
+#[track_caller]
+fn sees(promise: &str, words: &str, plant: impl FnOnce(&mut Evidence)) {
+    let mut seen = clean();
+    plant(&mut seen);
+    let wrong = judge(&seen);
+    assert!(wrong.iter().any(|line| line.starts_with(promise) && line.contains(words)), "{words}: {wrong:?}");
+}
+
+/// This is allowed.
+#[track_caller]
+fn allows(plant: impl FnOnce(&mut Evidence)) {
+    let mut seen = clean();
+    plant(&mut seen);
+    assert_eq!(judge(&seen), [""; 0]);
+}
+
+#[test]
+fn the_judge_sees_a_phone_that_rings_too_often() {
+    let later = |seen: &Evidence, ms: u64| seen.rings[2].at + Duration::from_millis(ms);
+    allows(|_| {});
+    sees("P1", "more than once a try", |seen| {
+        let again = Record { call_id: "other".into(), at: later(seen, 9_000), ..seen.rings[2].clone() };
+        seen.rings.push(again);
+    });
+    // The next try is fine when the first has ended, and not while it goes on.
+    allows(|seen| {
+        let at = later(seen, 400);
+        seen.rings[3].what = What::Answer(503);
+        seen.rings.push(ring(NEW, "cc101", OTHER, at, What::Invite));
+    });
+    sees("P1", "had a call from 10.77.0.11 when 10.77.0.12 rang it", |seen| {
+        seen.rings.insert(3, ring(NEW, "cc101", OTHER, later(seen, 100), What::Invite));
+    });
+    sees("P1", "had a call from 10.77.0.11", |seen| {
+        let at = later(seen, 2_000);
+        seen.rings.push(ring("00000000000000cc", "cc101", OTHER, at, What::Invite));
+    });
+    // A node that was dead cannot end its call; one that died later could have.
+    let second = |seen: &mut Evidence, died: u64| {
+        seen.deaf.push(Deaf::Node(NODE, later(seen, died)));
+        let at = later(seen, 500);
+        seen.rings.push(ring(NEW, "cc101", OTHER, at, What::Invite));
+    };
+    allows(|seen| second(seen, 200));
+    // What had been on its way to it rings when it is back.
+    allows(|seen| {
+        seen.deaf.push(Deaf::Node(OTHER, later(seen, 100)));
+        let at = later(seen, 9_000);
+        seen.rings.push(ring(NEW, "cc101", OTHER, at, What::Invite));
+    });
+    sees("P1", "had a call", |seen| second(seen, 700));
+    sees("P1", "for no session", |seen| seen.rings[2].from = "<sip:1@2>".into());
+    sees("P1", "more than once a try", |seen| {
+        for last in 12..16 {
+            let node = Ipv4Addr::new(10, 77, 0, last);
+            let at = later(seen, 1_000 * u64::from(last));
+            seen.rings.push(ring(NEW, "cc101", node, at, What::Invite));
+            seen.rings.push(ring(NEW, "cc101", node, at, What::Cancel));
+        }
+    });
+}
+
+#[test]
+fn the_judge_sees_ghosts_and_loads_that_disagree() {
+    sees("P5", "a ghost", |seen| {
+        seen.channels.get_mut("a").unwrap().pop();
+    });
+    sees("P5", "not open in Redis", |seen| {
+        let ghost = Channel { session: "00000000000000cc".into(), phone: "cc102".into(), state: "Up".into() };
+        seen.channels.get_mut("a").unwrap().push(ghost);
+    });
+    sees("P5", "not open in Redis", |seen| seen.sessions[1].state = "ended".into());
+    sees("P5", "Redis says 3 agents", |seen| seen.nodes[0].agents = 3);
+    sees("P5", "1 channels", |seen| seen.nodes[0].channels = 1);
+    sees("P5", "1 of them up", |seen| seen.channels.get_mut("a").unwrap()[0].state = "Ringing".into());
+    sees("P5", "two calls of one session", |seen| {
+        let twice = seen.channels["a"][0].clone();
+        seen.channels.get_mut("a").unwrap().push(twice);
+    });
+}
+
+#[test]
+fn the_judge_sees_who_was_forgotten_or_moved() {
+    sees("P4", "ringing for ever", |seen| seen.sessions[1].state = "ringing".into());
+    sees("P4", "without a reason", |seen| seen.sessions[1].state = "failed".into());
+    sees("P4", "does not know the session", |seen| {
+        seen.sessions.pop();
+    });
+    // Redis has lost its memory: then a login may be forgotten, if it did not leave a call behind.
+    let forget = |seen: &mut Evidence| {
+        seen.memory = Memory::Fades;
+        seen.sessions.pop();
+    };
+    sees("P5", "not open in Redis", forget);
+    allows(|seen| {
+        forget(seen);
+        seen.channels.get_mut("a").unwrap().pop();
+        (seen.nodes[0].agents, seen.nodes[0].channels) = (1, 1);
+    });
+    sees("P7", "agent cc100 was live", |seen| seen.sessions[0].id = "00000000000000cc".into());
+    sees("P7", "agent cc100 was live", |seen| seen.sessions[0].state = "ended".into());
+    sees("P9", "agent cc100 was live", |seen| {
+        seen.calls = Calls::Move;
+        seen.sessions.remove(0);
+    });
+}
+
+#[test]
+fn the_judge_sees_a_node_that_is_not_back() {
+    sees("P6", "node a is down", |seen| seen.nodes[0].state = "down".into());
+    sees("P12", "1 phones", |seen| seen.nodes[0].registrations = 1);
+    sees("P12", "does not know node a", |seen| seen.nodes.clear());
+}

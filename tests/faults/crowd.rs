@@ -1,0 +1,123 @@
+//! People who log in, one after the other, whatever happens meanwhile.
+//!
+//! Owns their thread and what they were told. Must never try twice, nor know what becomes of a session.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use evenring::config::Settings;
+use evenring::daemon::new_session;
+use evenring::node::session::Class;
+use evenring::registry::view::Verdict;
+use evenring::registry::{LoginRequest, Registry};
+
+use super::judge::{Answer, Asked};
+use crate::lab::evenring::binary;
+use crate::lab::now;
+use crate::lab::wires::DESK;
+
+/// Where they ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Beside Redis, each over a connection of his own.
+    Here,
+    /// On the desk, each by a process of the command line.
+    Desk,
+}
+
+/// See above.
+#[derive(Debug)]
+pub struct Crowd {
+    told: Arc<Mutex<Vec<Asked>>>,
+    thread: Option<JoinHandle<()>>,
+    count: usize,
+}
+
+fn lock(told: &Mutex<Vec<Asked>>) -> MutexGuard<'_, Vec<Asked>> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Crowd {
+    /// The first asks now, each other one `every` after the one before.
+    pub fn start(config: &Path, door: Door, aliases: Vec<String>, every: Duration) -> Self {
+        let (told, count, config) = (Arc::new(Mutex::new(Vec::new())), aliases.len(), config.to_owned());
+        let thread = std::thread::spawn({
+            let told = Arc::clone(&told);
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(all(&told, &config, door, aliases, every));
+            }
+        });
+        Self { told, thread: Some(thread), count }
+    }
+
+    /// Whether each has his answer.
+    pub fn is_done(&self) -> bool {
+        lock(&self.told).len() == self.count
+    }
+
+    /// What they were told until now.
+    pub fn asked(&self) -> Vec<Asked> {
+        lock(&self.told).clone()
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            assert!(thread.join().is_ok() || std::thread::panicking(), "the thread of the crowd has panicked");
+        }
+    }
+}
+
+async fn all(told: &Arc<Mutex<Vec<Asked>>>, config: &Path, door: Door, aliases: Vec<String>, every: Duration) {
+    let settings = Settings::load(Some(config), std::iter::empty()).expect("the lab's settings are good");
+    let mut tick = tokio::time::interval(every);
+    let mut tasks = tokio::task::JoinSet::new();
+    for alias in aliases {
+        tick.tick().await;
+        let (told, settings, config) = (Arc::clone(told), settings.clone(), config.to_owned());
+        tasks.spawn(async move {
+            let at = now();
+            let (session, answer) = match door {
+                Door::Here => here(&settings, &alias).await,
+                Door::Desk => desk(config, &alias).await,
+            };
+            lock(&told).push(Asked { alias, session, at, took: at.elapsed(), answer });
+        });
+    }
+    tasks.join_all().await;
+}
+
+type Told = (Option<evenring::ids::SessionId>, Answer);
+
+async fn here(settings: &Settings, alias: &str) -> Told {
+    let mut registry = Registry::new(settings).expect("the lab's Redis has a good address");
+    let alias = alias.parse().expect("an alias");
+    let (request, session) = (LoginRequest { alias, agent: None, campaign: None, class: Class::Local }, new_session());
+    match registry.place(&request, session).await {
+        Ok(placement) => match placement.verdict {
+            Verdict::Placed | Verdict::Existing => (placement.session, Answer::Accepted),
+            Verdict::Refused | Verdict::WouldPlace => {
+                let whys: Vec<String> = placement.nodes.iter().map(|row| format!("{} {}", row.name, row.why)).collect();
+                (None, Answer::Refused(format!("{} ({})", placement.reason, whys.join(", "))))
+            }
+        },
+        Err(error) => (Some(session), Answer::Error(error.to_string())),
+    }
+}
+
+async fn desk(config: PathBuf, alias: &str) -> Told {
+    let mut command = tokio::process::Command::new("ip");
+    command.args(["netns", "exec", DESK]).arg(binary()).args(["login", alias, "--json", "--config"]).arg(config);
+    let output = command.output().await.expect("run the evenring binary");
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let session = said["session"].as_str().and_then(|id| id.parse().ok());
+    match output.status.code() {
+        Some(0) => (session, Answer::Accepted),
+        Some(1) => (None, Answer::Refused(said.to_string())),
+        _ => (None, Answer::Error(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
+}

@@ -1,0 +1,340 @@
+//! One round: agents are live, others log in, the fault strikes in the middle of that, it is mended, all is looked at.
+//!
+//! Owns the order of these and the times. Must never know a certain fault, nor decide what is right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use evenring::registry::view::{NodeRow, SessionRow};
+
+use super::crowd::{Crowd, Door};
+use super::judge::{self, Answer, Asked, Calls, Evidence, Fate, Memory, judge};
+use super::stage::{HEARTBEAT, Stage, TRIES, alias};
+use crate::lab::now;
+use crate::lab::phone::What;
+
+/// Who is live when the fault comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Live {
+    /// So many, as evenring placed them.
+    Spread(u32),
+    /// So many on node a, and then some that evenring placed elsewhere.
+    OnA(u32, u32),
+}
+
+/// The most that a time may be. None: it is not looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// From the fault until Redis has the node it struck out of the rotation.
+    pub out: Option<Duration>,
+    /// From the fault until logins are accepted again.
+    pub again: Option<Duration>,
+    /// From the fault until the phones of 99 of 100 agents, who were live on the lost node, rang elsewhere.
+    pub elsewhere: Option<Duration>,
+}
+
+/// A fault.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What happens, for people.
+    pub what: &'static str,
+    /// Who is live.
+    pub live: Live,
+    /// How many log in around it, 100 ms apart.
+    pub logins: u32,
+    /// Where they do.
+    pub door: Door,
+    /// The node that it strikes, if that must leave the rotation.
+    pub victim: Option<&'static str>,
+    /// What it may do to calls.
+    pub calls: Calls,
+    /// And to Redis.
+    pub memory: Memory,
+    /// Before anybody is live.
+    pub prepare: fn(&mut Stage),
+    /// It happens.
+    pub strike: fn(&mut Stage),
+    /// How long it stays.
+    pub hold: Duration,
+    /// It is mended. What the others cannot see, it says.
+    pub mend: fn(&mut Stage) -> Vec<String>,
+    /// How fast all must be.
+    pub limits: Limits,
+}
+
+/// What came of a round.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub name: &'static str,
+    pub what: &'static str,
+    pub live: usize,
+    pub accepted: usize,
+    pub refused: usize,
+    pub errors: usize,
+    pub became_live: usize,
+    pub failed: usize,
+    pub forgotten: usize,
+    /// Agents who were live before, and are so in another session.
+    pub moved: usize,
+    pub invites: usize,
+    /// Calls of a node that had not heard for a while, which came late and were taken back.
+    pub late: usize,
+    pub out: Option<Duration>,
+    pub again: Option<Duration>,
+    /// From the answer "accepted" to live or failed: the slowest login.
+    pub settled: Option<Duration>,
+    /// From the mending until nothing was wrong any more.
+    pub back: Option<Duration>,
+    pub elsewhere: Option<Duration>,
+    /// Why logins were refused or failed, and how many each.
+    pub whys: BTreeMap<String, usize>,
+    pub violations: Vec<String>,
+    pub took: Duration,
+}
+
+/// Between two logins.
+const EVERY: Duration = Duration::from_millis(100);
+/// A refusal must not take longer, whatever is broken.
+const PROMPT: Duration = Duration::from_millis(2_500);
+/// From the mending until nothing may be wrong any more.
+const BACK: Duration = Duration::from_secs(25);
+
+/// What is seen while it goes on.
+struct Watch {
+    struck: Instant,
+    victim: Option<&'static str>,
+    out: Option<Duration>,
+    over: BTreeMap<String, Instant>,
+    /// Sessions of earlier rounds.
+    old: BTreeSet<String>,
+}
+
+impl Watch {
+    /// One look, which may fail while Redis is away.
+    fn look(&mut self, stage: &mut Stage, asked: &[Asked]) -> Option<(Vec<NodeRow>, Vec<SessionRow>)> {
+        let (nodes, mut rows) = stage.look().ok()?;
+        rows.retain(|row| !self.old.contains(&row.id));
+        if let Some(victim) = self.victim
+            && self.out.is_none()
+            && nodes.iter().any(|node| node.name == victim && node.state != "active")
+        {
+            self.out = Some(self.struck.elapsed());
+        }
+        for one in asked {
+            match judge::fate(one, &rows) {
+                Fate::Live(_) | Fate::Over(_) => {
+                    self.over.entry(one.alias.clone()).or_insert_with(now);
+                }
+                Fate::Open(_) | Fate::Unknown => {}
+            }
+        }
+        Some((nodes, rows))
+    }
+}
+
+/// Plays it, from an empty cluster to an empty cluster.
+pub fn play(stage: &mut Stage, fault: &Fault) -> Outcome {
+    let begin = now();
+    let old = ids(stage);
+    (fault.prepare)(stage);
+    let first = gather(stage, fault.live);
+    let aliases = (first..first + fault.logins).map(alias).collect();
+    let mut outcome = strike(stage, fault, aliases, old);
+    stage.clear();
+    stage.wait_whole();
+    outcome.took = begin.elapsed();
+    outcome
+}
+
+/// All sessions that Redis knows, also those that are over.
+pub fn ids(stage: &mut Stage) -> BTreeSet<String> {
+    let rows = stage.look().expect("Redis is well before the fault").1;
+    rows.into_iter().map(|row| row.id).collect()
+}
+
+/// The fault itself, while these log in. Sessions that are `old` are not looked at.
+pub fn strike(stage: &mut Stage, fault: &Fault, aliases: Vec<String>, old: BTreeSet<String>) -> Outcome {
+    let (begin, before, ask_before) = (now(), live(stage), aliases.len() / 3);
+    let crowd = Crowd::start(stage.cli.config(), fault.door, aliases, EVERY);
+    while crowd.asked().len() < ask_before {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let struck = now();
+    let mut watch = Watch { struck, victim: fault.victim, out: None, over: BTreeMap::new(), old };
+    (fault.strike)(stage);
+    while struck.elapsed() < fault.hold {
+        stage.tend();
+        watch.look(stage, &crowd.asked());
+    }
+    let unseen = (fault.mend)(stage);
+    let mended = now();
+    let (evidence, back) = wait_calm(stage, fault, &crowd, &mut watch, &before, mended);
+    let mut outcome = measure(stage, fault, &evidence, &watch);
+    outcome.back = back;
+    outcome.late = judge::late(&evidence, mended);
+    outcome.violations.extend(judge(&evidence));
+    outcome.violations.extend(unseen);
+    if !outcome.violations.is_empty() {
+        eprintln!("the daemons said last:\n{}", stage.logs());
+    }
+    outcome.took = begin.elapsed();
+    outcome
+}
+
+/// Brings the agents in who are live before; the number of the first phone that is free.
+fn gather(stage: &mut Stage, live: Live) -> u32 {
+    let aliases = |from: u32, count: u32| (from..from + count).map(alias).collect::<Vec<_>>();
+    match live {
+        Live::Spread(count) => {
+            stage.log_in(&aliases(0, count));
+            count
+        }
+        Live::OnA(count, more) => {
+            for node in ["b", "c"] {
+                stage.turn("drain", node);
+            }
+            stage.log_in(&aliases(0, count));
+            for node in ["b", "c"] {
+                stage.turn("resume", node);
+            }
+            stage.wait_whole();
+            stage.log_in(&aliases(count, more));
+            count + more
+        }
+    }
+}
+
+/// The sessions that are live now.
+pub fn live(stage: &mut Stage) -> Vec<SessionRow> {
+    let rows = stage.look().expect("Redis is well before the fault").1;
+    rows.into_iter().filter(|row| row.state == "live").collect()
+}
+
+/// Looks until nothing is wrong, and for two heartbeats more; or until it has waited long enough. How long that took
+/// from the mending, if it came.
+fn wait_calm(
+    stage: &mut Stage,
+    fault: &Fault,
+    crowd: &Crowd,
+    watch: &mut Watch,
+    before: &[SessionRow],
+    mended: Instant,
+) -> (Evidence, Option<Duration>) {
+    let mut calm: Option<Instant> = None;
+    let mut last = None;
+    loop {
+        stage.tend();
+        let asked = crowd.asked();
+        let evidence =
+            watch.look(stage, &asked).and_then(|(nodes, rows)| evidence(stage, fault, asked, before, nodes, rows));
+        let good = crowd.is_done() && evidence.as_ref().is_some_and(|evidence| judge(evidence).is_empty());
+        last = evidence.or(last);
+        calm = good.then(|| calm.unwrap_or_else(now));
+        match (calm, last.take()) {
+            (Some(since), Some(evidence)) if since.elapsed() >= HEARTBEAT * 2 => {
+                return (evidence, Some(since.duration_since(mended)));
+            }
+            (None, Some(evidence)) if crowd.is_done() && mended.elapsed() > BACK => return (evidence, None),
+            (_, evidence) => last = evidence,
+        }
+        assert!(mended.elapsed() < BACK * 3, "Redis cannot be asked; {}", stage.logs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn evidence(
+    stage: &Stage,
+    fault: &Fault,
+    asked: Vec<Asked>,
+    before: &[SessionRow],
+    nodes: Vec<NodeRow>,
+    sessions: Vec<SessionRow>,
+) -> Option<Evidence> {
+    Some(Evidence {
+        asked,
+        before: before.to_vec(),
+        calls: fault.calls,
+        memory: fault.memory,
+        sessions,
+        nodes,
+        phones: stage.phones_count(),
+        channels: stage.channels().ok()?,
+        rings: stage.phones.records(),
+        deaf: stage.deaf.clone(),
+        tries: TRIES,
+    })
+}
+
+fn measure(stage: &Stage, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outcome {
+    let mut outcome = Outcome { name: fault.name, what: fault.what, live: seen.before.len(), ..Outcome::default() };
+    for asked in &seen.asked {
+        match &asked.answer {
+            Answer::Accepted => outcome.accepted += 1,
+            Answer::Refused(_) => outcome.refused += 1,
+            Answer::Error(_) => outcome.errors += 1,
+        }
+        match (judge::fate(asked, &seen.sessions), &asked.answer) {
+            (Fate::Live(_), _) => outcome.became_live += 1,
+            (Fate::Over(row), _) => {
+                outcome.failed += 1;
+                *outcome.whys.entry(row.reason.clone()).or_default() += 1;
+            }
+            (Fate::Unknown, Answer::Accepted) => outcome.forgotten += 1,
+            (Fate::Unknown | Fate::Open(_), _) => {}
+        }
+        if asked.answer == Answer::Accepted
+            && let Some(over) = watch.over.get(&asked.alias)
+        {
+            let took = over.saturating_duration_since(asked.at + asked.took);
+            outcome.settled = outcome.settled.max(Some(took));
+        }
+        if asked.took > PROMPT {
+            outcome
+                .violations
+                .push(format!("P8: {} was told {:?} only after {:?}", asked.alias, asked.answer, asked.took));
+        }
+    }
+    let stays = |was: &&SessionRow| seen.sessions.iter().any(|row| row.id == was.id && row.state == "live");
+    outcome.moved = seen.before.iter().filter(|was| !stays(was)).count();
+    outcome.invites = seen.rings.iter().filter(|record| record.what == What::Invite).count();
+    outcome.out = watch.out;
+    outcome.again = again(&seen.asked, watch.struck);
+    outcome.elsewhere = elsewhere(stage, fault, seen, watch.struck);
+    let Limits { out, again, elsewhere } = fault.limits;
+    for (what, found, most) in [
+        ("until the node was out of the rotation", outcome.out, out),
+        ("until logins were accepted", outcome.again, again),
+        ("until 99 of 100 agents rang elsewhere", outcome.elsewhere, elsewhere),
+    ] {
+        if let Some(most) = most
+            && found.is_none_or(|found| found > most)
+        {
+            outcome.violations.push(format!("time: {found:?} {what}, and not at most {most:?}"));
+        }
+    }
+    outcome
+}
+
+/// From the fault to the first login that was accepted after the last that was not. Nothing if each was accepted.
+fn again(asked: &[Asked], struck: Instant) -> Option<Duration> {
+    let last = asked.iter().filter(|one| one.at >= struck && one.answer != Answer::Accepted).map(|one| one.at).max()?;
+    let after = asked.iter().filter(|one| one.answer == Answer::Accepted && one.at > last);
+    after.map(|one| (one.at + one.took).duration_since(struck)).min()
+}
+
+/// When the phones of those rang elsewhere who were live on the node that was lost: the 99th of 100.
+fn elsewhere(stage: &Stage, fault: &Fault, seen: &Evidence, struck: Instant) -> Option<Duration> {
+    let victim = stage.lab.node(fault.victim?);
+    let were_there = seen.before.iter().filter(|row| row.node == victim.name());
+    let rang = |row: &SessionRow| {
+        let mut rings = seen.rings.iter().filter(|ring| ring.what == What::Invite && ring.at > struck);
+        let ring = rings.find(|ring| ring.phone == row.extension && ring.node != victim.address());
+        ring.map(|ring| ring.at.duration_since(struck))
+    };
+    let mut times: Vec<Duration> = were_there.map(rang).collect::<Option<_>>()?;
+    times.sort_unstable();
+    let last = (times.len() * 99).div_ceil(100).checked_sub(1)?;
+    times.get(last).copied()
+}
