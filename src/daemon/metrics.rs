@@ -128,7 +128,12 @@ impl Metrics {
         let picks = Family::default();
         let metrics = Self {
             clock,
-            events: print.totals("ami_events_total", "Events of AMI that were handled", "event", &[&EVENTS[..], &[OTHER]].concat()),
+            events: print.totals(
+                "ami_events_total",
+                "Events of AMI that were handled",
+                "event",
+                &[&EVENTS[..], &[OTHER]].concat(),
+            ),
             events_unreadable: print.total(
                 "ami_events_unreadable_total",
                 "Events of AMI that lacked something or said what is not understood: skipped",
