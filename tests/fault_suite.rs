@@ -29,9 +29,9 @@ fn the_promises_hold_through_some_of_the_faults() {
     let outcomes = faults::play(&mut stage, &chosen);
     println!("{}", report::table(&outcomes));
     let line: serde_json::Value = serde_json::from_str(&report::line(&outcomes, Duration::ZERO)).unwrap();
-    assert_eq!((&line["faults"], &line["violations"]), (&4.into(), &0.into()), "{line}");
+    assert_eq!((&line["faults"], &line["violations"]), (&CHOSEN.len().into(), &0.into()), "{line}");
     // It did something.
-    assert!(line["logins"].as_u64() > Some(80) && line["invites"].as_u64() > Some(200), "{line}");
+    assert!(line["logins"].as_u64() > Some(70) && line["invites"].as_u64() > Some(200), "{line}");
     for outcome in &outcomes {
         let moved = if outcome.name == "asterisk-kill" { 50 } else { 0 };
         assert_eq!(outcome.moved, moved, "{outcome:?}");
