@@ -10,8 +10,8 @@ use evenring::registry::view::{NodeRow, SessionRow};
 use super::crowd::{Crowd, Door};
 use super::judge::{self, Answer, Asked, Calls, Evidence, Fate, Memory, judge};
 use super::stage::{HEARTBEAT, Stage, TRIES, alias};
-use crate::lab::now;
 use crate::lab::phone::What;
+use crate::lab::{now, wait_for, wait_until};
 
 /// Who is live when the fault comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,9 +158,7 @@ pub fn ids(stage: &mut Stage) -> BTreeSet<String> {
 pub fn strike(stage: &mut Stage, fault: &Fault, aliases: Vec<String>, old: BTreeSet<String>) -> Outcome {
     let (begin, before, ask_before) = (now(), live(stage), aliases.len() / 3);
     let crowd = Crowd::start(stage.cli.config(), fault.door, aliases, EVERY);
-    while crowd.asked().len() < ask_before {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_until(BACK, "a third to have asked", || crowd.asked().len() >= ask_before);
     let struck = now();
     let mut watch = Watch { struck, victim: fault.victim, out: None, over: BTreeMap::new(), old };
     (fault.strike)(stage);
@@ -222,26 +220,24 @@ fn wait_calm(
     before: &[SessionRow],
     mended: Instant,
 ) -> (Evidence, Option<Duration>) {
-    let mut calm: Option<Instant> = None;
-    let mut last = None;
-    loop {
+    let (mut calm, mut last): (Option<Instant>, _) = (None, None);
+    wait_for(BACK * 3, || {
         stage.tend();
         let asked = crowd.asked();
         let evidence =
             watch.look(stage, &asked).and_then(|(nodes, rows)| evidence(stage, fault, asked, before, nodes, rows));
         let good = crowd.is_done() && evidence.as_ref().is_some_and(|evidence| judge(evidence).is_empty());
-        last = evidence.or(last);
+        last = evidence.or(last.take());
         calm = good.then(|| calm.unwrap_or_else(now));
         match (calm, last.take()) {
             (Some(since), Some(evidence)) if since.elapsed() >= HEARTBEAT * 2 => {
-                return (evidence, Some(since.duration_since(mended)));
+                return Ok((evidence, Some(since.duration_since(mended))));
             }
-            (None, Some(evidence)) if crowd.is_done() && mended.elapsed() > BACK => return (evidence, None),
+            (None, Some(evidence)) if crowd.is_done() && mended.elapsed() > BACK => return Ok((evidence, None)),
             (_, evidence) => last = evidence,
         }
-        assert!(mended.elapsed() < BACK * 3, "Redis cannot be asked; {}", stage.logs());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        Err(format!("a calm cluster, or Redis to be asked at all, after {}", fault.name))
+    })
 }
 
 fn evidence(

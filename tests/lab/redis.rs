@@ -128,7 +128,8 @@ impl Redis {
         super::signal(&self.process.as_ref().expect("Redis does not run").0, "STOP");
     }
 
-    /// A fault of this length: frozen, and thawed after it.
+    /// A fault of this length: frozen, and thawed after it. The time is the fault itself; there is nothing to wait for that
+    /// would come earlier.
     pub fn freeze_for(&self, length: Duration) {
         self.sigstop();
         std::thread::sleep(length);
