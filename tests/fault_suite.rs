@@ -156,6 +156,11 @@ fn allows(plant: impl FnOnce(&mut Evidence)) {
     assert_eq!(judge(&seen), [""; 0]);
 }
 
+/// A node that does not hear for ten seconds.
+fn deaf(node: Ipv4Addr, from: Instant) -> Deaf {
+    Deaf::Node { node, from, until: Some(from + Duration::from_secs(10)) }
+}
+
 #[test]
 fn the_judge_sees_a_phone_that_rings_too_often() {
     let later = |seen: &Evidence, ms: u64| seen.rings[2].at + Duration::from_millis(ms);
@@ -179,18 +184,29 @@ fn the_judge_sees_a_phone_that_rings_too_often() {
     });
     // A node that was dead cannot end its call; one that died later could have.
     let second = |seen: &mut Evidence, died: u64| {
-        seen.deaf.push(Deaf::Node(NODE, later(seen, died)));
+        seen.deaf.push(deaf(NODE, later(seen, died)));
         let at = later(seen, 500);
         seen.rings.push(ring(NEW, "cc101", OTHER, at, What::Invite));
     };
     allows(|seen| second(seen, 200));
-    // What had been on its way to it rings when it is back.
-    allows(|seen| {
-        seen.deaf.push(Deaf::Node(OTHER, later(seen, 100)));
-        let at = later(seen, 9_000);
+    sees("P1", "had a call", |seen| second(seen, 700));
+    // What had been on its way to a node rings when that is back, and is taken back at once.
+    let late = |seen: &mut Evidence, from: u64, at: u64, back: u64| {
+        seen.deaf.push(deaf(OTHER, later(seen, from)));
+        let (at, back) = (later(seen, at), later(seen, back));
+        seen.rings.push(ring(NEW, "cc101", OTHER, at, What::Invite));
+        seen.rings.push(ring(NEW, "cc101", OTHER, back, What::Cancel));
+    };
+    allows(|seen| late(seen, 100, 9_000, 9_500));
+    sees("P1", "had a call", |seen| late(seen, 100, 9_000, 19_000));
+    sees("P1", "had a call", |seen| late(seen, 9_500, 9_000, 9_500));
+    sees("P1", "had a call", |seen| late(seen, 100, 60_000, 60_100));
+    // Its calls are its own again when it hears again.
+    sees("P1", "had a call", |seen| {
+        seen.deaf.push(Deaf::Node { node: NODE, from: seen.rings[0].at, until: Some(seen.rings[1].at) });
+        let at = later(seen, 500);
         seen.rings.push(ring(NEW, "cc101", OTHER, at, What::Invite));
     });
-    sees("P1", "had a call", |seen| second(seen, 700));
     sees("P1", "for no session", |seen| seen.rings[2].from = "<sip:1@2>".into());
     sees("P1", "more than once a try", |seen| {
         for last in 12..16 {

@@ -19,7 +19,7 @@ use evenring::node::session::{Class, Login, Outcome, Reason};
 use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::inspect::NEEDED;
 use evenring::registry::view::{Placement, Verdict, Which};
-use evenring::registry::{Adopted, Forgotten, LoggedOut, LoginRequest, Order, Registry, session_of_message};
+use evenring::registry::{Adopted, Forgotten, LoggedOut, LoginRequest, Order, Registry, Take, session_of_message};
 use redis::{ErrorKind, ServerErrorKind};
 
 /// The life of every daemon here.
@@ -111,7 +111,13 @@ async fn place(registry: &mut Registry, alias: &str, session: u64) -> Placement 
 }
 
 async fn take(registry: &mut Registry, name: &str) -> Vec<Order> {
-    registry.take(&node(name), life(), 10).await.unwrap().into_iter().map(|taken| taken.order).collect()
+    registry
+        .take(&node(name), life(), Take { number: 1, since: 1 }, 10)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|taken| taken.order)
+        .collect()
 }
 
 async fn report(registry: &mut Registry, name: &str, session: u64, outcome: Outcome) -> String {

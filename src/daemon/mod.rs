@@ -42,7 +42,7 @@ use crate::ami::link::{Boot, LinkSettings};
 use crate::config::{AmiLogin, ConfigError, Settings};
 use crate::ids::{Generation, NodeName, SessionId};
 use crate::node::Node;
-use crate::registry::{Registry, RegistryError};
+use crate::registry::{Registry, RegistryError, Takes};
 pub use node_loop::LoopError;
 pub use reload::{Again, SetFilter};
 
@@ -137,6 +137,7 @@ pub async fn run(settings: Settings, again: Again) -> Result<(), DaemonError> {
         registry: Registry::new(&settings)?,
         node: name.clone(),
         generation,
+        takes: Takes::default(),
         poll: settings.placement.poll,
         clock,
         metrics: metrics.clone(),

@@ -12,7 +12,7 @@ use super::metrics::Metrics;
 use super::reload::InForce;
 use crate::ami::backoff::Backoff;
 use crate::ids::{Generation, NodeName, Now, SessionId};
-use crate::registry::{Order, Registry, RegistryError, Taken, session_of_message, view::Verdict};
+use crate::registry::{Order, Registry, RegistryError, Taken, Takes, session_of_message, view::Verdict};
 
 /// Orders fetched in one step.
 const TAKE_MOST: usize = 64;
@@ -25,6 +25,7 @@ pub(super) struct Orders {
     pub(super) registry: Registry,
     pub(super) node: NodeName,
     pub(super) generation: Generation,
+    pub(super) takes: Takes,
     pub(super) poll: Duration,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
@@ -137,8 +138,9 @@ impl Orders {
         let mut fetched = 0;
         loop {
             let asked = self.clock.now();
-            let take = self.registry.take(&self.node, self.generation, TAKE_MOST);
+            let take = self.registry.take(&self.node, self.generation, self.takes.ask(), TAKE_MOST);
             let taken = self.metrics.redis("take", take).await?;
+            self.takes.hear();
             let count = taken.len();
             fetched += count;
             for order in taken {

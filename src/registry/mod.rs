@@ -14,6 +14,7 @@ mod reply;
 mod script;
 mod server;
 mod tables;
+mod takes;
 pub mod view;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub use forget::Forgotten;
 pub use inbox::{InboxLogin, InboxMessage, session_of_message};
 pub use rejoin::Comeback;
 pub use reply::{Backlog, Taken};
+pub use takes::{Take, Takes};
 
 use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};
 use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, SessionId};
@@ -266,7 +268,8 @@ impl Registry {
         Ok(Beat { books, reaped, duty, refused, phones_lost, ring, logins })
     }
 
-    /// Fetches up to `most` orders of this node; each session of them is ringing from here on.
+    /// Fetches up to `most` orders of this node; each session of them is ringing from here on. Before them come those
+    /// of earlier takes whose answer was lost.
     ///
     /// # Errors
     /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
@@ -274,6 +277,7 @@ impl Registry {
         &mut self,
         node: &NodeName,
         generation: Generation,
+        asked: Take,
         most: usize,
     ) -> Result<Vec<Taken>, RegistryError> {
         // RSMQ's visibility time is in whole seconds, and always given: a queue's own default may be anything.
@@ -281,6 +285,7 @@ impl Registry {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(visibility).arg(most);
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
+            call.arg(asked.number).arg(asked.since);
         };
         let reply: (String, Option<Vec<Vec<String>>>) = tagged2(&mut self.connector, &self.scripts.take, build).await?;
         fence(&reply.0)?;

@@ -71,9 +71,51 @@ pub enum Memory {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deaf {
     /// A node: dead, frozen, or thought dead by the others.
-    Node(Ipv4Addr, Instant),
-    /// A phone.
+    Node {
+        /// Which.
+        node: Ipv4Addr,
+        /// Since when.
+        from: Instant,
+        /// When it heard again, if it does.
+        until: Option<Instant>,
+    },
+    /// A phone that lost its power, and when.
     Phone(String, Instant),
+}
+
+/// For so long Asterisk repeats an INVITE that nobody confirms: the 64 T1 of RFC 3261, timer B.
+const REPEATS_FOR: Duration = Duration::from_secs(32);
+/// A call that comes late is taken back so fast.
+const TAKEN_BACK: Duration = Duration::from_secs(2);
+
+impl Deaf {
+    /// Whether a call of this node could go on without its knowledge.
+    fn explains(&self, ring: &Record) -> Option<Instant> {
+        match self {
+            Self::Node { node, from, until } => {
+                (*node == ring.node && until.is_none_or(|until| ring.at <= until)).then_some((*from).max(ring.at))
+            }
+            Self::Phone(phone, at) => (*phone == ring.phone && *at >= ring.at).then_some(*at),
+        }
+    }
+
+    /// Whether this call may come late.
+    fn delays(&self, ring: &Record) -> bool {
+        match self {
+            Self::Node { node, from, until } => {
+                *node == ring.node && *from <= ring.at && until.is_none_or(|until| ring.at <= until + REPEATS_FOR)
+            }
+            Self::Phone(..) => false,
+        }
+    }
+
+    /// Whether a call that rings from this moment on has nothing to do with it any more.
+    pub fn is_past(&self, now: Instant) -> bool {
+        match self {
+            Self::Node { until, .. } => until.is_some_and(|until| now > until + REPEATS_FOR),
+            Self::Phone(_, at) => now > *at + REPEATS_FOR,
+        }
+    }
 }
 
 /// All that was seen of one round.
@@ -203,37 +245,32 @@ fn rings(seen: &Evidence) -> Vec<String> {
     wrong
 }
 
-/// When a call of this phone was over for it, or nobody could tell it any more.
-fn end(seen: &Evidence, ring: &Record) -> Option<Instant> {
+/// When the phone was told, or said itself, that this call is over.
+fn told(seen: &Evidence, ring: &Record) -> Option<Instant> {
     let told = seen.rings.iter().filter(|record| record.call_id == ring.call_id && record.phone == ring.phone);
     let told = told.filter(|record| match record.what {
         What::Invite => false,
         What::Cancel | What::Bye => true,
         What::Answer(code) => code >= 300,
     });
-    let deaf = seen.deaf.iter().filter_map(|deaf| match deaf {
-        Deaf::Node(node, from) => (*node == ring.node).then_some((*from).max(ring.at)),
-        Deaf::Phone(phone, at) => (*phone == ring.phone && *at >= ring.at).then_some(*at),
-    });
-    told.map(|record| record.at).chain(deaf).min()
+    told.map(|record| record.at).min()
+}
+
+/// When a call of this phone was over for it, or nobody could tell it any more.
+fn end(seen: &Evidence, ring: &Record) -> Option<Instant> {
+    seen.deaf.iter().filter_map(|deaf| deaf.explains(ring)).chain(told(seen, ring)).min()
+}
+
+/// Whether this call came late from a node that had not heard, and was taken back.
+fn is_late(seen: &Evidence, ring: &Record) -> bool {
+    seen.deaf.iter().any(|deaf| deaf.delays(ring))
+        && told(seen, ring).is_some_and(|end| end.duration_since(ring.at) <= TAKEN_BACK)
 }
 
 /// How many calls came from a node that did not hear for a while, after this moment, and were taken back.
 pub fn late(seen: &Evidence, after: Instant) -> usize {
-    let from_deaf =
-        |ring: &&Record| seen.deaf.iter().any(|deaf| matches!(deaf, Deaf::Node(node, _) if *node == ring.node));
-    let is_live = |ring: &Record| {
-        let of = |row: &&SessionRow| session_of(&ring.from) == Some(row.id.as_str());
-        seen.sessions.iter().filter(of).any(|row| row.state == "live")
-    };
-    let late = seen.rings.iter().filter(|ring| ring.what == What::Invite && ring.at > after);
-    late.filter(from_deaf).filter(|ring| !is_live(ring) || has_rung_elsewhere(seen, ring)).count()
-}
-
-fn has_rung_elsewhere(seen: &Evidence, ring: &Record) -> bool {
-    seen.rings.iter().any(|other| {
-        other.what == What::Invite && other.node != ring.node && session_of(&other.from) == session_of(&ring.from)
-    })
+    let rings = seen.rings.iter().filter(|ring| ring.what == What::Invite && ring.at > after);
+    rings.filter(|ring| is_late(seen, ring)).count()
 }
 
 /// No phone has two calls at once, ringing or answered: P1.
@@ -245,10 +282,8 @@ fn two_at_a_time(seen: &Evidence) -> Vec<String> {
     let mut wrong = Vec::new();
     for (phone, calls) in calls {
         for (at, (first, end)) in calls.iter().enumerate() {
-            for (second, its_end) in &calls[at + 1..] {
-                // One that came late from a node that did not hear is over for us when it comes.
-                let counts = its_end.is_none_or(|its_end| its_end > second.at);
-                if counts && end.is_none_or(|end| end > second.at) {
+            for (second, _) in &calls[at + 1..] {
+                if end.is_none_or(|end| end > second.at) && !is_late(seen, second) {
                     let later = second.at.duration_since(first.at);
                     let (one, two) = (first.node, second.node);
                     wrong.push(format!("P1: {phone} had a call from {one} when {two} rang it, {later:?} after that"));

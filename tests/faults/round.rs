@@ -168,6 +168,7 @@ pub fn strike(stage: &mut Stage, fault: &Fault, aliases: Vec<String>, old: BTree
     }
     let unseen = (fault.mend)(stage);
     let mended = now();
+    stage.hear();
     let (evidence, back) = wait_calm(stage, fault, &crowd, &mut watch, &before, mended);
     let mut outcome = measure(stage, fault, &evidence, &watch);
     outcome.back = back;

@@ -12,6 +12,7 @@ use super::judge::session_of;
 use super::round::{self, Fault, Limits, Outcome};
 use super::stage::{Stage, alias};
 use super::{report, table};
+use crate::lab::phone::Record;
 use crate::lab::{now, wait_for};
 
 #[path = "../simulation/dice.rs"]
@@ -54,8 +55,8 @@ pub fn run(stage: &mut Stage, length: Duration, seed: u64) -> Soaked {
         let old = round::ids(stage);
         logouts += some_log_out(stage, &mut dice);
         let here = round::live(stage);
-        stage.phones.retain_records(|ring| here.iter().any(|row| session_of(&ring.from) == Some(row.id.as_str())));
-        stage.deaf.clear();
+        forget_rings(stage, &here);
+        stage.forget_deaf();
         // Times are for the suite, where one fault does not follow upon another.
         let fault = Fault { limits: Limits::default(), ..faults[dice.index(faults.len())] };
         (fault.prepare)(stage);
@@ -93,6 +94,15 @@ fn some_log_out(stage: &mut Stage, dice: &mut Dice) -> usize {
         if left == 0 { Ok(()) } else { Err(format!("{left} to be logged out; {}", stage.logs())) }
     });
     leave.len()
+}
+
+/// What the phones saw is judged with its round. Only the calls that go on are needed by the next one: a call of the same
+/// session from another node was over in a round whose judge still knew which node did not hear.
+fn forget_rings(stage: &Stage, here: &[SessionRow]) {
+    let goes_on = |row: &SessionRow, ring: &Record| {
+        session_of(&ring.from) == Some(row.id.as_str()) && stage.lab.node(&row.node).address() == ring.node
+    };
+    stage.phones.retain_records(|ring| here.iter().any(|row| goes_on(row, ring)));
 }
 
 /// From 12 to 30 of those who are not logged in, in any order.

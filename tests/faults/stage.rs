@@ -276,12 +276,26 @@ impl Stage {
             self.phones.forget_calls(node.address());
         }
         self.phones.clear_records();
-        self.deaf.clear();
+        self.forget_deaf();
     }
 
     /// From now on this node does not hear, or is not heard.
     pub fn deafen(&mut self, name: &str) {
-        self.deaf.push(Deaf::Node(self.lab.node(name).address(), now()));
+        self.deaf.push(Deaf::Node { node: self.lab.node(name).address(), from: now(), until: None });
+    }
+
+    /// All is mended: everybody hears again.
+    pub fn hear(&mut self) {
+        for deaf in &mut self.deaf {
+            if let Deaf::Node { until, .. } = deaf {
+                until.get_or_insert_with(now);
+            }
+        }
+    }
+
+    /// Who hears again for so long that nothing may be excused by it any more.
+    pub fn forget_deaf(&mut self) {
+        self.deaf.retain(|deaf| !deaf.is_past(now()));
     }
 
     /// The file that tells the daemon of a node how wrong its clock is.

@@ -20,7 +20,7 @@ use evenring::node::NodeState;
 use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::{Class, Outcome, Reason};
 use evenring::registry::view::{NodeRow, Placement, SessionRow, Which};
-use evenring::registry::{LoginRequest, Order, Registry, RegistryError};
+use evenring::registry::{LoginRequest, Order, Registry, RegistryError, Takes};
 use redis::aio::MultiplexedConnection;
 
 use crate::lab::redis::Redis;
@@ -79,6 +79,8 @@ pub struct Cluster {
     pub registry: Registry,
     /// A plain one.
     pub raw: MultiplexedConnection,
+    /// Numbers for all takes of all nodes.
+    pub takes: Takes,
     toml: String,
     sessions: u64,
 }
@@ -97,7 +99,7 @@ impl Cluster {
         let toml = format!("{}\n{toml}", patient.join("\n"));
         let registry = Registry::new(&settings(&redis.url(), &toml)).expect("a registry");
         let raw = connect(&redis).await;
-        Self { redis, registry, raw, toml, sessions: 0 }
+        Self { redis, registry, raw, takes: Takes::default(), toml, sessions: 0 }
     }
 
     /// One more registry, with a connection of its own.
@@ -155,7 +157,9 @@ impl Cluster {
 
     /// Takes this node's orders.
     pub async fn take(&mut self, member: &Member) -> Vec<Order> {
-        let taken = self.registry.take(&member.name, member.generation, 5000).await.expect("take");
+        let asked = self.takes.ask();
+        let taken = self.registry.take(&member.name, member.generation, asked, 5000).await.expect("take");
+        self.takes.hear();
         taken.into_iter().map(|taken| taken.order).collect()
     }
 

@@ -188,6 +188,7 @@ impl Look {
                     ] {
                         put(name, pairs.get(name).copied().unwrap_or_default().to_owned());
                     }
+                    put("take", pairs.get("take").copied().unwrap_or("0").to_owned());
                     put("refused", pairs.get("refused").copied().unwrap_or("0").to_owned());
                     // `leave` ends the lease 1 ms before its own time
                     put("lease_until", when(&(score(pairs["lease_until"]) + 1).to_string()));
@@ -283,6 +284,7 @@ fn node_facts(world: &World, facts: &mut Facts) {
         put("campaigns", n.campaigns.join(" "));
         put("channels", n.channels.to_string());
         put("line", n.line.iter().map(|id| format!("{id} ")).collect());
+        put("take", n.take.to_string());
         put("refused", n.refused.to_string());
         put("lease_until", second(n.lease_until + 1));
         put("reap_at", second(n.reap_at));

@@ -26,6 +26,17 @@ pub struct Voice {
     pub old: bool,
 }
 
+/// What becomes of a take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// The daemon hears the answer.
+    Heard,
+    /// The answer is lost.
+    Lost,
+    /// It was given up long ago, and is carried out only now.
+    Late,
+}
+
 /// How far a node gets with a login of the inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
@@ -90,6 +101,7 @@ pub enum Op {
     Take {
         voice: Voice,
         most: usize,
+        fetch: Fetch,
     },
     /// `home`: the node of the first session speaks.
     Report {
@@ -206,7 +218,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => select(&["desk", "e2x", "e1xx"][..]).prop_map(|alias| Op::RemoveAlias { alias }),
         14 => (login(), again).prop_map(|(login, again)| Op::Place { login, again }),
         2 => login().prop_map(|login| Op::Explain { login }),
-        10 => (voice(), select(&[64_usize, 64, 1, 2][..])).prop_map(|(voice, most)| Op::Take { voice, most }),
+        10 => (voice(), select(&[64_usize, 64, 1, 2][..]), select(&[Fetch::Heard, Fetch::Heard, Fetch::Lost, Fetch::Late][..]))
+            .prop_map(|(voice, most, fetch)| Op::Take { voice, most, fetch }),
         10 => report(),
         4 => (voice(), any::<bool>(), prop::collection::vec((0..64_usize, any::<bool>()), 1..4))
             .prop_map(|(voice, home, found)| Op::Adopt { voice, home, found }),

@@ -1,17 +1,17 @@
 //! Runs a sequence on the real scripts and on the model, side by side. Owns the pairing of the two. Must never decide
 //! what is right: it only says where they differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evenring::config::NodeSettings;
 use evenring::ids::{Generation, SessionId};
 use evenring::node::session::Outcome;
 use evenring::node::{Duty, Live, NodeState};
-use evenring::registry::{Adopted, Comeback, InboxMessage, LoggedOut, Order, Registry, RegistryError};
+use evenring::registry::{Adopted, Comeback, InboxMessage, LoggedOut, Order, Registry, RegistryError, Take, Takes};
 
 use super::look::{Look, difference, facts_of};
-use super::op::{Login, Op, Voice};
-use super::rules::{Refused, Rejoined, Taken};
+use super::op::{Fetch, Login, Op, Voice};
+use super::rules::{Refused, Rejoined, Taken, Taker};
 use super::words::{answer, as_login, booked, comparable, outcome, request, taken, wish};
 use super::world::{Chosen, Fault, Node, Session, World};
 use crate::ledger::{Cluster, id, session};
@@ -48,6 +48,8 @@ pub struct Pair<'a> {
     /// How each was last rung.
     pub(super) history: BTreeMap<SessionId, Session>,
     numbers: u64,
+    /// How far each generation is with its takes.
+    takes: BTreeMap<Generation, Takes>,
     /// With `rejoin = "auto"`.
     auto: Registry,
 }
@@ -88,7 +90,19 @@ impl<'a> Pair<'a> {
         let (generations, history) = (BTreeMap::new(), BTreeMap::new());
         let (received, known) = (Vec::new(), Vec::new());
         let (world, auto) = (World::default(), cluster.auto());
-        Self { cluster, world, look, zero, generations, received, known, history, numbers: 0, auto }
+        Self {
+            cluster,
+            world,
+            look,
+            zero,
+            generations,
+            received,
+            known,
+            history,
+            numbers: 0,
+            takes: BTreeMap::new(),
+            auto,
+        }
     }
 
     async fn all(&mut self, ops: &[Op]) -> Checked {
@@ -149,7 +163,7 @@ impl<'a> Pair<'a> {
             Op::Submit { login, reply } => self.submit(login.as_ref(), *reply).await,
             Op::Serve { until } => self.serve(*until).await,
             Op::AnswerAgain { which } => self.answer_again(*which).await,
-            Op::Take { voice, most } => self.take(*voice, *most).await,
+            Op::Take { voice, most, fetch } => self.take(*voice, *most, *fetch).await,
             Op::Report { voice, home, outcomes, rejoin } => {
                 self.report(self.home(*voice, *home, outcomes), outcomes, *rejoin).await
             }
@@ -215,6 +229,7 @@ impl<'a> Pair<'a> {
             steady_since: 0,
             told: None,
             line: Vec::new(),
+            take: 0,
         };
         let model = self.world.register(node, new);
         if model.is_ok() && last != Some(generation) {
@@ -313,13 +328,31 @@ impl<'a> Pair<'a> {
         same("explain", answer(&real), comparable(model))
     }
 
-    async fn take(&mut self, voice: Voice, most: usize) -> Checked {
+    async fn take(&mut self, voice: Voice, most: usize, fetch: Fetch) -> Checked {
         let generation = self.generation(voice);
-        let real = refusal(self.cluster.registry.take(&id(voice.node), generation, most).await)?;
+        let takes = self.takes.entry(generation).or_default();
+        let asked = match fetch {
+            Fetch::Heard | Fetch::Lost => takes.ask(),
+            Fetch::Late => {
+                let Take { number, since } = takes.clone().ask();
+                let number = number.saturating_sub(2).max(1);
+                Take { number, since: since.min(number) }
+            }
+        };
+        let real = refusal(self.cluster.registry.take(&id(voice.node), generation, asked, most).await)?;
+        if fetch == Fetch::Heard {
+            self.takes.entry(generation).or_default().hear();
+        }
         same("take", real.as_ref().map(drop).map_err(|r| *r), self.fence(voice))?;
         let Ok(real) = real else { return Ok(()) };
         let real: Vec<Order> = real.into_iter().map(|taken| taken.order).collect();
         self.look().await;
+        let generation = generation.to_string();
+        let taker = Taker { node: voice.node, generation: &generation, number: asked.number };
+        if !self.world.may_take(voice.node, asked.number) {
+            return same("a take that comes late", real.len(), 0);
+        }
+        let real = self.taken_before(real, &taker, asked.since)?;
         let (now, node) = (self.world.now, voice.node);
         let queue = |world: &World| world.queues.get(node).cloned().unwrap_or_default();
         let visible = queue(&self.world).iter().filter(|m| m.visible_at <= now).count();
@@ -342,13 +375,33 @@ impl<'a> Pair<'a> {
             same("oldest first", true, visible_at >= last)?;
             last = visible_at;
             let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-            let model = self.world.take_one(node, position, Chosen::Told(&chosen))?;
+            let model = self.world.take_one(&taker, position, Chosen::Told(&chosen))?;
             if let Taken::Ring(at, ..) = &model {
                 self.history.insert(*at, self.world.sessions[at].clone());
             }
             same("an order", taken(order), model)?;
         }
         Ok(())
+    }
+
+    /// What was taken before and may never have been heard of comes first; gives the rest.
+    fn taken_before(&mut self, mut real: Vec<Order>, taker: &Taker<'_>, since: u64) -> Result<Vec<Order>, Fault> {
+        let mut unheard = match since < taker.number {
+            true => self.world.unheard(taker.node, taker.generation, since),
+            false => BTreeSet::new(),
+        };
+        let rest = real.split_off(unheard.len().min(real.len()));
+        for order in real {
+            let order = taken(order);
+            let (Taken::Ring(at, ..) | Taken::Moved(at, _) | Taken::Expired(at) | Taken::Stale(at) | Taken::HangUp(at)) =
+                order;
+            same("an order handed out again", unheard.remove(&at), true)?;
+            let chosen = |id: SessionId| self.look.node_of(&id.to_string());
+            let model = self.world.take_again(taker, at, Chosen::Told(&chosen))?;
+            same("an order handed out again", order, model)?;
+        }
+        same("orders that nobody heard of", unheard, BTreeSet::new())?;
+        Ok(rest)
     }
 
     async fn report(&mut self, voice: Voice, outcomes: &[(usize, &'static str)], rejoin: bool) -> Checked {

@@ -44,6 +44,8 @@ pub struct Node {
     pub told: Option<u64>,
     /// Who waits there for his turn to ring.
     pub line: Vec<SessionId>,
+    /// The number of its daemon's last take.
+    pub take: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +67,8 @@ pub struct Session {
     /// `None`: never again.
     pub give_up: Option<Ms>,
     pub wanted: bool,
+    /// The generation that took its order, and the number of that take.
+    pub taken: Option<(String, u64)>,
     /// When the order that nobody has taken expires.
     pub due: Option<Ms>,
     pub gone_at: Option<Ms>,

@@ -90,7 +90,7 @@ async fn only_a_dead_node_without_sessions_is_forgotten() {
     assert_eq!(cluster.registry.forget(&a.name).await.unwrap(), Forgotten::Unknown);
     assert_eq!(cluster.registry.forget(&id("nobody")).await.unwrap(), Forgotten::Unknown);
     // Its old daemon was only frozen: it is told to register again, and is there as before.
-    assert_eq!(word(cluster.registry.take(&a.name, a.generation, 1).await), "forgotten");
+    assert_eq!(word(cluster.registry.take(&a.name, a.generation, cluster.takes.ask(), 1).await), "forgotten");
     let back = cluster.up("a", &["cc100"]).await;
     assert_eq!(cluster.placed("cc100x", "7").await.1, "a");
     assert_eq!(cluster.take(&back).await.len(), 1);

@@ -3,9 +3,9 @@
 use evenring::config::NodeSettings;
 use evenring::ids::Generation;
 use evenring::node::session::{Login, Outcome, Reason};
-use evenring::node::{Live, NodeState};
+use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::view::Which;
-use evenring::registry::{Adopted, Order, Taken};
+use evenring::registry::{Adopted, Order, Take, Taken, Takes};
 
 use crate::ledger::{Cluster, Member, cannot, id, login, node, phones, word};
 
@@ -83,12 +83,70 @@ async fn p4_p8_an_order_that_is_too_old_rings_nobody() {
     let (left, _) = cluster.placed("cc101x", "8").await;
     let start = cluster.registry.now_ms().await.unwrap();
     while cluster.registry.now_ms().await.unwrap() <= start + 1000 {}
-    let orders = cluster.registry.take(&a.name, a.generation, 1).await.unwrap();
+    let orders = cluster.registry.take(&a.name, a.generation, cluster.takes.ask(), 1).await.unwrap();
     assert!(matches!(&orders[..], [Taken { order: Order::Expired(_), .. }]), "{orders:?}");
     assert_eq!(cluster.beat(&a).await.len(), 1, "a heartbeat finds the other one");
     for session in [taken, left] {
         assert_eq!(cluster.fate(session).await, ("failed".into(), "order-expired".into()));
     }
+}
+
+/// What a take brought: `ring SESSION`, `moved SESSION`, …
+async fn told(cluster: &mut Cluster, node: &Member, take: Take) -> Vec<String> {
+    let taken = cluster.registry.take(&node.name, node.generation, take, 10).await.unwrap();
+    let word = |taken: Taken| match taken.order {
+        Order::Ring(login) => format!("ring {}", login.session),
+        Order::HangUp(session) => format!("hangup {session}"),
+        Order::Moved(session, to) => format!("moved {session} {to}"),
+        Order::Expired(session) => format!("expired {session}"),
+        Order::Stale(session) => format!("stale {session}"),
+    };
+    taken.into_iter().map(word).collect()
+}
+
+#[tokio::test]
+async fn p4_what_a_take_took_whose_answer_was_lost_is_handed_out_again() {
+    let mut cluster = Cluster::start().await;
+    let a = cluster.up("a", &["cc100", "cc101", "cc102"]).await;
+    let mut takes = Takes::default();
+    let (first, _) = cluster.placed("cc100x", "1").await;
+    let lost = takes.ask();
+    assert_eq!(told(&mut cluster, &a, lost).await, [format!("ring {first}")]);
+    let (second, _) = cluster.placed("cc101x", "2").await;
+    let heard = takes.ask();
+    let again = [format!("ring {first}"), format!("ring {second}")];
+    assert_eq!(told(&mut cluster, &a, heard).await, again);
+    takes.hear();
+    let (third, _) = cluster.placed("cc102x", "3").await;
+    assert_eq!(told(&mut cluster, &a, lost).await, [""; 0], "carried out after a later one: takes nothing");
+    let next = takes.ask();
+    assert_eq!(told(&mut cluster, &a, next).await, [format!("ring {third}")], "what was heard is not said again");
+}
+
+#[tokio::test]
+async fn p1_p10_an_order_is_handed_out_again_only_to_who_may_still_ring_it() {
+    let mut cluster = Cluster::start().await;
+    let a = cluster.up("a", &["cc100", "cc101", "cc102", "cc103"]).await;
+    let mut takes = Takes::default();
+    let mut sessions = Vec::new();
+    for (alias, agent) in [("cc100x", "1"), ("cc101x", "2"), ("cc102x", "3"), ("cc103x", "4")] {
+        sessions.push(cluster.placed(alias, agent).await.0);
+    }
+    let [live, left, found, moves] = sessions[..] else { panic!("four sessions") };
+    assert_eq!(told(&mut cluster, &a, takes.ask()).await.len(), 4);
+    assert_eq!(cluster.report(&a, live, Outcome::Live).await, "done");
+    cluster.registry.logout(&id("cc101x")).await.unwrap();
+    let adopted = cluster.registry.adopt(&a.name, a.generation, &[(channel(found), Live::NotYet)]).await.unwrap();
+    assert_eq!(adopted, [Adopted::Kept]);
+    let b = cluster.up("b", &["cc103"]).await;
+    cluster.registry.turn(&a.name, Duty::Draining).await.unwrap();
+    let mut words = told(&mut cluster, &a, takes.ask()).await;
+    words.sort();
+    let mut expected = [format!("hangup {left}"), format!("moved {moves} placed b"), format!("stale {left}")];
+    expected.sort();
+    assert_eq!(words, expected);
+    assert_eq!(cluster.fate(left).await, ("ended".into(), "logged-out".into()));
+    assert_eq!(cluster.take(&b).await.len(), 1);
 }
 
 #[tokio::test]
@@ -213,7 +271,7 @@ async fn p6_what_an_old_generation_says_is_refused() {
         let (name, generation) = (&member.name, member.generation);
         let registry = &mut cluster.registry;
         assert_eq!(word(registry.heartbeat(name, generation, NodeState::Down, 0, 0).await), expected);
-        assert_eq!(word(registry.take(name, generation, 9).await), expected);
+        assert_eq!(word(registry.take(name, generation, Take { number: 1, since: 1 }, 9).await), expected);
         assert_eq!(word(registry.report(name, generation, &[(session, Outcome::Live)]).await), expected);
         assert_eq!(word(registry.leave(name, generation).await), expected);
         let settings = NodeSettings { weight: 9, ..node(name.as_str()) };

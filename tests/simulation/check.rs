@@ -97,7 +97,7 @@ impl Sim {
         let adopted =
             if let Call::Adopt(found) = &call { found.iter().map(|(l, _)| l.session).collect() } else { Vec::new() };
         let shown = if self.trace.on { format!("{call:?}") } else { String::new() };
-        if matches!(call, Call::Report(_) | Call::Adopt(_) | Call::Take | Call::Register { .. }) {
+        if matches!(call, Call::Report(_) | Call::Adopt(_) | Call::Take(_) | Call::Register { .. }) {
             self.strike(host);
         }
         let reply = self.store.run(&node, &generation, call);

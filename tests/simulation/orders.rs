@@ -1,7 +1,7 @@
 //! The task that fetches a node's orders: wake-ups, the safety poll for those that were lost, one `take` after the other.
 //! Stands for `src/daemon/orders.rs`, without the shared inbox. Must never ring anybody: orders go to the loop.
 
-use evenring::registry::Order;
+use evenring::registry::{Order, Takes};
 
 use super::Sim;
 use super::agenda::{Ear, Event, Mouth};
@@ -26,6 +26,7 @@ pub struct Fetcher {
     /// Called while it was fetching.
     called: bool,
     number: u32,
+    takes: Takes,
     /// When the `take` that is under way was asked for.
     asked: Ms,
     /// When the last order reaches the loop: they stay in order.
@@ -81,7 +82,8 @@ impl Sim {
         d.fetcher.number += 1;
         let number = d.fetcher.number;
         d.fetcher.asked = self.now;
-        self.ask(d, Mouth::Fetcher, number, Call::Take);
+        let asked = d.fetcher.takes.ask();
+        self.ask(d, Mouth::Fetcher, number, Call::Take(asked));
     }
 
     /// The answer to a `take`.
@@ -99,10 +101,11 @@ impl Sim {
             }
             return true;
         };
+        d.fetcher.takes.hear();
         if !orders.is_empty() {
             self.strike(d.host);
         }
-        let again = orders.len() == TAKE_MOST || std::mem::take(&mut d.fetcher.called);
+        let again = orders.len() >= TAKE_MOST || std::mem::take(&mut d.fetcher.called);
         for order in orders.into_iter().filter(|order| matches!(order, Order::Ring(_) | Order::HangUp(_))) {
             d.fetcher.told_at = d.fetcher.told_at.max(self.now + self.dice.upto(1));
             self.agenda.put(d.fetcher.told_at, Event::Told(d.life, Ear::Order(order, d.fetcher.asked)));

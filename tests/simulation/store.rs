@@ -6,9 +6,9 @@ use evenring::ids::SessionId;
 use evenring::node::roster::PhoneChanges;
 use evenring::node::session::{Class, Login, Outcome};
 use evenring::node::{BookedState, Live};
-use evenring::registry::{Adopted, Order};
+use evenring::registry::{Adopted, Order, Take};
 
-use super::model::rules::{Refused, Rejoined, Taken};
+use super::model::rules::{Refused, Rejoined, Taken, Taker};
 use super::model::world::{Chosen, Limits, Ms, Node, Session, World};
 
 /// How long the sessions of a daemon that stopped wait for the next one.
@@ -33,7 +33,7 @@ pub enum Call {
         channels: usize,
     },
     Leave,
-    Take,
+    Take(Take),
 }
 
 #[derive(Debug)]
@@ -96,6 +96,7 @@ fn told(login: &Login) -> Session {
         tried: std::collections::BTreeSet::new(),
         give_up: None,
         wanted: false,
+        taken: None,
         due: None,
         gone_at: None,
         rejoined_from: String::new(),
@@ -149,7 +150,7 @@ impl Store {
             Call::Report(outcomes) => self.report(node, &outcomes),
             Call::Beat { state, channels } => self.beat(node, state, channels),
             Call::Leave => self.leave(node),
-            Call::Take => self.take(node),
+            Call::Take(asked) => self.take(node, generation, asked),
         }
     }
 
@@ -167,6 +168,7 @@ impl Store {
             reap_at: 0,
             told: None,
             line: Vec::new(),
+            take: 0,
             refused: 0,
             steady_since: 0,
         };
@@ -246,13 +248,24 @@ impl Store {
         Reply::Done
     }
 
-    fn take(&mut self, node: &str) -> Reply {
+    fn take(&mut self, node: &str, generation: &str, asked: Take) -> Reply {
         let (mut orders, now) = (Vec::new(), self.world.now);
-        while orders.len() < TAKE_MOST {
+        if !self.world.may_take(node, asked.number) {
+            return Reply::Taken(orders);
+        }
+        let taker = Taker { node, generation, number: asked.number };
+        if asked.since < asked.number {
+            for id in self.world.unheard(node, generation, asked.since) {
+                let taken = self.world.take_again(&taker, id, Chosen::Free).expect("a free choice");
+                orders.push(self.order(taken));
+            }
+        }
+        let most = orders.len() + TAKE_MOST;
+        while orders.len() < most {
             let queue = self.world.queues.get(node).map_or(&[][..], Vec::as_slice);
             let visible = queue.iter().enumerate().filter(|(_, m)| m.visible_at <= now);
             let Some((at, _)) = visible.min_by_key(|(_, m)| (m.visible_at, m.step)) else { break };
-            let taken = self.world.take_one(node, at, Chosen::Free).expect("a free choice");
+            let taken = self.world.take_one(&taker, at, Chosen::Free).expect("a free choice");
             orders.push(self.order(taken));
         }
         Reply::Taken(orders)

@@ -20,7 +20,7 @@ local function adopt(i)
       redis.call('HSET', session_key(id), 'state', state, 'since', now, 'order', '')
       tell(id, state, node)
     end
-    redis.call('HSET', session_key(id), 'generation', generation)
+    redis.call('HSET', session_key(id), 'generation', generation, 'take', 0)
     -- P5: what a fault took from the tables comes back with the session that they are derived from.
     redis.call('SADD', load_set(s), id)
     redis.call('ZADD', ns .. ':index:open', 'NX', now, id)
@@ -45,7 +45,8 @@ local function adopt(i)
   redis.call('HSET', session_key(id), 'alias', fresh.alias, 'extension', fresh.extension, 'agent', fresh.agent,
     'campaign', fresh.campaign, 'remote', fresh.remote, 'node', node, 'state', state, 'reason', '', 'since', now,
     'created', s and s.created or now, 'try', ARGV[i + 7], 'tried', s and s.tried or '', 'tries', ARGV[3],
-    'suffix', ARGV[4], 'give_up', 0, 'order', '', 'generation', generation)
+    'suffix', ARGV[4], 'give_up', 0, 'order', '', 'generation', generation,
+    'take', 0)
   tell(id, state, node)
   return 'restored'
 end

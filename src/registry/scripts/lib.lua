@@ -10,6 +10,7 @@
 --   NS:node:NAME     HASH  generation host state drain weight max_agents campaigns channels registrations version
 --                          lease_until reap_at refused steady_since (its lease has not ended since)
 --                          phones (the number of the last word on them)
+--                          take (the number of its daemon's last take)
 --                          line (while it paces: who waits for his turn to ring, ids with a blank behind each)
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
 --   NS:contacts:NAME HASH  extension -> JSON with address, round trip, expiry (only with a second AMI user)
@@ -17,7 +18,7 @@
 --   NS:local:NAME    SET   open sessions of local agents: its size is the node's load (never a counter)
 --   NS:remote:NAME   SET   open sessions of remote agents
 --   NS:session:ID    HASH  alias extension agent campaign remote node state reason since created try tried
---                          give_up order generation wanted rejoined_from
+--                          give_up order generation take wanted rejoined_from
 --   NS:holders       HASH  agent:A, alias:L, phone:E -> the open session that holds it
 --   NS:aliases       HASH  alias -> extension@node,extension@node,...  (the operators' own table)
 --   NS:QUEUE, NS:QUEUE:Q, NS:QUEUES, NS:rt:QUEUE   RSMQ's layout; our queues are logins and ring-NAME

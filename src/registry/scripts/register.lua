@@ -18,6 +18,8 @@ redis.call('HSET', key, 'generation', generation, 'host', host, 'state', 'starti
   'max_agents', ARGV[6], 'campaigns', ARGV[7], 'version', ARGV[8], 'channels', 0, 'registrations', 0, 'phones', '', 'line', '',
   'lease_until', now + lease_ms, 'reap_at', now + lease_ms, 'steady_since', now)
 redis.call('HSETNX', key, 'drain', 0)
+-- The takes of the next life are numbered anew.
+if previous ~= generation then redis.call('HDEL', key, 'take') end
 -- An RSMQ client sends only into queues that exist.
 open_queue('logins')
 open_queue('ring-' .. node)

@@ -1,29 +1,30 @@
 -- take.lua: a node fetches its orders. RSMQ's receiveMessage for up to max visible orders, and in the same step the
 -- session goes placed -> ringing, so that an order that is delivered again finds nothing left to do (P1).
--- A node that has a line puts it behind that (line.lua).
+-- An answer may be lost on its way, and a take may be carried out long after its daemon has given it up. So each has a
+-- number: a lower one than the last takes nothing, and what earlier ones took whose answer the daemon did not hear is
+-- handed out again (P4). A node that has a line puts it behind that (line.lua).
 -- ARGV  1 node  2 generation  3 visibility time in s  4 max orders  5 order expiry ms  6 keep ended ms
+--       7 number of this take  8 number of the first take whose answer did not come, or this one
 -- reply { 'ok', rows } | { 'fenced' } | { 'unknown' }
 --       rows of { 'ring', session, try, alias, extension, agent, campaign, remote, waited ms } | { 'hangup', session }
 --             | { 'moved', session, where } | { 'expired', session } | { 'stale', session }
 local node, generation, vt, max = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local expiry_ms, keep_ms = tonumber(ARGV[5]), ARGV[6]
+local expiry_ms, keep_ms, number, since = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
 local queue = 'ring-' .. node
 local key = ns .. ':' .. queue
 local attributes = key .. ':Q'
-local mine = redis.call('HMGET', ns .. ':node:' .. node, 'state', 'drain', 'line')
+local mine = redis.call('HMGET', ns .. ':node:' .. node, 'state', 'drain', 'line', 'take')
+if number < tonumber(mine[4] or '0') then return { 'ok', {} } end
+redis.call('HSET', ns .. ':node:' .. node, 'take', number)
 local line = mine[3] or ''
 
-local function ring(message, order)
-  local id = tostring(order.session)
-  local s = record(session_key(id))
-  if not s or s.state ~= 'placed' or s.node ~= node or tostring(order.try) ~= s.try then
-    dequeue(queue, message)
-    return { 'stale', id }
-  end
-  if now > (tonumber(order.expires) or 0) then
+-- The session's order goes to the node, unless it is too old or the node takes none now.
+local function hand_out(id, s, order)
+  local expires = tonumber(order.expires) or 0
+  if now > expires then
     finish(id, s, 'failed', 'order-expired', now, keep_ms)
     return { 'expired', id }
   end
@@ -33,21 +34,54 @@ local function ring(message, order)
   end
   redis.call('ZREM', ns .. ':index:due', id)
   redis.call('ZADD', ns .. ':index:open', now, id)
-  redis.call('HSET', session_key(id), 'state', 'ringing', 'since', now, 'generation', generation)
-  if line ~= '' then line = line .. id .. ' ' end
+  redis.call('HSET', session_key(id), 'state', 'ringing', 'since', now, 'generation', generation, 'take', number)
+  if line ~= '' and not (' ' .. line):find(' ' .. id .. ' ', 1, true) then line = line .. id .. ' ' end
   tell(id, 'ringing', node)
-  return { 'ring', id, s.try, s.alias, s.extension, s.agent, s.campaign, s.remote, tostring(now - tonumber(s.since or now)) }
+  return { 'ring', id, s.try, s.alias, s.extension, s.agent, s.campaign, s.remote,
+    tostring(math.max(0, now - expires + expiry_ms)) }
+end
+
+local function ring(message, order)
+  local id = tostring(order.session)
+  local s = record(session_key(id))
+  if not s or s.state ~= 'placed' or s.node ~= node or tostring(order.try) ~= s.try then
+    dequeue(queue, message)
+    return { 'stale', id }
+  end
+  return hand_out(id, s, order)
+end
+
+local function read(message)
+  local readable, order = pcall(cjson.decode, redis.call('HGET', attributes, message) or '')
+  return readable and type(order) == 'table' and order or nil
 end
 
 local rows = {}
+if since < number then
+  for _, set in ipairs({ ':local:', ':remote:' }) do
+    for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
+      local s = record(session_key(id))
+      local order = s and s.state == 'ringing' and s.node == node and s.generation == generation
+        and tonumber(s.take or '0') >= since and read(s.order)
+      if order and s.wanted == '1' then
+        finish(id, s, 'ended', 'logged-out', now, keep_ms)
+        rows[#rows + 1] = { 'stale', id }
+      elseif order then
+        -- Nobody was asked to ring it.
+        s.state = 'placed'
+        rows[#rows + 1] = hand_out(id, s, order)
+      end
+    end
+  end
+end
 for _, message in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, max)) do
   redis.call('ZADD', key, now + vt * 1000, message)
   redis.call('HINCRBY', attributes, 'totalrecv', 1)
   if redis.call('HINCRBY', attributes, message .. ':rc', 1) == 1 then
     redis.call('HSET', attributes, message .. ':fr', now)
   end
-  local readable, order = pcall(cjson.decode, redis.call('HGET', attributes, message) or '')
-  if not readable or type(order) ~= 'table' then
+  local order = read(message)
+  if not order then
     dequeue(queue, message)
     rows[#rows + 1] = { 'stale', '' }
   elseif order.kind == 'hangup' then
