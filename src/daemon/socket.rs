@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -15,6 +15,10 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::config::{AmiSettings, Transport};
 
+/// What Asterisk has said and nobody has read yet may lie in the kernel, in bytes. With room from the start a burst is
+/// taken in at the speed of the socket, and a daemon that stands still for a moment does not make Asterisk give it up:
+/// Asterisk ends a manager session that does not take what it writes.
+const RECEIVE_BYTES: usize = 2 << 20;
 /// How long a connection is silent before the kernel asks whether the peer is there. Pings are sent far more often: this
 /// is for a process that does not run.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
@@ -53,6 +57,9 @@ async fn open(settings: &AmiSettings) -> io::Result<Box<dyn Stream>> {
 fn tune(tcp: &TcpStream, settings: &AmiSettings) -> io::Result<()> {
     let socket = SockRef::from(tcp);
     socket.set_tcp_nodelay(true)?;
+    if grants(RECEIVE_BYTES) {
+        socket.set_recv_buffer_size(RECEIVE_BYTES)?;
+    }
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_AGAIN);
     socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_TRIES))?;
     #[cfg(target_os = "linux")]
@@ -60,6 +67,17 @@ fn tune(tcp: &TcpStream, settings: &AmiSettings) -> io::Result<()> {
     #[cfg(not(target_os = "linux"))]
     let _ = settings;
     Ok(())
+}
+
+/// Whether `net.core.rmem_max` allows so much. Asked with a socket of its own: one that asked for more than it got would
+/// be left with little, and without the kernel's own way to make room.
+fn grants(bytes: usize) -> bool {
+    let ask = || {
+        let probe = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        probe.set_recv_buffer_size(bytes)?;
+        probe.recv_buffer_size()
+    };
+    ask().is_ok_and(|granted| granted >= bytes)
 }
 
 fn tls(settings: &AmiSettings) -> io::Result<ClientConfig> {
