@@ -21,10 +21,10 @@ use lab::redis::Redis;
 use lab::{HUB, Lab, Node, Spec, Version, now, wait_until};
 use serde_json::Value;
 
-/// The Redis user of README.md, as an argument of redis-server, and its password.
+/// The Redis user of docs/security.md, as an argument of redis-server, and its password.
 fn redis_user() -> (String, String) {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let line = readme.lines().find(|line| line.starts_with("user evenring on >")).expect("the line of the README");
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md")).unwrap();
+    let line = readme.lines().find(|line| line.starts_with("user evenring on >")).expect("the line of the page");
     let password = line.split(' ').find_map(|word| word.strip_prefix('>')).expect("a password");
     (line["user ".len()..].to_owned(), password.to_owned())
 }
@@ -251,7 +251,7 @@ fn manager_conf(ward: &Ward) {
     with("eventfilter = ^Event: (FullyBooted|", "eventfilter = ^Event: (").says(
         &[("ami.eventfilter", "failure")],
         "hides FullyBooted",
-        "of the README",
+        "of docs/security.md",
     );
     with("write = originate,call,reporting,agent", "write = originate,call,reporting").says(
         &[("ami.manager-conf", "warning")],
@@ -313,7 +313,7 @@ fn redis(ward: &Ward) {
         assert_ne!(text, ward.config);
         ward.as_admin(&text)
     };
-    let fix = "ACL line of the README";
+    let fix = "ACL line of docs/security.md";
     other(&["-hset"]).says(&[("redis.acl", "failure")], "the Redis user may not HSET", fix);
     other(&["+flushall", "~other"]).says(
         &[("redis.acl", "warning")],

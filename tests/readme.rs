@@ -1,13 +1,20 @@
-//! README.md says what the program does: its verbs, settings, reasons and log lines, no fewer and by their names.
+//! README.md and docs/ say what the program does: its verbs, settings, reasons, log lines and crates, no fewer and by their
+//! names; what they tell people to type is what the program takes, and their links lead somewhere.
 //!
-//! Owns the search for these words in the sources. Must never know what they mean.
+//! Owns the search for these words in the sources and the pages. Must never know what they mean.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
+use evenring::cli::Cli;
+
+/// The page with verbs, settings, reasons and log lines.
+const REFERENCE: &str = "docs/reference.md";
 
 fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
@@ -72,24 +79,24 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
     rest.split_once(to).unwrap_or_else(|| panic!("no {to}")).0
 }
 
-/// Each of these, as code, is in README.md.
+/// Each of these, as code, is in the reference.
 #[track_caller]
-fn all_in_readme(what: &str, words: impl IntoIterator<Item = String>, at_least: usize) {
-    let readme = file("README.md");
+fn all_in_reference(what: &str, words: impl IntoIterator<Item = String>, at_least: usize) {
+    let page = file(REFERENCE);
     let words: Vec<String> = words.into_iter().collect();
     assert!(words.len() >= at_least, "the search for {what} finds only {words:?}");
-    let missing: Vec<&String> = words.iter().filter(|word| !readme.contains(&format!("`{word}"))).collect();
-    assert!(missing.is_empty(), "README.md does not name these {what}: {missing:#?}");
+    let missing: Vec<&String> = words.iter().filter(|word| !page.contains(&format!("`{word}"))).collect();
+    assert!(missing.is_empty(), "{REFERENCE} does not name these {what}: {missing:#?}");
 }
 
 #[test]
 fn every_log_line_is_explained() {
-    let rows = file("README.md");
+    let rows = file(REFERENCE);
     let rows: String = rows.lines().filter(|line| line.starts_with("| `")).collect::<Vec<_>>().join("\n");
     let messages = messages();
     assert!(messages.len() > 30 && messages.contains("AMI is away"), "the search finds only {messages:#?}");
     let missing: Vec<&String> = messages.iter().filter(|message| !rows.contains(&format!("`{message}`"))).collect();
-    assert!(missing.is_empty(), "no table of README.md explains these log lines: {missing:#?}");
+    assert!(missing.is_empty(), "no table of {REFERENCE} explains these log lines: {missing:#?}");
 }
 
 #[test]
@@ -100,27 +107,19 @@ fn a_message_is_found_in_its_call() {
 }
 
 #[test]
-fn every_verb_is_named() {
-    let help = Command::new(env!("CARGO_BIN_EXE_evenring")).arg("--help").output().unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
-    let verbs = between(&help, "Commands:\n", "\n\n").lines().filter_map(|line| line.split_whitespace().next());
-    all_in_readme("verbs", verbs.filter(|verb| *verb != "help").map(|verb| format!("evenring {verb}")), 9);
-}
-
-#[test]
 fn every_setting_is_named_in_its_section() {
-    let (readme, sample) = (file("README.md"), file("systemd/config.toml"));
-    assert!(readme.contains("(systemd/config.toml)"), "README.md links to the sample");
+    let (page, sample) = (file(REFERENCE), file("systemd/config.toml"));
+    assert!(page.contains("(../systemd/config.toml)"), "{REFERENCE} links to the sample");
     let (mut section, mut row, mut keys) = ("", "", 0);
     for line in sample.lines() {
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             section = name;
-            row = readme.lines().find(|row| row.starts_with(&format!("| `[{name}]`"))).unwrap_or_default();
-            assert!(!row.is_empty(), "README.md has no row for [{name}]");
+            row = page.lines().find(|row| row.starts_with(&format!("| `[{name}]`"))).unwrap_or_default();
+            assert!(!row.is_empty(), "{REFERENCE} has no row for [{name}]");
         } else if let Some((key, _)) = line.trim_start_matches(['#', ' ']).split_once(" = ")
             && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
         {
-            assert!(row.contains(&format!("`{key}`")), "README.md does not name {section}.{key}");
+            assert!(row.contains(&format!("`{key}`")), "{REFERENCE} does not name {section}.{key}");
             keys += 1;
         }
     }
@@ -132,7 +131,7 @@ fn every_reason_and_refusal_is_explained() {
     let session = file("src/node/session.rs");
     let reasons = quoted(between(&session, "let word = match self {", "f.write_str"), '"');
     let reasons = reasons.map(|word| word.split('{').next().unwrap().to_owned());
-    all_in_readme("reasons", reasons, 13);
+    all_in_reference("reasons", reasons, 13);
 
     let library = file("src/registry/scripts/lib.lua");
     let refusals = quoted(between(&library, "local function refusal", "\nend"), '\'').map(str::to_owned);
@@ -145,7 +144,7 @@ fn every_reason_and_refusal_is_explained() {
         words.extend(quoted(&lines.join("\n"), '\'').map(str::to_owned));
     }
     let is_word = |word: &String| word.len() > 1 && word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-    all_in_readme("refusals", words.into_iter().filter(is_word), 20);
+    all_in_reference("refusals", words.into_iter().filter(is_word), 20);
 }
 
 #[test]
@@ -155,9 +154,240 @@ fn the_event_filter_is_the_one_of_the_tests_and_names_what_the_daemon_wants() {
         assert_eq!(lines.len(), 1, "{lines:?}");
         lines[0].clone()
     };
-    let line = filter(&file("README.md"));
+    let line = filter(&file("docs/security.md"));
     assert_eq!(line, filter(&file("tests/lab/etc/manager.conf")));
     let names = line.split(['(', ')']).nth(1).unwrap().split('|');
     let unwanted: Vec<_> = names.filter(|name| !evenring::ami::event::is_wanted(name.as_bytes())).collect();
     assert_eq!(unwanted, [""; 0]);
+}
+
+/// README.md and all of docs/: path and text.
+fn pages() -> Vec<(String, String)> {
+    let names = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();
+    let names = names.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
+    let mut pages: Vec<_> = names.chain(["README.md".to_owned()]).map(|name| (name.clone(), file(&name))).collect();
+    pages.sort();
+    pages
+}
+
+/// The code of a page: what stands in fences for a shell, line by line, and what stands in a line between backquotes.
+fn code(page: &str) -> (Vec<&str>, Vec<&str>) {
+    let (mut fenced, mut inline, mut inside) = (Vec::new(), Vec::new(), None);
+    for line in page.lines() {
+        match (inside, line.trim_start().strip_prefix("```")) {
+            (None, Some(language)) => inside = Some(language),
+            (Some(_), Some(_)) => inside = None,
+            (Some("sh"), None) => fenced.push(line.trim()),
+            (Some(_), None) => {}
+            (None, None) => inline.extend(quoted(line, '`')),
+        }
+    }
+    (fenced, inline)
+}
+
+/// The commands of a line as a shell takes it apart, as far as pages need it: quotes, `#`, and what stands between two
+/// commands. The environment in front of a command is left out.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    let (mut commands, mut word, mut quote): (Vec<Vec<String>>, _, _) = (vec![Vec::new()], String::new(), None);
+    for c in line.chars().chain([' ']) {
+        match (quote, c) {
+            (Some(end), _) if c == end => quote = None,
+            (Some(_), _) => word.push(c),
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '#') if word.is_empty() => break,
+            (None, '|' | ';' | '&' | '>') => {
+                commands.last_mut().unwrap().push(std::mem::take(&mut word));
+                commands.push(Vec::new());
+            }
+            (None, _) if c.is_whitespace() => commands.last_mut().unwrap().push(std::mem::take(&mut word)),
+            (None, _) => word.push(c),
+        }
+    }
+    for command in &mut commands {
+        command.retain(|word| !word.is_empty());
+        let is_set = |word: &&String| word.split_once('=').is_some_and(|(name, _)| !name.starts_with('-'));
+        let skip = command.iter().take_while(is_set).count();
+        command.drain(..skip);
+        if command.starts_with(&["./dev", "demo", "--exec"].map(str::to_owned)) {
+            command.drain(..3);
+        }
+    }
+    commands
+}
+
+/// What the program says to those commands of a line that are its own.
+fn refused(line: &str) -> Vec<clap::Error> {
+    let own = commands(line).into_iter().filter(|words| words.first().is_some_and(|word| word == "evenring"));
+    own.filter_map(|words| Cli::try_parse_from(words).err()).collect()
+}
+
+/// The same for a form of use: brackets and dots go, and a word that stands for a time becomes one.
+fn refused_form(form: &str) -> Vec<clap::Error> {
+    let plain = form.replace(['[', ']'], "").replace("...", "").replace("TIME", "5m");
+    let line = plain.split('|').next().unwrap().trim_end_matches('\\').to_owned();
+    let mut refused = refused(&line);
+    // Who only speaks of a verb does not name all that it needs.
+    let is_short = |error: &clap::Error| {
+        let short = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        [ErrorKind::MissingRequiredArgument, ErrorKind::MissingSubcommand, short].contains(&error.kind())
+    };
+    refused.retain(|error| !is_short(error));
+    refused
+}
+
+#[test]
+fn what_pages_tell_people_to_type_is_what_the_program_takes() {
+    let (mut found, mut wrong) = (0, Vec::new());
+    for (name, text) in pages() {
+        let (fenced, inline) = code(&text);
+        let complaints =
+            fenced.iter().flat_map(|line| refused(line)).chain(inline.iter().flat_map(|form| refused_form(form)));
+        wrong.extend(complaints.map(|error| format!("{name}: {error}")));
+        found += fenced.iter().chain(&inline).filter(|line| line.starts_with("evenring ")).count();
+    }
+    assert!(found > 40, "only {found} lines were found");
+    assert_eq!(wrong, [""; 0]);
+}
+
+#[test]
+fn what_the_help_shows_is_what_the_program_takes() {
+    let (mut open, mut found, mut wrong) = (vec![Cli::command()], 0, Vec::new());
+    while let Some(command) = open.pop() {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for line in help.lines().filter_map(|line| line.strip_prefix("  evenring ")) {
+            found += 1;
+            wrong.extend(refused(&format!("evenring {}", line.split("   ").next().unwrap())));
+        }
+        open.extend(command.get_subcommands().cloned());
+    }
+    assert!(found > 15, "only {found} examples were found");
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_wrong_command_line_is_seen() {
+    for line in
+        ["evenring drian tel-1", "A=1 evenring drain tel-1 --dedline 1m # so", "x | evenring alias set desk7 cc1"]
+    {
+        assert_eq!((refused(line).len(), refused_form(&line.replace('|', ";")).len()), (1, 1), "{line}");
+    }
+    assert_eq!(refused("evenring login").len(), 1);
+    for line in ["evenring login", "evenring drain NODE [--wait] [--deadline TIME]", "evenring ami decode FILE\\|-"] {
+        assert_eq!(refused_form(line).len(), 0, "{line}");
+    }
+    assert_eq!(
+        refused("echo 'evenring x' evenring; X=1 evenring sessions --json | jq '.a | .b' # evenring x").len(),
+        0
+    );
+}
+
+/// `login`, `alias set`, …: each verb, with the names of its options.
+fn verbs() -> Vec<(String, Vec<String>)> {
+    let (mut open, mut verbs) = (vec![(String::from("evenring"), Cli::command())], Vec::new());
+    while let Some((path, command)) = open.pop() {
+        if command.has_subcommands() {
+            open.extend(command.get_subcommands().map(|sub| (format!("{path} {}", sub.get_name()), sub.clone())));
+            continue;
+        }
+        let options = command.get_arguments().filter_map(|argument| argument.get_long());
+        verbs.push((path, options.filter(|name| *name != "json").map(|name| format!("--{name}")).collect()));
+    }
+    verbs
+}
+
+#[test]
+fn every_verb_is_shown_with_all_of_its_options() {
+    let page = file(REFERENCE);
+    let (_, inline) = code(&page);
+    let verbs = verbs();
+    assert!(verbs.len() > 15 && verbs.iter().any(|(_, options)| options.len() > 3), "{verbs:?}");
+    for (verb, options) in verbs {
+        let starts =
+            |form: &&str| form.strip_prefix(verb.as_str()).is_some_and(|rest| !rest.starts_with(|c: char| c != ' '));
+        let is_whole = |form: &str| options.iter().all(|option| form.contains(option.as_str()));
+        let forms: Vec<_> = inline.iter().copied().filter(starts).collect();
+        assert!(
+            forms.iter().any(|form| is_whole(form)),
+            "{REFERENCE} does not show `{verb}` with {options:?}: {forms:?}"
+        );
+    }
+}
+
+/// The name that a heading has in a link.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.collect::<String>().trim().to_lowercase().replace(' ', "-")
+}
+
+/// What is wrong with the links of a page.
+fn dead_links(name: &str, text: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+    let is_dead = |link: &&str| {
+        let (path, part) = link.split_once('#').map_or((*link, None), |(path, part)| (path, Some(part)));
+        let target = if path.is_empty() { root.join(name) } else { root.join(name).parent().unwrap().join(path) };
+        let Some(part) = part else { return !target.exists() };
+        let page = fs::read_to_string(target).unwrap_or_default();
+        let headings = page.lines().filter_map(|line| line.strip_prefix('#'));
+        !headings.map(|line| anchor(line.trim_start_matches('#'))).any(|heading| heading == part)
+    };
+    links.filter(|link| !link.starts_with("http")).filter(is_dead).map(|link| format!("{name}: {link}")).collect()
+}
+
+#[test]
+fn links_lead_somewhere_and_every_page_is_linked() {
+    let (pages, readme) = (pages(), file("README.md"));
+    let dead: Vec<_> = pages.iter().flat_map(|(name, text)| dead_links(name, text)).collect();
+    assert_eq!(dead, [""; 0]);
+    let lonely: Vec<_> = pages.iter().filter(|(name, _)| !readme.contains(&format!("({name})"))).collect();
+    assert!(lonely.iter().all(|(name, _)| name == "README.md"), "{lonely:?}");
+    let planted = "[a](docs/none.md) [b](#no-such) [c](docs/faults.md#what-each-fault-costs) [d](docs/faults.md#x)";
+    assert_eq!(dead_links("README.md", planted).len(), 3);
+}
+
+#[test]
+fn the_readme_is_short_and_begins_with_what_to_type() {
+    let readme = file("README.md");
+    assert!(readme.lines().count() <= 130, "the README grows: docs/ is the place for it");
+    let first: Vec<&str> = readme.lines().take(20).collect();
+    assert!(["./dev demo ", "./dev test "].iter().all(|verb| first.iter().any(|line| line.starts_with(verb))));
+}
+
+#[test]
+fn the_verbs_of_dev_exist() {
+    let dev = file("dev");
+    let cases = between(&dev, "case $verb in", "\nesac");
+    let verbs: BTreeSet<&str> = cases
+        .lines()
+        .filter_map(|line| line.split_once(')'))
+        .flat_map(|(words, _)| words.split('|'))
+        .map(str::trim)
+        .collect();
+    let mut used = BTreeSet::new();
+    for (_, text) in pages() {
+        let words =
+            text.split("./dev ").skip(1).filter_map(|rest| rest.split(|c: char| !c.is_ascii_lowercase()).next());
+        used.extend(words.filter(|word| !word.is_empty()).map(str::to_owned));
+    }
+    assert!(used.len() > 4, "{used:?}");
+    used.remove("alone"); // `./dev` alone
+    let missing: Vec<_> = used.iter().filter(|word| !verbs.contains(word.as_str())).collect();
+    assert!(missing.is_empty(), "./dev has no {missing:?}, only {verbs:?}");
+}
+
+#[test]
+fn every_crate_is_explained_and_no_other() {
+    let manifest = file("Cargo.toml");
+    let mut used = BTreeSet::new();
+    for part in ["[dependencies]\n", "[dev-dependencies]\n"] {
+        let lines = between(&manifest, part, "\n\n").lines();
+        used.extend(lines.filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.to_owned()));
+    }
+    let page = file("docs/architecture.md");
+    let page = page.split_once("## Dependencies").expect("the part about them").1;
+    let cells = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let told: BTreeSet<_> =
+        cells.flat_map(|cell| cell.split(['`', ',', ' '])).filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    assert!(used.len() > 30, "{used:?}");
+    assert_eq!(told, used, "left: docs/architecture.md, right: Cargo.toml");
 }

@@ -1,7 +1,7 @@
-//! The Redis user that README.md tells operators to make, on a real Redis: it may do all that the program does, and
+//! The Redis user that docs/security.md tells operators to make, on a real Redis: it may do all that the program does, and
 //! nothing else.
 //!
-//! Owns a walk through every call of the registry. Must never hold a rule of its own: the line stands in README.md.
+//! Owns a walk through every call of the registry. Must never hold a rule of its own: the line stands in docs/security.md.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
@@ -31,11 +31,11 @@ fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
 }
 
-/// The one line of README.md that makes the user.
+/// The one line of docs/security.md that makes the user.
 fn line() -> String {
-    let readme = file("README.md");
+    let readme = file("docs/security.md");
     let lines: Vec<&str> = readme.lines().filter(|line| line.starts_with("user evenring ")).collect();
-    assert_eq!(lines.len(), 1, "README.md has one line that makes the Redis user: {lines:?}");
+    assert_eq!(lines.len(), 1, "docs/security.md has one line that makes the Redis user: {lines:?}");
     lines[0].to_owned()
 }
 

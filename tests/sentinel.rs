@@ -233,9 +233,9 @@ async fn a_primary_that_is_frozen_and_comes_back() {
     });
 }
 
-/// The rules for Redis in README.md, with what Sentinel needs.
+/// The rules for Redis in docs/security.md, with what Sentinel needs.
 fn acl() -> String {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md")).unwrap();
     let line = readme.lines().find(|line| line.starts_with("user evenring on >CHANGE-ME resetkeys")).expect("the ACL");
     line.strip_prefix("user ").unwrap().replace("CHANGE-ME", "redis-word")
 }

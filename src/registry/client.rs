@@ -28,7 +28,9 @@ pub enum RegistryError {
         why: String,
     },
     /// Redis does not let us in, or not do this.
-    #[error("Redis at {url} refuses us: {why}; check redis.username, the password and the ACL (README, Redis ACL)")]
+    #[error(
+        "Redis at {url} refuses us: {why}; check redis.username, the password and the ACL (docs/security.md, Redis ACL)"
+    )]
     Denied {
         /// Where.
         url: String,

@@ -59,7 +59,7 @@ impl Conf {
             Err(why) => vec![Finding::note(
                 "ami.manager-conf",
                 format!("not allowed to look at writetimeout, eventfilter and permit of [{user}]: {why}"),
-                "run it as somebody who may read manager.conf, name the file with --manager-conf, or compare it with the README",
+                "run it as somebody who may read manager.conf, name the file with --manager-conf, or compare it with docs/security.md",
             )],
         }
     }
@@ -144,7 +144,7 @@ pub(super) async fn cluster(settings: &Settings) -> (Option<View>, Vec<Finding>)
         Err(error) => {
             let fix = match error {
                 RegistryError::Denied { .. } => {
-                    "give the Redis user the ACL line of the README, and the daemon its password"
+                    "give the Redis user the ACL line of docs/security.md, and the daemon its password"
                 }
                 RegistryError::Unreachable { .. } => {
                     "start Redis (`systemctl start redis-server`), and check redis.url"

@@ -174,7 +174,7 @@ fn version(version: &str) -> Finding {
 
 fn judge_read(role: Role, user: &str, heard: &Heard) -> Vec<Finding> {
     let fix = format!(
-        "in [{user}] of manager.conf: {}, and an eventfilter that is the one of the README or none; then `asterisk -rx \
+        "in [{user}] of manager.conf: {}, and an eventfilter that is the one of docs/security.md or none; then `asterisk -rx \
          'manager reload'`",
         role.read_line()
     );

@@ -111,7 +111,7 @@ impl ManagerConf {
             return Finding::note(
                 "ami.eventfilter",
                 format!("[{user}] has no eventfilter: Asterisk sends about twice what evenring needs"),
-                "take the line `eventfilter = ...` of the README, or leave it: it is only faster",
+                "take the line `eventfilter = ...` of docs/security.md, or leave it: it is only faster",
             );
         }
         let hidden: Vec<String> =
@@ -122,7 +122,7 @@ impl ManagerConf {
         Finding::failure(
             "ami.eventfilter",
             format!("the eventfilter of [{user}] hides {}", hidden.join(", ")),
-            "take the line `eventfilter = ...` of the README, in one line, or none; then `manager reload`",
+            "take the line `eventfilter = ...` of docs/security.md, in one line, or none; then `manager reload`",
         )
     }
 }
@@ -232,7 +232,7 @@ mod tests {
     use super::super::finding::check;
     use super::*;
 
-    const README: &str = include_str!("../../../README.md");
+    const PAGE: &str = include_str!("../../../docs/security.md");
 
     fn conf(text: &str) -> ManagerConf {
         let mut conf = ManagerConf::default();
@@ -245,8 +245,8 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_the_readme_are_all_right() {
-        let conf = conf(README);
+    fn the_lines_of_the_security_page_are_all_right() {
+        let conf = conf(PAGE);
         let good: [(&str, &str, &str, &str); 2] =
             [("ami.writetimeout", "ok", "5000 ms", ""), ("ami.eventfilter", "ok", "all that evenring needs", "")];
         check(&conf.judge(Role::Main, "evenring", Some(&set("originate,call,reporting,agent"))), &good);
@@ -271,7 +271,7 @@ mod tests {
                 ("ami.write", "failure", "lacks write = originate,reporting", "write = originate,call,reporting,agent"),
                 ("ami.write", "failure", "write = command: it has Asterisk's whole console", ""),
                 ("ami.writetimeout", "warning", "after 100 ms", "writetimeout = 5000"),
-                ("ami.eventfilter", "failure", "hides FullyBooted, Shutdown,", "of the README"),
+                ("ami.eventfilter", "failure", "hides FullyBooted, Shutdown,", "of docs/security.md"),
                 ("ami.permit", "warning", "from anywhere", "permit = 127.0.0.1"),
             ],
         );
@@ -282,7 +282,7 @@ mod tests {
                 ("ami.read", "failure", "lacks read = call", ""),
                 ("ami.manager-conf", "warning", "but Asterisk allows agent,call", "manager reload"),
                 ("ami.writetimeout", "warning", "after 100 ms", "writetimeout = 5000"),
-                ("ami.eventfilter", "note", "no eventfilter", "README"),
+                ("ami.eventfilter", "note", "no eventfilter", "docs/security.md"),
             ],
         );
         check(
@@ -306,7 +306,7 @@ mod tests {
             &[
                 ("ami.write", "ok", "call,originate,reporting", ""),
                 ("ami.writetimeout", "ok", "6000", ""),
-                ("ami.eventfilter", "failure", "hides FullyBooted", "README"),
+                ("ami.eventfilter", "failure", "hides FullyBooted", "docs/security.md"),
             ],
         );
     }

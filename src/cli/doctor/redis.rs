@@ -47,7 +47,7 @@ fn version(version: &str) -> Finding {
 
 fn rights(rights: &Rights) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let fix = "give it the ACL line of the README (Redis ACL), with your namespace in all three places";
+    let fix = "give it the ACL line of docs/security.md (Redis ACL), with your namespace in all three places";
     if !rights.missing.is_empty() {
         let text = format!("the Redis user may not {}", some(&rights.missing));
         findings.push(Finding::failure("redis.acl", text, fix));
@@ -137,7 +137,7 @@ fn replicas(server: &Server, sentinel: bool) -> Finding {
         return Finding::failure(
             "redis.replicas",
             format!("this Redis is a {}: it cannot be written", server.role),
-            "point redis.url at the primary, or at the sentinels (README, Redis Sentinel)",
+            "point redis.url at the primary, or at the sentinels (docs/operations.md, Redis Sentinel)",
         );
     }
     if replicas == 0 && !sentinel {
@@ -149,7 +149,7 @@ fn replicas(server: &Server, sentinel: bool) -> Finding {
             format!(
                 "{replicas} replicas, and min-replicas-to-write is 0: after a failover the old primary goes on taking logins"
             ),
-            "on all servers: min-replicas-to-write 1 and min-replicas-max-lag 2 (README, Redis Sentinel)",
+            "on all servers: min-replicas-to-write 1 and min-replicas-max-lag 2 (docs/operations.md, Redis Sentinel)",
         );
     }
     if replicas < least {
@@ -209,7 +209,7 @@ mod tests {
             missing: vec!["HSET".into()],
             excess: vec!["FLUSHALL".into(), "keys of others".into()],
         };
-        let acl = "ACL line of the README";
+        let acl = "ACL line of docs/security.md";
         check(
             &judge(&Facts { rights, clock_ahead_ms: 3_600_000, ..facts(None) }),
             &[
