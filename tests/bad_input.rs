@@ -206,8 +206,46 @@ fn names_that_are_none() {
     assert!(Command::new(binary()).args(["login", "cc\0"]).output().is_err());
 }
 
+#[test]
+fn a_file_of_aliases_is_taken_whole_or_not_at_all() {
+    let redis = Redis::start();
+    let program = Program::without_asterisk(&redis.url());
+    let cli = |arguments: &[&str]| {
+        let output = program.cli(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", output.stderr);
+        output.stdout
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let many: String = (0..1200).map(|n| format!("desk{n:04} cc{n}@tel-1 cc{n}@tel-2\n")).collect();
+    let good = file("good", &format!("# all desks\n{many}"));
+    assert!(cli(&["alias", "import", &good, "--dry-run"]).contains("1200 new, 0 changed, 0 as they were, 0 removed"));
+    assert_eq!(cli(&["alias", "export"]), "", "that was dry");
+    assert!(
+        cli(&["alias", "import", &good])
+            .ends_with("1200 new, 0 changed, 0 as they were, 0 removed, 0 not in the file\n")
+    );
+    assert_eq!(cli(&["alias", "export"]), many);
+    let bad = file("bad", "desk0001 cc1@tel-9\ndesk0002 cc2\n");
+    program.fails(&["alias", "import", &bad], 2, &["line 2: \"cc2\": write EXTENSION@NODE", "nothing was changed"]);
+    program.fails(&["alias", "import", "/nowhere"], 2, &["/nowhere cannot be read"]);
+    assert_eq!(cli(&["alias", "export"]), many);
+    let other = file("other", "desk0000 cc0@tel-1 cc0@tel-2\ndesk0001 cc1@tel-9\nnew cc1@tel-3\n");
+    let told: serde_json::Value = serde_json::from_str(&cli(&["alias", "import", &other, "--json"])).unwrap();
+    let expected = serde_json::json!(
+        {"new": 1, "changed": 1, "same": 1, "removed": 0, "kept": 1198, "dry_run": false});
+    assert_eq!(told, expected);
+    let told = cli(&["alias", "import", &other, "--replace"]);
+    assert!(told.contains("- desk0002\n") && told.contains("- and 1188 more\n"), "{told}");
+    assert_eq!(cli(&["alias", "export"]), "desk0000 cc0@tel-1 cc0@tel-2\ndesk0001 cc1@tel-9\nnew cc1@tel-3\n");
+}
+
 /// Every verb that asks Redis.
-const VERBS: [&[&str]; 9] = [
+const VERBS: [&[&str]; 10] = [
     &["login", "cc100x"],
     &["login", "cc100x", "--wait", "--json"],
     &["logout", "cc100x"],
@@ -216,6 +254,7 @@ const VERBS: [&[&str]; 9] = [
     &["explain", "cc100x"],
     &["phones"],
     &["alias", "list"],
+    &["alias", "export"],
     &["alias", "set", "desk", "cc100@a"],
 ];
 

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use evenring::registry::view::{NodeRow, SessionRow};
-use faults::judge::{Answer, Asked, Calls, Channel, Deaf, Evidence, Memory, judge};
+use faults::judge::{Answer, Asked, Calls, Channel, Deaf, Evidence, Memory, Who, judge};
 use faults::{report, stage::Stage, table};
 use lab::now;
 use lab::phone::{Record, What};
@@ -158,7 +158,7 @@ fn allows(plant: impl FnOnce(&mut Evidence)) {
 
 /// A node that does not hear for ten seconds.
 fn deaf(node: Ipv4Addr, from: Instant) -> Deaf {
-    Deaf::Node { node, from, until: Some(from + Duration::from_secs(10)) }
+    Deaf { who: Who::Node(node), from, until: Some(from + Duration::from_secs(10)) }
 }
 
 #[test]
@@ -198,12 +198,17 @@ fn the_judge_sees_a_phone_that_rings_too_often() {
         seen.rings.push(ring(NEW, "cc101", OTHER, back, What::Cancel));
     };
     allows(|seen| late(seen, 100, 9_000, 9_500));
+    allows(|seen| {
+        late(seen, 9_500, 9_000, 9_500);
+        seen.deaf[0].who = Who::Phone("cc101".into());
+        seen.deaf[0].from = later(seen, 100);
+    });
     sees("P1", "had a call", |seen| late(seen, 100, 9_000, 19_000));
     sees("P1", "had a call", |seen| late(seen, 9_500, 9_000, 9_500));
     sees("P1", "had a call", |seen| late(seen, 100, 60_000, 60_100));
     // Its calls are its own again when it hears again.
     sees("P1", "had a call", |seen| {
-        seen.deaf.push(Deaf::Node { node: NODE, from: seen.rings[0].at, until: Some(seen.rings[1].at) });
+        seen.deaf.push(Deaf { who: Who::Node(NODE), from: seen.rings[0].at, until: Some(seen.rings[1].at) });
         let at = later(seen, 500);
         seen.rings.push(ring(NEW, "cc101", OTHER, at, What::Invite));
     });

@@ -7,9 +7,31 @@
 mod cluster;
 mod lab;
 
-use cluster::{Cluster, SOON};
+use cluster::{Cluster, SHORT, SOON};
+use lab::evenring::Sections;
 use lab::phone::{Behaviour, Phones};
-use lab::{Lab, three, wait_until};
+use lab::redis::{Program, Redis};
+use lab::{HUB, Lab, three, wait_until};
+
+#[test]
+fn a_valkey_does_as_well_as_a_redis() {
+    let lab = Lab::start(&three(10));
+    let phones = Phones::register(100, 3, &lab.sip(), Behaviour::ANSWER);
+    phones.wait_registered(SOON);
+    let valkey = Redis::start_program(Program::Valkey, HUB, &[]);
+    let cluster = Cluster::on(valkey, &lab, &Sections { rest: SHORT, ..Sections::default() });
+    for name in ["a", "b", "c"] {
+        cluster.wait_phones(name, 3);
+    }
+    for alias in ["cc100x", "cc101x", "cc102x"] {
+        let (login, code) = cluster.json_and_code(&["login", alias, "--wait"]);
+        assert_eq!((code, &login["state"]), (0, &"live".into()), "{login} {}", cluster.logs());
+    }
+    assert!(cluster.agents().values().all(|agents| *agents == 1), "{:?}", cluster.agents());
+    assert_eq!(phones.invites().len(), 3);
+    assert_eq!(cluster.json(&["logout", "cc100x"])["state"], "ended");
+    assert_eq!(cluster.json_and_code(&["drain", "a"]).1, 0);
+}
 
 #[test]
 fn an_agent_logs_in_once_and_the_right_phone_rings_once() {

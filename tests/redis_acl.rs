@@ -20,6 +20,7 @@ use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::inspect::NEEDED;
 use evenring::registry::view::{Placement, Verdict, Which};
 use evenring::registry::{Adopted, Forgotten, LoggedOut, LoginRequest, Order, Registry, Take, session_of_message};
+use lab::redis::{Program, Redis};
 use redis::{ErrorKind, ServerErrorKind};
 
 /// The life of every daemon here.
@@ -41,19 +42,19 @@ fn line() -> String {
 
 /// A Redis with that user, and with the default user for what an administrator does.
 struct House {
-    redis: lab::redis::Redis,
+    redis: Redis,
     password: String,
-    _dir: tempfile::TempDir,
 }
 
 impl House {
-    fn start() -> Self {
-        let (dir, line) = (tempfile::tempdir().unwrap(), line());
-        let users = dir.path().join("users.acl");
-        fs::write(&users, format!("user default on nopass ~* &* +@all\n{line}\n")).unwrap();
-        let redis = lab::redis::Redis::start_with(Ipv4Addr::LOCALHOST, &["--aclfile", users.to_str().unwrap()]);
+    fn start(program: Program) -> Self {
+        let line = line();
+        let user = line.strip_prefix("user ").unwrap();
+        let everybody = ["--user", "default", "on", "nopass", "~*", "&*", "+@all", "--user"];
+        let users: Vec<&str> = everybody.into_iter().chain(user.split(' ')).collect();
+        let redis = Redis::start_program(program, Ipv4Addr::LOCALHOST, &users);
         let password = line.split(' ').find_map(|word| word.strip_prefix('>')).expect("a password").to_owned();
-        Self { redis, password, _dir: dir }
+        Self { redis, password }
     }
 
     fn registry(&self) -> Registry {
@@ -164,7 +165,10 @@ async fn nodes_that_go(house: &House, registry: &mut Registry) {
     join(registry, "gone").await;
     for (alias, phone) in [("desk1", "cc105@gone"), ("desk2", "cc106@tel-2"), ("desk3", "cc107@tel-2")] {
         let (extension, name) = phone.split_once('@').unwrap();
-        registry.set_alias(&alias.parse().unwrap(), &[(extension.parse().unwrap(), node(name))]).await.unwrap();
+        registry
+            .set_aliases([(&alias.parse().unwrap(), vec![(extension.parse().unwrap(), node(name))])])
+            .await
+            .unwrap();
     }
     assert_eq!(registry.aliases().await.unwrap().len(), 3);
     place(registry, "desk1", 11).await;
@@ -174,8 +178,8 @@ async fn nodes_that_go(house: &House, registry: &mut Registry) {
     place(registry, "desk3", 13).await;
     let who = "desk3".parse::<Alias>().unwrap();
     assert!(matches!(registry.logout(&who).await.unwrap(), LoggedOut::Ended(_, _)));
-    assert!(registry.remove_alias(&who).await.unwrap());
-    registry.set_alias(&"desk2".parse().unwrap(), &[("cc108".parse().unwrap(), node("tel-1"))]).await.unwrap();
+    assert_eq!(registry.remove_aliases([who.as_str()]).await.unwrap(), 1);
+    registry.set_aliases([(&"desk2".parse().unwrap(), vec![("cc108".parse().unwrap(), node("tel-1"))])]).await.unwrap();
     let drained = registry.turn(&node("tel-2"), Duty::Draining).await.unwrap().unwrap();
     assert_eq!(drained.moved.len(), 1);
     let limits = NodeSettings { name: node("tel-1"), weight: 2, max_agents: Some(9), campaigns: Vec::new() };
@@ -219,7 +223,18 @@ async fn phones(registry: &mut Registry) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_user_may_do_all_that_the_program_does() {
-    let house = House::start();
+    all(House::start(Program::Redis)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_user_may_do_all_that_the_program_does_on_valkey() {
+    let house = House::start(Program::Valkey);
+    let text: String = redis::from_redis_value(house.admin(&["INFO", "server"])).unwrap();
+    assert!(text.contains("valkey_version"), "{text}");
+    all(house).await;
+}
+
+async fn all(house: House) {
     let mut registry = house.registry();
     join(&mut registry, "tel-1").await;
     join(&mut registry, "tel-2").await;
@@ -233,7 +248,7 @@ async fn the_user_may_do_all_that_the_program_does() {
 /// Who may look at the server, and what a user lacks or has too much of, in the registry's own words.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_registry_knows_what_its_user_may_do() {
-    let house = House::start();
+    let house = House::start(Program::Redis);
     let own = house.registry().rights().await.unwrap();
     assert_eq!((own.missing, own.excess), (Vec::new(), Vec::new()));
     assert_eq!(house.registry().server().await.unwrap(), None, "that is not in the line");
@@ -264,7 +279,7 @@ fn the_registry_asks_for_just_the_commands_of_the_line() {
 
 #[test]
 fn the_user_may_do_nothing_else() {
-    let house = House::start();
+    let house = House::start(Program::Redis);
     let mut connection = house.connect(&format!("evenring:{}@", house.password));
     let denied = [
         &["FLUSHALL"][..],

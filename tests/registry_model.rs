@@ -1,4 +1,4 @@
-//! The scripts against a plain model of them, by random operations on a real Redis.
+//! The scripts against a plain model of them, by random operations on a real Redis and a real Valkey.
 //!
 //! Owns how many, and how a failure is shown and replayed: the seed stands in the message, and
 //! `PROPTEST_RNG_SEED=<seed> cargo test --test registry_model` runs the same sequences again.
@@ -7,8 +7,10 @@ mod lab;
 mod ledger;
 mod model;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use lab::redis::{Program, Redis};
 use ledger::Cluster;
 use model::op::{Op, beginning, op};
 use model::run::{TOML, run};
@@ -43,13 +45,22 @@ fn seed(config: &Config) -> u64 {
 
 #[test]
 fn the_scripts_do_what_the_promises_say() {
+    check(Redis::start(), SEQUENCES);
+}
+
+#[test]
+fn they_do_the_same_on_valkey() {
+    check(Redis::start_program(Program::Valkey, Ipv4Addr::LOCALHOST, &[]), SEQUENCES / 4);
+}
+
+fn check(redis: Redis, sequences: u32) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut config = Config { cases: SEQUENCES, failure_persistence: None, ..Config::default() };
+    let mut config = Config { cases: sequences, failure_persistence: None, ..Config::default() };
     config.max_shrink_time = u32::try_from(Duration::from_secs(30).as_millis()).expect("ms");
     config.max_shrink_iters = 10_000;
     let seed = seed(&config);
     config.rng_seed = RngSeed::Fixed(seed);
-    let cluster = std::cell::RefCell::new(runtime.block_on(Cluster::with(TOML)));
+    let cluster = std::cell::RefCell::new(runtime.block_on(Cluster::on(redis, TOML)));
     let steps = std::cell::Cell::new(0);
     let begin = lab::now();
     let result = TestRunner::new(config).run(&sequence(), |ops| {

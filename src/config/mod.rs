@@ -171,7 +171,7 @@ pub struct RedisSettings {
 pub struct PlacementSettings {
     /// What makes an alias of an extension: 1 to 8 characters of the id alphabet.
     pub alias_suffix: String,
-    /// How long after its last heartbeat a node counts as alive; at least two heartbeats.
+    /// How long after its last heartbeat a node counts as alive; at least three heartbeats.
     pub lease: Duration,
     /// Between two heartbeats.
     pub heartbeat: Duration,

@@ -181,10 +181,10 @@ fn placement(reader: &mut Reader) -> Option<PlacementSettings> {
     let poll = reader.span("placement.poll", "1s", MILLISECOND * 100..=MINUTE);
     let rejoin = reader.read("placement.rejoin", "manual");
     if let (Some(lease), Some(heartbeat)) = (lease, heartbeat)
-        && lease < heartbeat * 2
+        && lease < heartbeat * 3
     {
         let (lease, heartbeat) = (span_text(lease), span_text(heartbeat));
-        let why = "one late heartbeat would take the node out: make the lease at least two heartbeats";
+        let why = "a late heartbeat would take the node out: make the lease at least three heartbeats";
         reader.problems.push(format!("placement.lease is {lease} with a placement.heartbeat of {heartbeat}: {why}"));
     }
     let suffix = alias_suffix?;

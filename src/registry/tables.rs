@@ -51,23 +51,35 @@ impl Registry {
         Ok(table.into_iter().map(row).collect())
     }
 
-    /// Makes or replaces an explicit alias.
+    /// Makes or replaces explicit aliases, one at least, in one step.
     ///
     /// # Errors
     /// Redis out of use.
-    pub async fn set_alias(&mut self, alias: &Alias, phones: &[(Extension, NodeName)]) -> Result<(), RegistryError> {
-        let list = phones.iter().map(|(extension, node)| format!("{extension}@{node}")).collect::<Vec<_>>().join(",");
-        let key = format!("{}:aliases", self.namespace);
-        self.connector.command(redis::cmd("HSET").arg(key).arg(alias.as_str()).arg(list)).await
+    pub async fn set_aliases<'a>(
+        &mut self,
+        aliases: impl IntoIterator<Item = (&'a Alias, Vec<(Extension, NodeName)>)>,
+    ) -> Result<(), RegistryError> {
+        let mut command = redis::cmd("HSET");
+        command.arg(format!("{}:aliases", self.namespace));
+        for (alias, phones) in aliases {
+            let list: Vec<String> = phones.iter().map(|(extension, node)| format!("{extension}@{node}")).collect();
+            command.arg(alias.as_str()).arg(list.join(","));
+        }
+        self.connector.command(&command).await
     }
 
-    /// Forgets an explicit alias; whether there was one.
+    /// Forgets explicit aliases, one at least, in one step; how many there were. By their text: what is in Redis may be no
+    /// name that could be made today.
     ///
     /// # Errors
     /// Redis out of use.
-    pub async fn remove_alias(&mut self, alias: &Alias) -> Result<bool, RegistryError> {
-        let key = format!("{}:aliases", self.namespace);
-        self.connector.command(redis::cmd("HDEL").arg(key).arg(alias.as_str())).await
+    pub async fn remove_aliases(&mut self, aliases: impl IntoIterator<Item = &str>) -> Result<usize, RegistryError> {
+        let mut command = redis::cmd("HDEL");
+        command.arg(format!("{}:aliases", self.namespace));
+        for alias in aliases {
+            command.arg(alias);
+        }
+        self.connector.command(&command).await
     }
 
     async fn hash(&mut self, key: &str) -> Result<BTreeMap<String, String>, RegistryError> {

@@ -36,7 +36,11 @@ impl Cluster {
 
     /// The same with more settings.
     pub fn with(lab: &Lab, sections: &Sections<'_>) -> Self {
-        let redis = Redis::start_with(HUB, &[]);
+        Self::on(Redis::start_with(HUB, &[]), lab, sections)
+    }
+
+    /// The same with this server.
+    pub fn on(redis: Redis, lab: &Lab, sections: &Sections<'_>) -> Self {
         let cli = Cli::new(&redis.url());
         let daemons = lab.nodes().iter().map(|node| Daemon::start_with(node, &redis.url(), sections)).collect();
         let cluster = Self { daemons, redis, cli };

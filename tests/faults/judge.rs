@@ -69,18 +69,22 @@ pub enum Memory {
 /// A phone or a node that does not hear, or is not heard, from some moment on: others cannot know of a call that it has,
 /// and it cannot know that a call is over. When it hears again, a call that was on its way may ring for a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deaf {
+pub struct Deaf {
+    /// Who.
+    pub who: Who,
+    /// Since when.
+    pub from: Instant,
+    /// When it heard again, if it does.
+    pub until: Option<Instant>,
+}
+
+/// Who does not hear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
     /// A node: dead, frozen, or thought dead by the others.
-    Node {
-        /// Which.
-        node: Ipv4Addr,
-        /// Since when.
-        from: Instant,
-        /// When it heard again, if it does.
-        until: Option<Instant>,
-    },
-    /// A phone that lost its power, and when.
-    Phone(String, Instant),
+    Node(Ipv4Addr),
+    /// A phone that lost its power.
+    Phone(String),
 }
 
 /// For so long Asterisk repeats an INVITE that nobody confirms: the 64 T1 of RFC 3261, timer B.
@@ -89,32 +93,27 @@ const REPEATS_FOR: Duration = Duration::from_secs(32);
 const TAKEN_BACK: Duration = Duration::from_secs(2);
 
 impl Deaf {
-    /// Whether a call of this node could go on without its knowledge.
-    fn explains(&self, ring: &Record) -> Option<Instant> {
-        match self {
-            Self::Node { node, from, until } => {
-                (*node == ring.node && until.is_none_or(|until| ring.at <= until)).then_some((*from).max(ring.at))
-            }
-            Self::Phone(phone, at) => (*phone == ring.phone && *at >= ring.at).then_some(*at),
+    fn is_in(&self, ring: &Record) -> bool {
+        match &self.who {
+            Who::Node(node) => *node == ring.node,
+            Who::Phone(phone) => *phone == ring.phone,
         }
+    }
+
+    /// The moment from which this call could go on for one side, and be over for the other.
+    fn explains(&self, ring: &Record) -> Option<Instant> {
+        let before = self.until.is_none_or(|until| ring.at <= until);
+        (self.is_in(ring) && before).then_some(self.from.max(ring.at))
     }
 
     /// Whether this call may come late.
     fn delays(&self, ring: &Record) -> bool {
-        match self {
-            Self::Node { node, from, until } => {
-                *node == ring.node && *from <= ring.at && until.is_none_or(|until| ring.at <= until + REPEATS_FOR)
-            }
-            Self::Phone(..) => false,
-        }
+        self.is_in(ring) && self.from <= ring.at && self.until.is_none_or(|until| ring.at <= until + REPEATS_FOR)
     }
 
     /// Whether a call that rings from this moment on has nothing to do with it any more.
     pub fn is_past(&self, now: Instant) -> bool {
-        match self {
-            Self::Node { until, .. } => until.is_some_and(|until| now > until + REPEATS_FOR),
-            Self::Phone(_, at) => now > *at + REPEATS_FOR,
-        }
+        self.until.is_some_and(|until| now > until + REPEATS_FOR)
     }
 }
 

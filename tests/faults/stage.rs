@@ -12,7 +12,7 @@ use evenring::node::session::Class;
 use evenring::registry::view::{NodeRow, SessionRow, Which};
 use evenring::registry::{LoginRequest, Registry, RegistryError};
 
-use super::judge::{Channel, Deaf};
+use super::judge::{Channel, Deaf, Who};
 use crate::lab::evenring::{Cli, Daemon, Sections};
 use crate::lab::phone::{Behaviour, Options, Phones, Renew};
 use crate::lab::sentinel::{Rules, Watched};
@@ -281,15 +281,14 @@ impl Stage {
 
     /// From now on this node does not hear, or is not heard.
     pub fn deafen(&mut self, name: &str) {
-        self.deaf.push(Deaf::Node { node: self.lab.node(name).address(), from: now(), until: None });
+        let who = Who::Node(self.lab.node(name).address());
+        self.deaf.push(Deaf { who, from: now(), until: None });
     }
 
     /// All is mended: everybody hears again.
     pub fn hear(&mut self) {
         for deaf in &mut self.deaf {
-            if let Deaf::Node { until, .. } = deaf {
-                until.get_or_insert_with(now);
-            }
+            deaf.until.get_or_insert_with(now);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::clock;
 use super::crowd::Door;
-use super::judge::{Calls, Deaf, Memory};
+use super::judge::{Calls, Deaf, Memory, Who};
 use super::round::{Fault, Limits, Live};
 use super::stage::{FIRST, LEASE, Stage};
 use crate::lab::now;
@@ -408,7 +408,7 @@ fn phones() -> Vec<Fault> {
             what: "8 phones lose their power just when they are to ring, for 9 s",
             strike: |stage| {
                 for (phone, _) in vanishing(stage) {
-                    stage.deaf.push(Deaf::Phone(phone.clone(), now()));
+                    stage.deaf.push(Deaf { who: Who::Phone(phone.clone()), from: now(), until: None });
                     stage.phones.unplug(&phone);
                 }
             },

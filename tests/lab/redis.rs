@@ -1,17 +1,50 @@
 //! A real Redis to throw away.
 //!
-//! Owns the process, its port and its folder. Needs no root and no universe: plain Redis tests use it alone.
+//! Owns the process, its port and its folder. Needs no root and no universe, but for Valkey: plain Redis tests use it alone.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::{Process, free_port, tail, wait_exit, wait_for};
 
-/// A redis-server without persistence: what it knew is gone when it ends, also by [`Redis::restart`].
+/// Which server it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// The machine's redis-server.
+    Redis,
+    /// The valkey-server that stands in the root of Asterisk 22: Debian 12 has none.
+    Valkey,
+}
+
+impl Program {
+    /// The command, and what it must be told to keep its files in `dir` and its log in `log`.
+    fn command(self, dir: &Path, log: &Path) -> Command {
+        match self {
+            Self::Redis => {
+                let mut command = Command::new("redis-server");
+                command.args(["--dir".as_ref(), dir.as_os_str(), "--logfile".as_ref(), log.as_os_str()]);
+                command.stdout(Stdio::null());
+                command
+            }
+            // Nothing is written in there.
+            Self::Valkey => {
+                let mut command = Command::new("chroot");
+                command.arg(super::cache().join("asterisk-22")).args(["valkey-server", "--dir", "/", "--logfile", ""]);
+                command.stdout(File::create(log).expect("a log for Valkey"));
+                command
+            }
+        }
+    }
+}
+
+/// A server without persistence: what it knew is gone when it ends, also by [`Redis::restart`].
 #[derive(Debug)]
 pub struct Redis {
+    program: Program,
     address: SocketAddrV4,
     arguments: Vec<String>,
     /// `user:password@` or nothing.
@@ -32,10 +65,15 @@ impl Redis {
     /// One with more arguments, e.g. `["--requirepass", "x"]` or `["--user", "evenring on >x ~* &* +@all"]`. The nodes
     /// of a lab reach it if the address is [`super::HUB`].
     pub fn start_with(address: Ipv4Addr, arguments: &[&str]) -> Self {
+        Self::start_program(Program::Redis, address, arguments)
+    }
+
+    /// The same of either kind.
+    pub fn start_program(program: Program, address: Ipv4Addr, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory for Redis");
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let address = SocketAddrV4::new(address, free_port(address));
-        let mut redis = Self { address, arguments, credentials: String::new(), dir, process: None };
+        let mut redis = Self { program, address, arguments, credentials: String::new(), dir, process: None };
         // another process may take the port between our look and Redis's bind
         for _ in 0..5 {
             if redis.try_launch() {
@@ -56,16 +94,15 @@ impl Redis {
     /// False if it ended at once.
     fn try_launch(&mut self) -> bool {
         let log = self.dir.path().join("log");
-        let mut command = Command::new("redis-server");
+        let mut command = self.program.command(self.dir.path(), &log);
         command
             .args(["--port", &self.address.port().to_string(), "--bind", &self.address.ip().to_string()])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--protected-mode", "no"])
-            .args(["--dir".as_ref(), self.dir.path().as_os_str(), "--logfile".as_ref(), log.as_os_str()])
             .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+            .stdin(Stdio::null());
+        let program = self.program;
         let child =
-            command.spawn().unwrap_or_else(|error| panic!("redis-server cannot be started ({error}): run ./dev setup"));
+            command.spawn().unwrap_or_else(|error| panic!("{program:?} cannot be started ({error}): run ./dev setup"));
         let process = self.process.insert(Process(child));
         let address = self.address;
         let up = wait_for(START, || match process.0.try_wait().expect("wait for redis-server") {

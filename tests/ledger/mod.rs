@@ -93,7 +93,11 @@ impl Cluster {
 
     /// With these settings beside those.
     pub async fn with(toml: &str) -> Self {
-        let redis = Redis::start();
+        Self::on(Redis::start(), toml).await
+    }
+
+    /// The same on this server.
+    pub async fn on(redis: Redis, toml: &str) -> Self {
         let missing = PATIENT.into_iter().filter(|(key, _)| !toml.contains(key));
         let patient: Vec<String> = missing.map(|(key, value)| format!("{key} = '{value}'")).collect();
         let toml = format!("{}\n{toml}", patient.join("\n"));
@@ -221,7 +225,7 @@ impl Cluster {
             (id::<Extension>(extension), id::<NodeName>(node))
         };
         let places: Vec<_> = places.iter().map(split).collect();
-        self.registry.set_alias(&alias, &places).await.expect("set alias");
+        self.registry.set_aliases([(&alias, places)]).await.expect("set alias");
     }
 }
 

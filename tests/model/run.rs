@@ -255,7 +255,8 @@ impl<'a> Pair<'a> {
         self.look().await;
         let until = self.world.now + super::world::limits::LEASE;
         let node = self.world.nodes.get_mut(voice.node).expect("a node");
-        if node.lease_until < self.world.now {
+        let last = node.lease_until - super::world::limits::LEASE;
+        if self.world.now - last > super::world::limits::LEASE / 2 {
             node.steady_since = self.world.now;
         }
         let steady = self.world.now - node.steady_since >= super::world::limits::LEASE;

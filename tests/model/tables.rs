@@ -36,15 +36,15 @@ impl Pair<'_> {
 
     pub(super) async fn set_alias(&mut self, alias: &str, places: &[(&str, &str)]) -> Checked {
         let list: Vec<_> = places.iter().map(|(extension, node)| (id(extension), id(node))).collect();
-        self.cluster.registry.set_alias(&id(alias), &list).await.map_err(|e| e.to_string())?;
+        self.cluster.registry.set_aliases([(&id(alias), list)]).await.map_err(|e| e.to_string())?;
         let list = places.iter().map(|(extension, node)| ((*extension).to_owned(), (*node).to_owned()));
         self.world.aliases.insert(alias.to_owned(), list.collect());
         Ok(())
     }
 
     pub(super) async fn remove_alias(&mut self, alias: &str) -> Checked {
-        let real = self.cluster.registry.remove_alias(&id(alias)).await.map_err(|e| e.to_string())?;
-        same("remove alias", real, self.world.aliases.remove(alias).is_some())
+        let real = self.cluster.registry.remove_aliases([alias]).await.map_err(|e| e.to_string())?;
+        same("remove alias", real, usize::from(self.world.aliases.remove(alias).is_some()))
     }
 
     pub(super) async fn contacts(&mut self, voice: Voice, contacts: &[(&str, &str)]) -> Checked {

@@ -38,7 +38,7 @@ pub struct Node {
     pub reap_at: Ms,
     /// How often an older generation of it was.
     pub refused: u64,
-    /// Its lease has not ended since.
+    /// It has beaten without a gap since.
     pub steady_since: Ms,
     /// The number of the last word on its phones.
     pub told: Option<u64>,

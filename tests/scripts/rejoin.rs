@@ -143,6 +143,14 @@ async fn p7_p8_calls_that_may_go_on_are_not_rung_again() {
     assert_eq!(cluster.fate(old).await.0, "live");
     cluster.beat(&a).await;
     assert_eq!(steady_beat(&mut cluster, &mut auto, &b).await, [], "it has come back in time");
+    // It was away for less than a lease: of two nodes that lost it at once one may be within its lease, and the other not.
+    cluster.lapse("a").await;
+    cluster.steady("b").await;
+    let soon = cluster.registry.now_ms().await.unwrap() + 24_000; // of a lease of 60 s
+    cluster.run::<u64>(&["HSET", "NS:node:b", "lease_until", &soon.to_string()]).await;
+    assert_eq!(auto_beat(&mut auto, &b).await, []);
+    assert_eq!(cluster.fate(old).await.0, "live");
+    cluster.beat(&a).await;
     // A daemon that was stopped left its calls in Asterisk.
     cluster.registry.leave(&a.name, a.generation).await.unwrap();
     cluster.run::<u64>(&["HSET", "NS:node:a", "reap_at", "1000"]).await;

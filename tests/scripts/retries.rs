@@ -353,7 +353,7 @@ async fn a_second_try_takes_nobodys_phone_when_the_alias_changed_its_meaning() {
     cluster.take(&a).await;
     let (second, _) = cluster.placed("cc100", "8").await;
     cluster.up("b", &["cc100"]).await;
-    assert!(cluster.registry.remove_alias(&id("cc100x")).await.unwrap());
+    assert_eq!(cluster.registry.remove_aliases(["cc100x"]).await.unwrap(), 1);
     assert_eq!(cluster.report(&a, first, cannot()).await, "failed", "cc100 is agent 8's now");
     let holder: String = cluster.run(&["HGET", "NS:holders", "phone:cc100"]).await;
     assert_eq!(holder, second.to_string());

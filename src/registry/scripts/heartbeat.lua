@@ -14,12 +14,13 @@ local keep_ms, most, expiry_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
--- After an outage of Redis every lease has ended, and the calls go on: who has been away itself for less than a lease ago
--- ends nobody else's calls.
+-- After an outage of Redis leases have ended, one a little before the other, and the calls go on. So only who has beaten
+-- without a gap for as long as a lease ends the calls of others: in that time each of them could have beaten too. A gap
+-- is half a lease.
 local tries, give_up_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
 local own = redis.call('HMGET', ns .. ':node:' .. node, 'lease_until', 'steady_since')
 local steady_since = tonumber(own[2] or now)
-if tonumber(own[1] or '0') < now then steady_since = now end
+if now - (tonumber(own[1] or '0') - lease_ms) > lease_ms / 2 then steady_since = now end
 local steady = now - steady_since >= lease_ms
 redis.call('HSET', ns .. ':node:' .. node, 'steady_since', steady_since, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
   'lease_until', now + lease_ms, 'reap_at', now + lease_ms)

@@ -8,7 +8,7 @@
 --   NS:index:due     ZSET  placed sessions by the time at which their order expires
 --   NS:index:ended   ZSET  ended and failed sessions by the time they ended
 --   NS:node:NAME     HASH  generation host state drain weight max_agents campaigns channels registrations version
---                          lease_until reap_at refused steady_since (its lease has not ended since)
+--                          lease_until reap_at refused steady_since (it has beaten without a gap since)
 --                          phones (the number of the last word on them)
 --                          take (the number of its daemon's last take)
 --                          line (while it paces: who waits for his turn to ring, ids with a blank behind each)

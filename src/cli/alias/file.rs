@@ -1,0 +1,125 @@
+//! The file of aliases that is exported and imported: an alias a line, and its phones. Pure: text in, aliases out. Owns the
+//! form. Must never read a file, nor ask Redis.
+
+use std::collections::BTreeMap;
+
+use super::PhoneAt;
+use crate::ids::Alias;
+
+/// The most faults that are told of one file.
+const FAULTS_MOST: usize = 20;
+
+/// Aliases and their phones, in the order of their names.
+pub(super) type Aliases = BTreeMap<Alias, Vec<PhoneAt>>;
+
+/// Reads a whole file: `ALIAS EXTENSION@NODE...` a line, blanks or tabs between; an empty line and one that begins with `#`
+/// mean nothing.
+///
+/// # Errors
+/// What is wrong, with the number of the line; the first twenty.
+pub(super) fn parse(text: &str) -> Result<Aliases, Vec<String>> {
+    let (mut aliases, mut lines, mut faults) = (Aliases::new(), BTreeMap::new(), Vec::new());
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.trim_start().starts_with('#') || line.trim().is_empty() {
+            continue;
+        }
+        match alias(line) {
+            Ok((alias, phones)) => match lines.insert(alias.clone(), number) {
+                None => drop(aliases.insert(alias, phones)),
+                Some(first) => faults.push(format!("line {number}: {alias} is in line {first} already")),
+            },
+            Err(fault) => faults.push(format!("line {number}: {fault}")),
+        }
+    }
+    if faults.is_empty() {
+        return Ok(aliases);
+    }
+    let more = faults.len().saturating_sub(FAULTS_MOST);
+    faults.truncate(FAULTS_MOST);
+    if more > 0 {
+        faults.push(format!("and {more} more"));
+    }
+    Err(faults)
+}
+
+fn alias(line: &str) -> Result<(Alias, Vec<PhoneAt>), String> {
+    let mut words = line.split_whitespace();
+    let alias = words.next().unwrap_or_default().parse::<Alias>().map_err(|error| error.to_string())?;
+    let phone = |word: &str| word.parse::<PhoneAt>().map_err(|error| format!("{word:?}: {error}"));
+    let phones: Vec<PhoneAt> = words.map(phone).collect::<Result<_, _>>()?;
+    if phones.is_empty() {
+        return Err(format!("{alias} has no phone: write ALIAS EXTENSION@NODE..."));
+    }
+    Ok((alias, phones))
+}
+
+/// What an import does to the aliases that are there.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// Not there yet.
+    pub(super) new: Vec<Alias>,
+    /// There, with other phones.
+    pub(super) changed: Vec<Alias>,
+    /// There, and not in the file.
+    pub(super) only_there: Vec<String>,
+    /// As they are to be already.
+    pub(super) same: usize,
+}
+
+impl Changes {
+    /// Compares. What is there has its phones written as Redis has them.
+    pub(super) fn between(file: &Aliases, there: &BTreeMap<String, Vec<String>>) -> Self {
+        let mut changes = Self::default();
+        for (alias, phones) in file {
+            let phones: Vec<String> = phones.iter().map(ToString::to_string).collect();
+            match there.get(alias.as_str()) {
+                None => changes.new.push(alias.clone()),
+                Some(is) if *is == phones => changes.same += 1,
+                Some(_) => changes.changed.push(alias.clone()),
+            }
+        }
+        let is_in_file = |alias: &str| alias.parse::<Alias>().is_ok_and(|alias| file.contains_key(&alias));
+        changes.only_there = there.keys().filter(|alias| !is_in_file(alias)).cloned().collect();
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let good = parse("# desks\n\ndesk7 cc100@tel-1\tcc200@tel-2\r\n  desk8 cc101@tel-1 \n").unwrap();
+        let shown: Vec<String> = good
+            .iter()
+            .map(|(alias, phones)| format!("{alias}: {}", phones.iter().map(ToString::to_string).collect::<String>()))
+            .collect();
+        assert_eq!(shown, ["desk7: cc100@tel-1cc200@tel-2", "desk8: cc101@tel-1"]);
+        let faults = parse("desk7 cc100@tel-1\ndesk8\ndesk9 cc100\nd\u{e9}sk cc1@a\ndesk7 cc200@tel-2").unwrap_err();
+        let words = [
+            "line 2: desk8 has no phone",
+            "line 3: \"cc100\": write EXTENSION@NODE",
+            "line 4: ",
+            "line 5: desk7 is in line 1",
+        ];
+        assert_eq!(faults.len(), words.len(), "{faults:?}");
+        assert!(faults.iter().zip(words).all(|(fault, words)| fault.starts_with(words)), "{faults:?}");
+        let many = parse(&"desk\n".repeat(50)).unwrap_err();
+        assert_eq!((many.len(), many[20].as_str()), (21, "and 30 more"));
+    }
+
+    #[test]
+    fn what_changes_is_told_apart() {
+        let file = parse("a cc1@x\nb cc2@x\nc cc3@x cc3@y").unwrap();
+        let there = BTreeMap::from([
+            ("b".to_owned(), vec!["cc9@x".to_owned()]),
+            ("c".to_owned(), vec!["cc3@x".to_owned(), "cc3@y".to_owned()]),
+            ("d".to_owned(), vec!["cc4@x".to_owned()]),
+        ]);
+        let changes = Changes::between(&file, &there);
+        let names = |list: &[Alias]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!((names(&changes.new), names(&changes.changed)), (vec!["a".to_owned()], vec!["b".to_owned()]));
+        assert_eq!((changes.only_there, changes.same), (vec!["d".to_owned()], 1));
+    }
+}

@@ -1,0 +1,238 @@
+//! `evenring alias`: the operators' own table of explicit aliases. Owns its wording. Must never know implicit ones:
+//! they need no table.
+
+mod file;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{CliError, DONE, FAILED, USAGE, output};
+use crate::ids::{Alias, Extension, NodeName};
+use crate::registry::Registry;
+use crate::registry::view::AliasRow;
+use file::{Aliases, Changes};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  evenring alias set desk7 cc100@tel-1 cc200@tel-2\n  evenring alias list --json\n  evenring alias remove desk7\n  evenring alias export > aliases.txt\n  evenring alias import aliases.txt --dry-run"
+)]
+pub(super) struct AliasArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Shows all explicit aliases.
+    List {
+        /// One JSON document instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes or replaces an explicit alias. It wins over the suffix.
+    Set {
+        /// The alias.
+        alias: Alias,
+        /// Where it may ring: extension@node.
+        #[arg(required = true, value_name = "EXTENSION@NODE")]
+        phones: Vec<PhoneAt>,
+    },
+    /// Forgets an explicit alias.
+    Remove {
+        /// The alias.
+        alias: Alias,
+    },
+    /// Prints all explicit aliases as `import` reads them: ALIAS EXTENSION@NODE... a line. The backup of the one table that
+    /// only Redis has.
+    Export,
+    /// Makes or replaces all explicit aliases of a file. With an error in any line nothing is changed.
+    Import {
+        /// ALIAS EXTENSION@NODE... a line; lines that begin with # mean nothing; `-` is standard input.
+        #[arg(value_name = "FILE|-")]
+        file: PathBuf,
+        /// Only says what would change.
+        #[arg(long)]
+        dry_run: bool,
+        /// Also forgets the explicit aliases that are not in the file.
+        #[arg(long)]
+        replace: bool,
+        /// One JSON document instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The most that a file of aliases may have, in bytes: a million of them.
+const FILE_MOST: u64 = 64 << 20;
+/// Aliases written in one command: a long one keeps Redis from everybody else.
+const AT_ONCE: usize = 500;
+/// Names shown of each kind of change.
+const SHOWN_MOST: usize = 10;
+
+/// An extension on a node, written `cc100@tel-1`.
+#[derive(Debug, Clone)]
+struct PhoneAt(Extension, NodeName);
+
+impl FromStr for PhoneAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (extension, node) = text.split_once('@').ok_or("write EXTENSION@NODE, for example cc100@tel-1")?;
+        Ok(Self(
+            extension.parse().map_err(|e: crate::ids::IdError| e.to_string())?,
+            node.parse().map_err(|e: crate::ids::IdError| e.to_string())?,
+        ))
+    }
+}
+
+impl fmt::Display for PhoneAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.0, self.1)
+    }
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    aliases: &'a [AliasRow],
+}
+
+pub(super) async fn run(registry: &mut Registry, args: &AliasArgs) -> Result<u8, CliError> {
+    match &args.what {
+        What::List { json } => {
+            let aliases = registry.aliases().await?;
+            if *json {
+                output::json(&Answer { aliases: &aliases });
+            } else if aliases.is_empty() {
+                output::line_out("No explicit aliases. Implicit ones (extension + suffix) need no table.");
+            } else {
+                let mut table = output::table(&["ALIAS", "PHONES"]);
+                for row in &aliases {
+                    table.add_row([&row.alias, &row.phones.join(" ")]);
+                }
+                output::print_table(&table);
+            }
+            Ok(DONE)
+        }
+        What::Set { alias, phones } => {
+            registry.set_aliases([(alias, places(phones))]).await?;
+            output::line_out(&format!("{alias}: {} phone{}", phones.len(), if phones.len() == 1 { "" } else { "s" }));
+            Ok(DONE)
+        }
+        What::Remove { alias } => {
+            if registry.remove_aliases([alias.as_str()]).await? > 0 {
+                output::line_out(&format!("{alias}: removed"));
+                return Ok(DONE);
+            }
+            output::complain(&format!("{alias} is no explicit alias; see `evenring alias list`"));
+            Ok(FAILED)
+        }
+        What::Export => {
+            for row in registry.aliases().await? {
+                output::line_out(&format!("{} {}", row.alias, row.phones.join(" ")));
+            }
+            Ok(DONE)
+        }
+        What::Import { file, dry_run, replace, json } => {
+            let aliases = match read(file) {
+                Ok(aliases) => aliases,
+                Err(faults) => {
+                    output::complain(&faults);
+                    return Ok(USAGE);
+                }
+            };
+            let there = registry.aliases().await?.into_iter().map(|row| (row.alias, row.phones)).collect();
+            let changes = Changes::between(&aliases, &there);
+            if !dry_run {
+                write(registry, &aliases, &changes, *replace).await?;
+            }
+            tell(&changes, &Told { dry_run: *dry_run, replace: *replace, json: *json });
+            Ok(DONE)
+        }
+    }
+}
+
+fn places(phones: &[PhoneAt]) -> Vec<(Extension, NodeName)> {
+    phones.iter().map(|PhoneAt(extension, node)| (extension.clone(), node.clone())).collect()
+}
+
+/// The aliases of a file, or what is wrong with it.
+fn read(path: &Path) -> Result<Aliases, String> {
+    let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    let mut text = String::new();
+    let source: io::Result<Box<dyn Read>> = if path == Path::new("-") {
+        Ok(Box::new(io::stdin().lock()))
+    } else {
+        File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
+    };
+    let count = source.and_then(|source| source.take(FILE_MOST + 1).read_to_string(&mut text));
+    match count {
+        Err(error) => Err(format!("{name} cannot be read: {error}")),
+        Ok(count) if count as u64 > FILE_MOST => Err(format!("{name} has more than {} MiB", FILE_MOST >> 20)),
+        Ok(_) => file::parse(&text).map_err(|faults| {
+            let lines: Vec<String> = faults.iter().map(|fault| format!("{name}: {fault}")).collect();
+            format!("{}\nnothing was changed", lines.join("\n"))
+        }),
+    }
+}
+
+async fn write(registry: &mut Registry, aliases: &Aliases, changes: &Changes, replace: bool) -> Result<(), CliError> {
+    let touched: Vec<&Alias> = changes.new.iter().chain(&changes.changed).collect();
+    for part in touched.chunks(AT_ONCE) {
+        let rows = part.iter().filter_map(|alias| Some((*alias, places(aliases.get(*alias)?))));
+        registry.set_aliases(rows).await?;
+    }
+    if replace {
+        for part in changes.only_there.chunks(AT_ONCE) {
+            registry.remove_aliases(part.iter().map(String::as_str)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// How an import is told.
+struct Told {
+    dry_run: bool,
+    replace: bool,
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Imported {
+    new: usize,
+    changed: usize,
+    same: usize,
+    removed: usize,
+    kept: usize,
+    dry_run: bool,
+}
+
+fn tell(changes: &Changes, how: &Told) {
+    let Changes { new, changed, only_there, same } = changes;
+    let (removed, kept) = if how.replace { (only_there.len(), 0) } else { (0, only_there.len()) };
+    if how.json {
+        let counts =
+            Imported { new: new.len(), changed: changed.len(), same: *same, removed, kept, dry_run: how.dry_run };
+        return output::json(&counts);
+    }
+    let names = |list: &[Alias]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let gone = if how.replace { only_there.clone() } else { Vec::new() };
+    for (sign, list) in [("+", names(new)), ("~", names(changed)), ("-", gone)] {
+        for name in list.iter().take(SHOWN_MOST) {
+            output::line_out(&format!("{sign} {name}"));
+        }
+        if list.len() > SHOWN_MOST {
+            output::line_out(&format!("{sign} and {} more", list.len() - SHOWN_MOST));
+        }
+    }
+    let would = if how.dry_run { "; nothing was changed" } else { "" };
+    let (new, changed) = (new.len(), changed.len());
+    output::line_out(&format!(
+        "{new} new, {changed} changed, {same} as they were, {removed} removed, {kept} not in the file{would}"
+    ));
+}
