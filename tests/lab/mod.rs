@@ -18,6 +18,7 @@ pub mod baresip;
 pub mod config;
 pub mod evenring;
 pub mod http;
+pub mod machine;
 pub mod phone;
 pub mod redis;
 pub mod sentinel;
