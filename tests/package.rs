@@ -178,7 +178,7 @@ fn idles(machine: &Machine, cluster: &Cluster) {
     println!(
         "idle, {AGENTS} phones: RSS {rss} KiB, {share:.2} % of a core, {files} file descriptors, {threads} threads"
     );
-    assert!(rss < 64 << 10 && share < 5.0 && files < 64 && threads == 1);
+    assert!(rss < 20 << 10 && share < 2.0 && files < 32 && threads == 1);
 }
 
 /// Does something and waits until the node is in the rotation of its next life; for how long it was not in one.
