@@ -18,7 +18,7 @@ const SAMPLE: &str = include_str!("../../systemd/config.toml");
 const EXAMPLE: &str = "no default, e.g. ";
 
 /// Writes all of them into a folder, which is made: `evenring.1` and one page for each verb, `evenring.5`, and the
-/// completions under the names that each shell wants. (`docs/evenring.8` is written by hand.)
+/// completions under the names that each shell wants. (`systemd/evenring.8` is written by hand.)
 ///
 /// # Errors
 /// The folder cannot be written.
