@@ -50,6 +50,8 @@ pub(super) struct Done {
     pub(super) books: Option<Vec<(SessionId, BookedState)>>,
     /// And more of it, for people.
     pub(super) booked: Booked,
+    /// The state that Redis took with that heartbeat.
+    pub(super) told: Option<NodeState>,
     /// Whether it takes logins, after a heartbeat.
     pub(super) duty: Option<Duty>,
     /// Redis has lost what it was told of phones.
@@ -174,6 +176,7 @@ impl Books {
         let reserved = beat.books.iter().filter(|(_, state)| *state == BookedState::Placed).count();
         done.booked = Booked { reserved, refused: beat.refused, ring: beat.ring, logins: beat.logins };
         done.books = Some(beat.books);
+        done.told = Some(state);
         done.phones_lost = beat.phones_lost;
         Ok(())
     }

@@ -52,6 +52,9 @@ const AMI_WAITING: usize = 1024;
 const ACTIONS_WAITING: usize = 1024;
 /// Orders that may wait for the node loop.
 const ORDERS_WAITING: usize = 256;
+/// More calls to Redis than one batch of the node loop takes, each with a time limit of its own: who writes for longer is
+/// stuck.
+const CALLS_IN_A_WRITE: u32 = 20;
 
 /// Why the daemon ended, other than on request.
 #[derive(Debug, thiserror::Error)]
@@ -155,7 +158,8 @@ pub async fn run(settings: Settings, again: Again) -> Result<(), DaemonError> {
     let node = Node::new(name.clone(), generation, settings.ring.clone(), clock.now());
     let mouths = node_loop::Mouths { ami: to_ami, batches, open, vitals };
     let ears = node_loop::Ears { ami: from_ami, orders, done, settings: in_force, stop };
-    let node_loop = node_loop::NodeLoop::new(name.clone(), node, clock, mouths, metrics);
+    let longest_write = (settings.redis.connect_timeout + settings.redis.response_timeout) * CALLS_IN_A_WRITE;
+    let node_loop = node_loop::NodeLoop::new(name.clone(), node, clock, mouths, metrics, longest_write);
     let heartbeat = settings.placement.heartbeat;
     tasks.spawn(reload::Reload { settings, again, told }.run(hangup));
     let result = node_loop.run(ears, heartbeat).await;

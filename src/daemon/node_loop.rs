@@ -13,7 +13,7 @@ use super::ami::{FromAmi, ToAmi};
 use super::books::{Batch, Done, Pulse};
 use super::clock::{Clock, Repeats};
 use super::metrics::Metrics;
-use super::notify;
+use super::notify::{self, Heart};
 use super::orders::Word;
 use super::reload::InForce;
 use super::vitals::Vitals;
@@ -24,7 +24,7 @@ use crate::ami::outcome::{Answer, NotSent, Tag};
 use crate::ids::{NodeName, Now, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
-use crate::node::{Duty, Effect, Input, Live, Node};
+use crate::node::{Duty, Effect, Input, Live, Node, NodeState};
 use crate::registry::{Order, RegistryError, Taken};
 
 /// A name is asked for again so long after the end of its lease, and at least so often while it is renewed.
@@ -121,14 +121,16 @@ pub(super) struct NodeLoop {
     /// When AMI was logged in, until it is in sync.
     logged_in: Option<Now>,
     pending: Pending,
-    /// A batch is with the writer.
-    writing: bool,
+    /// Whether a batch is with the writer.
+    heart: Heart,
     retry_at: Option<Now>,
     backoff: Backoff,
     registered: bool,
     /// Somebody else has this node's name.
     name_is_held: bool,
     redis_down: bool,
+    /// The last heartbeat that Redis took brought this node into the rotation.
+    told_active: bool,
     repeats: Repeats,
     name_repeats: Repeats,
     /// Of a snapshot that is refused every second.
@@ -139,7 +141,15 @@ pub(super) struct NodeLoop {
 }
 
 impl NodeLoop {
-    pub(super) fn new(name: NodeName, node: Node, clock: Clock, mouths: Mouths, metrics: Metrics) -> Self {
+    /// `longest_write`: a writer that has not answered by then never will.
+    pub(super) fn new(
+        name: NodeName,
+        node: Node,
+        clock: Clock,
+        mouths: Mouths,
+        metrics: Metrics,
+        longest_write: Duration,
+    ) -> Self {
         Self {
             name,
             node,
@@ -150,12 +160,13 @@ impl NodeLoop {
             heard_at: None,
             logged_in: None,
             pending: Pending { beat: true, ..Pending::default() },
-            writing: false,
+            heart: Heart::new(longest_write),
             retry_at: None,
             backoff: Backoff::REDIS,
             registered: false,
             name_is_held: false,
             redis_down: false,
+            told_active: false,
             repeats: Repeats::default(),
             name_repeats: Repeats::default(),
             snapshot_repeats: Repeats::default(),
@@ -194,7 +205,9 @@ impl NodeLoop {
                 }
                 _ = beat.tick() => {
                     self.pending.beat = true;
-                    notify::alive();
+                    if self.heart.beats(self.clock.now()) {
+                        notify::alive();
+                    }
                     self.tell_systemd();
                     self.tell_counts();
                 }
@@ -268,7 +281,7 @@ impl NodeLoop {
 
     fn written(&mut self, done: Done) -> Result<(), LoopError> {
         let now = self.clock.now();
-        self.writing = false;
+        self.heart.answered();
         let done = match done.held {
             None => done,
             Some((ref holder, left)) => {
@@ -277,7 +290,7 @@ impl NodeLoop {
             }
         };
         if done.registered {
-            (self.registered, self.name_is_held) = (true, false);
+            (self.registered, self.name_is_held, self.told_active) = (true, false, false);
             self.node.handle(Input::Registered, now);
         }
         if !done.stale.is_empty() {
@@ -285,6 +298,9 @@ impl NodeLoop {
         }
         if let Some(duty) = done.duty {
             self.on_duty(duty, now);
+        }
+        if let Some(state) = done.told {
+            self.told_active = state == NodeState::Active;
         }
         if let Some(books) = done.books {
             self.mouths.vitals.send_modify(|vitals| (vitals.beat, vitals.booked) = (Some(now), done.booked));
@@ -392,11 +408,17 @@ impl NodeLoop {
 
     /// Hands what waits to the writer, one batch at a time.
     fn hand_to_writer(&mut self) {
-        if self.writing || self.retry_at.is_some() || self.pending.is_empty() {
+        if self.heart.is_busy() || self.retry_at.is_some() || self.pending.is_empty() {
             return;
         }
-        let batch = self.batch(false);
-        self.writing = self.mouths.batches.try_send(batch).is_ok();
+        self.write(false);
+    }
+
+    fn write(&mut self, leave: bool) {
+        let batch = self.batch(leave);
+        if self.mouths.batches.try_send(batch).is_ok() {
+            self.heart.asked(self.clock.now());
+        }
     }
 
     fn batch(&mut self, leave: bool) -> Batch {
@@ -428,10 +450,9 @@ impl NodeLoop {
         }
         self.carry_out();
         let mut last = false;
-        while self.writing || !last {
-            if !self.writing {
-                let batch = self.batch(true);
-                self.writing = self.mouths.batches.try_send(batch).is_ok();
+        while self.heart.is_busy() || !last {
+            if !self.heart.is_busy() {
+                self.write(true);
                 last = true;
             }
             tokio::select! {

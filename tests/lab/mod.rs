@@ -1,4 +1,5 @@
-//! The lab: real Asterisks, real and scripted phones, a throwaway Redis and the real daemon, for the tests and the demo.
+//! The lab: real Asterisks, real and scripted phones, a throwaway Redis, the real daemon and a machine
+//! with a systemd of its own, for the tests and the demo.
 //!
 //! Owns everything that is started for a test, and ends it when its handle is dropped. Must never know what a test
 //! wants to prove, and uses nothing of the program but its binary. It is meant to run in a universe of its own
@@ -18,6 +19,7 @@ pub mod baresip;
 pub mod config;
 pub mod evenring;
 pub mod http;
+pub mod machine;
 pub mod phone;
 pub mod redis;
 pub mod sentinel;

@@ -12,7 +12,7 @@ use crate::node::{Duty, NodeState, Note};
 
 impl NodeLoop {
     pub(super) fn tell_systemd(&mut self) {
-        let active = self.node.state() == NodeState::Active && !self.redis_down && self.registered;
+        let active = self.node.state() == NodeState::Active && !self.redis_down && self.told_active;
         if !self.ready_told && (active || self.clock.now() >= READY_ANYWAY) {
             self.ready_told = true;
             notify::ready();
