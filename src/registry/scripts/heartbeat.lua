@@ -17,12 +17,17 @@ local now = clock()
 -- After an outage of Redis every lease has ended, and the calls go on: who has been away itself for less than a lease ago
 -- ends nobody else's calls.
 local tries, give_up_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
-local own = redis.call('HMGET', ns .. ':node:' .. node, 'lease_until', 'steady_since')
+local own = redis.call('HMGET', ns .. ':node:' .. node, 'lease_until', 'steady_since', 'state', 'lost')
 local steady_since = tonumber(own[2] or now)
 if tonumber(own[1] or '0') < now then steady_since = now end
 local steady = now - steady_since >= lease_ms
 redis.call('HSET', ns .. ':node:' .. node, 'steady_since', steady_since, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
   'lease_until', now + lease_ms, 'reap_at', now + lease_ms)
+if own[3] ~= state or own[4] == '1' then
+  local words = { active = 'node-up', down = 'node-down', starting = 'node-starting' }
+  note_node(words[state], node, own[4] == '1' and 'its lease had ended' or '')
+  redis.call('HSET', ns .. ':node:' .. node, 'lost', '')
+end
 
 local reaped = {}
 -- calls: a node that stopped in good order left its calls in its Asterisk, so nobody is rung again.
@@ -51,8 +56,14 @@ local function reap(name, calls)
 end
 for _, name in ipairs(redis.call('SMEMBERS', ns .. ':index:nodes')) do
   if name ~= node then
-    local n = redis.call('HMGET', ns .. ':node:' .. name, 'reap_at', 'state')
-    if not n[1] or tonumber(n[1]) < now then reap(name, n[2] == 'stopped' and 'kept' or 'lost') end
+    local n = redis.call('HMGET', ns .. ':node:' .. name, 'reap_at', 'state', 'lost')
+    if not n[1] or tonumber(n[1]) < now then
+      if steady and n[1] and n[2] ~= 'stopped' and n[3] ~= '1' then
+        redis.call('HSET', ns .. ':node:' .. name, 'lost', 1)
+        note_node('node-lost', name, 'no heartbeat for a lease')
+      end
+      reap(name, n[2] == 'stopped' and 'kept' or 'lost')
+    end
   end
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':index:due', '-inf', now, 'LIMIT', 0, most)) do
@@ -76,6 +87,7 @@ for _, set in ipairs({ ':local:', ':remote:' }) do
       -- P5: a record that was lost is no load.
       redis.call('SREM', ns .. set .. node, id)
       if not s then
+        note('drift', node, id, {}, 'Redis has lost its record: no load')
         redis.call('ZREM', ns .. ':index:open', id)
         redis.call('ZREM', ns .. ':index:due', id)
       end
