@@ -54,7 +54,9 @@ pub(super) fn level(word: &str) -> String {
 pub(super) fn event(word: &str) -> String {
     let colour = match word {
         "live" | "node-up" | "node-resume" => anstyle::AnsiColor::Green,
-        "failed" | "refused" | "stranded" | "node-down" | "node-lost" | "drift" | "keepalive" => anstyle::AnsiColor::Red,
+        "failed" | "refused" | "stranded" | "node-down" | "node-lost" | "drift" | "keepalive" => {
+            anstyle::AnsiColor::Red
+        }
         "ended" | "logout" => return format!("{word:<14}"),
         _ => anstyle::AnsiColor::Yellow,
     };

@@ -21,7 +21,7 @@ use crate::registry::{Adopted, Comeback, Registry, RegistryError};
 /// Sessions in one call: a script that settles many keeps Redis from everybody else.
 const SESSIONS_AT_ONCE: usize = 200;
 
-/// Entries for the story that wait while Redis is away. More are in the log only.
+/// The most entries for the story that wait while Redis is away. More are in the log only.
 pub(super) const NOTES_WAITING: usize = 100;
 
 /// How the node is, for a heartbeat.
@@ -185,7 +185,7 @@ impl Books {
                 self.registered = true;
                 done.registered = true;
                 if let Some(reason) = self.registry.take_mute() {
-                    warn!(node = %self.node.name, reason, "the story cannot be written: no `evenring events`");
+                    warn!(node = %self.node.name, reason, "the story cannot be written: there will be no events");
                 }
             }
             Err(held) => done.held = Some(held),

@@ -116,8 +116,7 @@ impl Registry {
         }
         command.arg("STREAMS").arg(format!("{}:story", self.namespace)).arg(&place.0);
         let page: Page = self.connector.command(&command).await?;
-        let entries: Vec<Entry> =
-            page.into_iter().flatten().flat_map(|(_, entries)| entries).map(Entry::of).collect();
+        let entries: Vec<Entry> = page.into_iter().flatten().flat_map(|(_, entries)| entries).map(Entry::of).collect();
         if let Some(last) = entries.last() {
             place.0.clone_from(&last.id);
         }

@@ -201,6 +201,8 @@ impl<'a> Pair<'a> {
             }
             Op::Flush => {
                 let _: () = self.cluster.run(&["FLUSHALL"]).await;
+                // The next story may begin in the same ms.
+                self.read = Place::start();
                 self.world = World { now: self.world.now, step: self.world.step, ..World::default() };
                 Ok(())
             }
@@ -266,7 +268,7 @@ impl<'a> Pair<'a> {
             node.steady_since = self.world.now;
         }
         let steady = self.world.now - node.steady_since >= super::world::limits::LEASE;
-        let (lost, changed) = (std::mem::take(&mut node.lost), node.state != state);
+        let (lost, changed) = (std::mem::take(&mut node.lost), (node.state == "active") != (state == "active"));
         (node.state, node.channels) = (state.to_owned(), channels);
         (node.lease_until, node.reap_at) = (until, until);
         self.world.beaten(voice.node, changed, lost, steady);

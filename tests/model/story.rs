@@ -12,11 +12,7 @@ impl World {
     /// What a heartbeat says: of its own node, and of those whose lease has ended.
     pub(super) fn beaten(&mut self, node: &str, changed: bool, lost: bool, steady: bool) {
         if changed || lost {
-            let event = match self.nodes[node].state.as_str() {
-                "active" => "node-up",
-                "down" => "node-down",
-                _ => "node-starting",
-            };
+            let event = if self.nodes[node].state == "active" { "node-up" } else { "node-down" };
             self.say_node(event, node, if lost { "its lease had ended" } else { "" });
         }
         let now = self.now;

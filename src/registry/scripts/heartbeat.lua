@@ -23,9 +23,8 @@ if tonumber(own[1] or '0') < now then steady_since = now end
 local steady = now - steady_since >= lease_ms
 redis.call('HSET', ns .. ':node:' .. node, 'steady_since', steady_since, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
   'lease_until', now + lease_ms, 'reap_at', now + lease_ms)
-if own[3] ~= state or own[4] == '1' then
-  local words = { active = 'node-up', down = 'node-down', starting = 'node-starting' }
-  note_node(words[state], node, own[4] == '1' and 'its lease had ended' or '')
+if (own[3] == 'active') ~= (state == 'active') or own[4] == '1' then
+  note_node(state == 'active' and 'node-up' or 'node-down', node, own[4] == '1' and 'its lease had ended' or '')
   redis.call('HSET', ns .. ':node:' .. node, 'lost', '')
 end
 
