@@ -224,6 +224,7 @@ fn refused(line: &str) -> Vec<clap::Error> {
 /// The same for a form of use: brackets and dots go, and a word that stands for a time becomes one.
 fn refused_form(form: &str) -> Vec<clap::Error> {
     let plain = form.replace(['[', ']'], "").replace("...", "").replace("TIME", "5m");
+    let plain = plain.replace("--session ID", "--session 0123abcd");
     let line = plain.split('|').next().unwrap().trim_end_matches('\\').to_owned();
     let mut refused = refused(&line);
     // Who only speaks of a verb does not name all that it needs.

@@ -316,7 +316,7 @@ fn the_user_may_do_no_command_that_nobody_needs() {
     for folder in [scripts.clone(), scripts.join("scripts")] {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
             let text = fs::read_to_string(entry.path()).unwrap();
-            let calls = text.split("redis.call('").chain(text.split("redis::cmd(\"")).skip(1);
+            let calls = text.split("call('").chain(text.split("redis::cmd(\"")).skip(1);
             let names = calls.map(|rest| rest.split(['\'', '"']).next().unwrap());
             let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase());
             needed.extend(names.filter(is_name).map(str::to_ascii_lowercase));

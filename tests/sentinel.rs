@@ -16,7 +16,7 @@ use evenring::ids::SessionId;
 use evenring::node::session::Class;
 use evenring::registry::view::{Verdict, Which};
 use evenring::registry::{LoginRequest, Registry, RegistryError};
-use lab::evenring::{Cli, Daemon};
+use lab::evenring::{Cli, Daemon, Following};
 use lab::phone::{Behaviour, Phones};
 use lab::sentinel::{Rules, Watched};
 use lab::{HUB, Lab, Spec, Version, now, wait_for, wait_until};
@@ -139,6 +139,8 @@ impl Scene {
     /// The primary goes by `fault`; all that must hold afterwards.
     async fn fails_over(&mut self, what: &str, limit: Duration, fault: impl FnOnce(&mut Watched)) {
         let before = Self::live(&mut self.registry).await;
+        let follower = self.cli.follow(&["events", "--follow", "--since", "1h", "--json"]);
+        follower.wait_line("\"live\"", SOON);
         fault(&mut self.watched);
         // A user who asks in the middle is told at once.
         let begin = now();
@@ -175,7 +177,27 @@ impl Scene {
         assert_eq!(self.cli.run(&["status"]).status.code(), Some(0));
         let output = self.cli.run(&["login", "cc132x", "--wait"]);
         assert_eq!(output.status.code(), Some(0), "{}{}", output.stdout, output.stderr);
+        self.nothing_is_missing(&follower);
     }
+
+    /// Who followed the story all the time has each entry once, in order, and all that the new primary has.
+    fn nothing_is_missing(&self, follower: &Following) {
+        let story = self.cli.run(&["events", "--json"]).ok();
+        let last = story.lines().last().expect("a story");
+        follower.wait_line(last, SOON);
+        let seen = follower.lines();
+        let places: Vec<(u64, u64)> = seen.iter().map(|line| place(line)).collect();
+        assert!(places.is_sorted_by(|a, b| a < b), "in order, and none twice: {seen:#?}");
+        let missed: Vec<&str> = story.lines().filter(|line| !seen.iter().any(|seen| seen == line)).collect();
+        assert!(missed.is_empty() && seen.len() > 3 * LIVE as usize, "missed {missed:#?} of {story}");
+    }
+}
+
+/// Of an entry as `evenring events --json` shows it.
+fn place(line: &str) -> (u64, u64) {
+    let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+    let (time, number) = entry["id"].as_str().unwrap().split_once('-').unwrap();
+    (time.parse().unwrap(), number.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

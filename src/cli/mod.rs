@@ -7,6 +7,7 @@ mod ami;
 mod config;
 mod doctor;
 mod drain;
+mod events;
 mod explain;
 mod forget;
 mod logging;
@@ -44,6 +45,7 @@ Examples:
   evenring explain cc100x                        where would it ring, and why not elsewhere
   evenring status                                all nodes
   evenring sessions --json                       all sessions, for programs
+  evenring events --follow                       what happens in the cluster, as it happens
   evenring logout cc100x                         hang up and log out
   evenring doctor                                what is wrong, and what to do
   evenring drain tel-1 --wait                    no more logins on a node; wait until it is empty"
@@ -68,6 +70,8 @@ enum Verb {
     Status(JsonArgs),
     /// Shows the sessions.
     Sessions(sessions::SessionsArgs),
+    /// Shows what happened in the whole cluster, in order, or follows it.
+    Events(events::EventsArgs),
     /// Takes a node out of the rotation; who is logged in there stays.
     Drain(drain::DrainArgs),
     /// Takes a drained node back into the rotation.
@@ -233,6 +237,7 @@ impl Cli {
                 Verb::Logout(args) => logout::run(&mut registry, &args).await,
                 Verb::Status(args) => status::run(&mut registry, args.json).await,
                 Verb::Sessions(args) => sessions::run(&mut registry, &args).await,
+                Verb::Events(args) => events::run(&mut registry, &args).await,
                 Verb::Drain(args) => drain::drain(&mut registry, &args).await,
                 Verb::Resume(args) => drain::resume(&mut registry, &args).await,
                 Verb::Forget(args) => forget::run(&mut registry, &args).await,

@@ -50,6 +50,23 @@ pub(super) fn level(word: &str) -> String {
     format!("{style}{word:<7}{style:#}")
 }
 
+/// A word of the story, padded, in the colour of how good it is.
+pub(super) fn event(word: &str) -> String {
+    let colour = match word {
+        "live" | "node-up" | "node-resume" => anstyle::AnsiColor::Green,
+        "failed" | "refused" | "stranded" | "node-down" | "node-lost" | "drift" | "keepalive" => {
+            anstyle::AnsiColor::Red
+        }
+        "ended" | "logout" => return format!("{word:<14}"),
+        _ => anstyle::AnsiColor::Yellow,
+    };
+    if !colours() {
+        return format!("{word:<14}");
+    }
+    let style = colour.on_default();
+    format!("{style}{word:<14}{style:#}")
+}
+
 /// Prints a table without blanks at the ends of its lines.
 pub(super) fn print_table(table: &Table) {
     for line in table.to_string().lines() {
@@ -60,6 +77,11 @@ pub(super) fn print_table(table: &Table) {
 /// Prints a line. A reader who has gone (`| head`) is no error.
 pub(super) fn line_out(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints a line of many; false: the reader has gone.
+pub(super) fn one_of_many(line: &str) -> bool {
+    writeln!(std::io::stdout(), "{line}").is_ok()
 }
 
 /// Prints one JSON document.

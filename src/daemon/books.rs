@@ -15,10 +15,14 @@ use crate::ids::{Generation, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
 use crate::node::{BookedState, Duty, Live, NodeState};
+use crate::registry::story::Told;
 use crate::registry::{Adopted, Comeback, Registry, RegistryError};
 
 /// Sessions in one call: a script that settles many keeps Redis from everybody else.
 const SESSIONS_AT_ONCE: usize = 200;
+
+/// The most entries for the story that wait while Redis is away. More are in the log only.
+pub(super) const NOTES_WAITING: usize = 100;
 
 /// How the node is, for a heartbeat.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +40,8 @@ pub(super) struct Batch {
     pub(super) outcomes: Vec<(SessionId, Outcome)>,
     /// Who waits for his turn.
     pub(super) line: Option<Vec<SessionId>>,
+    /// What the story would not know otherwise.
+    pub(super) notes: Vec<Told>,
     pub(super) pulse: Option<Pulse>,
     /// The last one: leave the rotation afterwards.
     pub(super) leave: bool,
@@ -84,6 +90,35 @@ pub(super) struct Books {
     settings: watch::Receiver<InForce>,
     /// Redis does not know the newest share and caps.
     owes_limits: bool,
+    notes: Notes,
+}
+
+/// What goes into the story. What was sent once is sent again as it was, so that it stands there once.
+#[derive(Debug, Default)]
+struct Notes {
+    number: u64,
+    sent: Vec<Told>,
+    waiting: Vec<Told>,
+}
+
+impl Notes {
+    fn add(&mut self, more: &mut Vec<Told>) {
+        let room = NOTES_WAITING.saturating_sub(self.waiting.len());
+        self.waiting.extend(more.drain(..).take(room));
+    }
+
+    /// The next to be sent, with its number; the same until [`Self::done`].
+    fn next(&mut self) -> Option<(u64, &[Told])> {
+        if self.sent.is_empty() {
+            self.sent = std::mem::take(&mut self.waiting);
+            self.number += 1;
+        }
+        (!self.sent.is_empty()).then_some((self.number, &self.sent[..]))
+    }
+
+    fn done(&mut self) {
+        self.sent.clear();
+    }
 }
 
 impl Books {
@@ -108,6 +143,7 @@ impl Books {
             metrics,
             settings,
             owes_limits,
+            notes: Notes::default(),
         }
     }
 
@@ -123,6 +159,7 @@ impl Books {
 
     async fn write(&mut self, mut batch: Batch) -> Done {
         let mut done = Done::default();
+        self.notes.add(&mut batch.notes);
         if self.settings.has_changed().unwrap_or(false) {
             let new = self.settings.borrow_and_update();
             self.registry.ring_for(new.ring.timeout);
@@ -149,6 +186,9 @@ impl Books {
                 info!(node = %self.node.name, generation = %self.generation, previous, "registered");
                 self.registered = true;
                 done.registered = true;
+                if let Some(reason) = self.registry.take_mute() {
+                    warn!(node = %self.node.name, reason, "the story cannot be written: there will be no events");
+                }
             }
             Err(held) => done.held = Some(held),
         }
@@ -226,6 +266,11 @@ impl Books {
             self.metrics.redis("line", told).await?;
             debug!(node = %self.node.name, waiting = waiting.len(), "line reported");
             batch.line = None;
+        }
+        while let Some((number, notes)) = self.notes.next() {
+            let told = self.registry.note(&self.node.name, self.generation, number, notes);
+            self.metrics.redis("note", told).await?;
+            self.notes.done();
         }
         if let Some(pulse) = batch.pulse {
             self.beat(pulse, done).await?;

@@ -259,8 +259,8 @@ impl Metrics {
 
 /// Events that are not told apart.
 const OTHER: &str = "other";
-const CALLS: [&str; 10] =
-    ["register", "phones", "adopt", "report", "line", "heartbeat", "take", "receive", "place", "answer"];
+const CALLS: [&str; 11] =
+    ["register", "phones", "adopt", "report", "line", "note", "heartbeat", "take", "receive", "place", "answer"];
 const COMMANDS: [&str; 4] = ["ring", "hangup", "moved", "stale"];
 const REFUSALS: [&str; 5] = ["no-eligible-node", "unknown-alias", "empty-alias", "no-node", "in-use"];
 const RESULTS: [&str; 8] =

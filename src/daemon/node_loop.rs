@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use super::ami::{FromAmi, ToAmi};
-use super::books::{Batch, Done, Pulse};
+use super::books::{Batch, Done, NOTES_WAITING, Pulse};
 use super::clock::{Clock, Repeats};
 use super::metrics::Metrics;
 use super::notify::{self, Heart};
@@ -25,6 +25,7 @@ use crate::ids::{NodeName, Now, SessionId};
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
 use crate::node::{Duty, Effect, Input, Live, Node, NodeState};
+use crate::registry::story::Told;
 use crate::registry::{Order, RegistryError, Taken};
 
 /// A name is asked for again so long after the end of its lease, and at least so often while it is renewed.
@@ -85,13 +86,22 @@ struct Pending {
     adopt: BTreeMap<SessionId, (Login, Live)>,
     outcomes: BTreeMap<SessionId, Outcome>,
     line: Option<Vec<SessionId>>,
+    /// For the story.
+    notes: Vec<Told>,
     beat: bool,
 }
 
 impl Pending {
     fn is_empty(&self) -> bool {
         let nothing = self.phones.is_none() && self.adopt.is_empty() && self.outcomes.is_empty();
-        nothing && self.line.is_none() && !self.beat
+        nothing && self.line.is_none() && self.notes.is_empty() && !self.beat
+    }
+
+    /// While Redis is away there may come more than it wants to know later: the log has all of it.
+    fn note(&mut self, told: Told) {
+        if self.notes.len() < NOTES_WAITING {
+            self.notes.push(told);
+        }
     }
 
     /// Puts back what could not be written, unless something newer is known.
@@ -307,8 +317,10 @@ impl NodeLoop {
             self.node.handle(Input::Books(books), now);
         }
         if done.phones_lost {
+            let what = "Redis had lost what it was told of phones: told again";
             self.metrics.drift_mended.inc();
-            warn!(node = %self.name, what = "Redis had lost what it was told of phones: told again", "drift mended");
+            warn!(node = %self.name, what, "drift mended");
+            self.pending.note(Told { event: "drift", session: None, reason: what.to_owned() });
         }
         // Phones that were not written, or are lost: all of them are told again, whatever has changed since.
         if done.rest.phones.is_some() || done.phones_lost {
@@ -381,6 +393,7 @@ impl NodeLoop {
                 Effect::Note(note) => {
                     self.log_note(&note);
                     self.measure_note(&note);
+                    self.note_for_story(&note);
                 }
             }
         }
@@ -433,6 +446,7 @@ impl NodeLoop {
             adopt: pending.adopt.into_values().collect(),
             outcomes: pending.outcomes.into_iter().collect(),
             line: pending.line,
+            notes: pending.notes,
             pulse: (pending.beat && !leave).then_some(pulse),
             leave,
         }

@@ -10,7 +10,7 @@ use redis::{Cmd, ScriptInvocation, Value, from_redis_value_ref};
 use super::{Registry, RegistryError};
 
 /// What the scripts and the client do, each with arguments of its usual shape. `NS` is the namespace.
-pub const NEEDED: [&str; 32] = [
+pub const NEEDED: [&str; 34] = [
     "evalsha 0 1 NS",
     "script load x",
     "subscribe NS:x",
@@ -33,6 +33,8 @@ pub const NEEDED: [&str; 32] = [
     "scard NS:x",
     "smembers NS:x",
     "srem NS:x m",
+    "xadd NS:x * f v",
+    "xread streams NS:x 0",
     "zadd NS:x 1 m",
     "zcard NS:x",
     "zrange NS:x 0 1",

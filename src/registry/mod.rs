@@ -13,6 +13,7 @@ mod rejoin;
 mod reply;
 mod script;
 mod server;
+pub mod story;
 mod tables;
 mod takes;
 pub mod view;
@@ -122,6 +123,10 @@ pub struct Registry {
     namespace: String,
     placement: PlacementSettings,
     ring_timeout: Duration,
+    /// How long an answer may take.
+    patience: Duration,
+    /// Why the story could not be written at the last registration.
+    mute: Option<String>,
     /// The number of the last word on phones. A Redis that took over from another may have lost it, and says so at the
     /// next heartbeat.
     told: u64,
@@ -160,6 +165,8 @@ impl Registry {
             namespace: settings.redis.namespace.to_string(),
             placement: settings.placement.clone(),
             ring_timeout: settings.ring.timeout,
+            patience: settings.redis.response_timeout,
+            mute: None,
             told: 0,
         })
     }
@@ -233,6 +240,7 @@ impl Registry {
             let left = Duration::from_millis(text(2).parse().unwrap_or(0));
             return Ok(Err((text(1), left)));
         }
+        self.mute = Some(text(2)).filter(|why| !why.is_empty());
         Ok(Ok(text(1).parse().ok()))
     }
 

@@ -58,6 +58,8 @@ scripts! {
     status: "status",
     /// Sessions.
     sessions: "sessions",
+    /// What only a daemon knows, for the story.
+    note: "note",
     /// What our user may do.
     rights: "rights",
     /// The shared inbox: next message.

@@ -33,5 +33,7 @@ redis.call('PUBLISH', ns .. ':rt:ring-' .. node, redis.call('ZCARD', queue))
 redis.call('HSET', ns .. ':session:' .. id, 'alias', alias, 'extension', extension, 'agent', extension,
   'campaign', '', 'remote', '0', 'node', node, 'state', 'placed', 'reason', '', 'since', now, 'created', now,
   'try', 1, 'tried', '', 'tries', 3, 'suffix', 'x', 'give_up', now + 60000, 'order', message)
-redis.call('PUBLISH', ns .. ':news:' .. id, 'placed ' .. node)
+redis.call('PUBLISH', ns .. ':news:' .. id, 'placed ')
+redis.call('XADD', ns .. ':story', 'MAXLEN', '~', '100000', '*', 'event', 'placed', 'node', node, 'session', id,
+  'alias', alias, 'agent', extension, 'phone', extension, 'reason', '')
 return { id, node, rows }

@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output as Raw, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Node, Process, now, signal, tail, wait_exit, wait_for};
@@ -257,6 +258,29 @@ impl Started {
     }
 }
 
+/// A verb that goes on and prints lines, until this is dropped.
+#[derive(Debug)]
+pub struct Following {
+    _process: Process,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Following {
+    /// What it has printed on stdout so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it has printed a line with this text.
+    pub fn wait_line(&self, text: &str, timeout: Duration) {
+        wait_for(timeout, || {
+            let lines = self.lines();
+            let found = lines.iter().any(|line| line.contains(text));
+            if found { Ok(()) } else { Err(format!("a line with {text:?} in {lines:#?}")) }
+        });
+    }
+}
+
 impl From<Raw> for Output {
     fn from(raw: Raw) -> Self {
         let [stdout, stderr] = [raw.stdout, raw.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
@@ -298,6 +322,20 @@ impl Cli {
         let mut first = String::new();
         stderr.read_line(&mut first).expect("read its stderr");
         Started { child, first, stderr }
+    }
+
+    /// Starts it, and reads its lines from then on.
+    pub fn follow(&self, arguments: &[&str]) -> Following {
+        let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().expect("run the evenring binary");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let all = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                all.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        Following { _process: Process(child), lines }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

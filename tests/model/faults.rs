@@ -23,6 +23,7 @@ impl Pair<'_> {
         (node.lease_until, node.reap_at) = (now, now + limits::GRACE);
         // To the scripts the lease ends 1 ms before: over at once.
         node.lease_until -= 1;
+        self.world.say_node("node-stopped", voice.node, "");
         let moved = self.move_placed(voice.node, "stopped").await?;
         same("moved", real, moved)
     }
@@ -37,7 +38,10 @@ impl Pair<'_> {
         let model = before.map(|before| (before, others));
         same("turn", real.as_ref().map(|real| (real.before == Duty::Draining, real.others)), model)?;
         let Some(real) = real else { return Ok(()) };
-        self.world.nodes.get_mut(node).expect("a node").drain = drain;
+        let known = self.world.nodes.get_mut(node).expect("a node");
+        if std::mem::replace(&mut known.drain, drain) != drain {
+            self.world.say_node(if drain { "node-drain" } else { "node-resume" }, node, "");
+        }
         let moved = if drain { self.move_placed(node, "draining").await? } else { 0 };
         same("moved", real.moved.len(), moved)
     }

@@ -20,6 +20,25 @@ impl World {
         all.filter(|m| paces && m.kind != Kind::HangUp && m.visible_at <= self.now).collect()
     }
 
+    /// Who comes into the line is queued, who leaves it rings, if he is not over.
+    fn line_up(&mut self, node: &str, waiting: &[SessionId]) {
+        let known = self.nodes.get_mut(node).expect("a node");
+        let before = std::mem::replace(&mut known.line, waiting.to_vec());
+        let rings = |world: &Self, id: &SessionId| {
+            world.sessions.get(id).is_some_and(|s| s.state == "ringing" && s.node == node)
+        };
+        for id in before.iter().filter(|id| !waiting.contains(id)) {
+            if rings(self, id) {
+                self.say(*id, "ringing", "");
+            }
+        }
+        for (at, id) in waiting.iter().enumerate().filter(|(_, id)| !before.contains(id)) {
+            if rings(self, id) {
+                self.say(*id, "queued", &format!("place {}", at + 1));
+            }
+        }
+    }
+
     /// `Err`: why not.
     fn forget(&mut self, node: &str) -> &'static str {
         let sessions = self.open().filter(|(_, s)| s.node == node).count();
@@ -33,6 +52,7 @@ impl World {
         self.phones.remove(node);
         self.contacts.remove(node);
         self.queues.remove(node);
+        self.say_node("node-forgotten", node, "");
         "forgotten"
     }
 }
@@ -43,7 +63,7 @@ impl Pair<'_> {
         let real = refusal(self.cluster.registry.line(&id(voice.node), generation, waiting).await)?;
         let fence = self.fence(voice);
         if fence.is_ok() {
-            self.world.nodes.get_mut(voice.node).expect("a node").line = waiting.to_vec();
+            self.world.line_up(voice.node, waiting);
         }
         same("line", real, fence)?;
         let rows = self.cluster.registry.sessions(Which::All).await.map_err(|e| e.to_string())?;

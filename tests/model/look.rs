@@ -203,7 +203,7 @@ impl Look {
                 ("index", "ended") => drop(pairs.iter().map(|(k, v)| put(k, when(v))).collect::<Vec<_>>()),
                 ("index", "open" | "due") => drop(pairs.iter().map(|(k, v)| put(k, when(v))).collect::<Vec<_>>()),
                 // follow from the sessions, and are checked as invariants
-                ("holders" | "QUEUES", _) | ("index", "nodes") | ("local" | "remote", _) => {}
+                ("holders" | "QUEUES" | "story", _) | ("index", "nodes") | ("local" | "remote", _) => {}
                 (queue, "Q") if queue.starts_with("ring-") || queue == "logins" || queue == REPLY => {}
                 ("logins", "") => {
                     let bodies = self.pairs("logins:Q");

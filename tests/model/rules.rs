@@ -85,6 +85,7 @@ impl World {
             return Err(old.host.clone());
         }
         let previous = old.map(|old| old.generation.clone());
+        let again = old.is_some_and(|old| old.generation == new.generation && old.state == "starting");
         let (drain, refused) = old.map_or((false, 0), |old| (old.drain, old.refused));
         let take = old.filter(|old| old.generation == new.generation).map_or(0, |old| old.take);
         let until = self.now + self.limits.lease;
@@ -92,6 +93,9 @@ impl World {
             name.to_owned(),
             Node { drain, refused, take, lease_until: until, reap_at: until, steady_since: self.now, ..new },
         );
+        if !again {
+            self.say_node("node-starting", name, &format!("version {}", env!("CARGO_PKG_VERSION")));
+        }
         Ok(previous)
     }
 
@@ -143,6 +147,7 @@ impl World {
                 let mut answer = self.existing(found, &meaning.targets, &new, alone);
                 if wish.agent.is_some() && self.sessions[&found].agent != agent {
                     (answer.verdict, answer.reason) = ("refused", "in-use".into());
+                    self.say_refused(&new, "in-use", dry);
                 }
                 return Ok(answer);
             }
@@ -165,6 +170,7 @@ impl World {
                 () if !meaning.known => "unknown-alias",
                 () => "no-eligible-node",
             };
+            self.say_refused(&new, reason, dry);
             return Ok(answer("refused", None, String::new(), reason));
         }
         let best = Self::best(&rows, id, chosen)?.ok_or("nobody was chosen")?;
@@ -173,8 +179,15 @@ impl World {
             return Ok(answer("would-place", None, node, ""));
         }
         new.node = node.clone();
-        self.assign(id, new, &best);
+        self.assign(id, new, &best, "");
         Ok(answer("placed", Some(id), node, ""))
+    }
+
+    fn say_refused(&mut self, s: &Session, reason: &str, dry: bool) {
+        if !dry {
+            let text = ["refused", "", &s.alias, &s.agent, &s.extension, reason].join(" ");
+            self.story.push((String::new(), text));
+        }
     }
 
     fn existing(&self, id: SessionId, targets: &[(String, String)], new: &Session, alone: Option<SessionId>) -> Answer {
@@ -211,7 +224,7 @@ impl World {
         }
     }
 
-    fn assign(&mut self, id: SessionId, mut s: Session, row: &Row) {
+    fn assign(&mut self, id: SessionId, mut s: Session, row: &Row, why: &str) {
         let expires = self.now + self.limits.expiry;
         s.attempt += 1;
         (s.node, s.extension) = (row.node.clone(), row.extension.clone());
@@ -219,6 +232,7 @@ impl World {
         let kind = Kind::Ring { attempt: s.attempt, expires, extension: s.extension.clone() };
         self.send(&row.node, id, kind);
         self.sessions.insert(id, s);
+        self.say(id, "placed", why);
     }
 
     fn send(&mut self, node: &str, session: SessionId, kind: Kind) {
@@ -241,6 +255,7 @@ impl World {
         (s.state, s.reason, s.since, s.due) = (state, reason.to_owned(), now, None);
         s.gone_at = Some(now + keep);
         self.ended.insert(id, now);
+        self.say(id, state, reason);
     }
 
     /// P4: another node, or the end. Says which.
@@ -269,8 +284,8 @@ impl World {
         }
         let best = Self::best(&rows, id, chosen)?.ok_or("nobody was chosen")?;
         self.drop_order(id);
-        let result = format!("placed {}", best.node);
-        self.assign(id, s, &best);
+        let (result, why) = (format!("placed {}", best.node), format!("{why} on {}", s.node));
+        self.assign(id, s, &best, &why);
         Ok(result)
     }
 
@@ -293,6 +308,7 @@ impl World {
                 let now = self.now;
                 let s = self.sessions.get_mut(&id).expect("a session");
                 (s.state, s.since) = ("live", now);
+                self.say(id, "live", "");
             }
             (_, "live") => {}
             ("ringing", "cannot" | "drained" | "stopped") => return self.place_again(id, why, chosen),
@@ -360,14 +376,18 @@ impl World {
         }
         let now = self.now;
         let ringing = self.sessions.get_mut(&id).expect("a session");
+        // Its order was taken before: that is what it waited for.
+        let why = if ringing.due.is_none() { "handed out again" } else { "" };
         (ringing.state, ringing.since, ringing.due) = ("ringing", now, None);
         ringing.taken = Some((taker.generation.to_owned(), taker.number));
         let (attempt, extension) = (ringing.attempt, ringing.extension.clone());
         // Behind those who wait for their turn already.
         let line = &mut self.nodes.get_mut(taker.node).expect("a node").line;
-        if !line.is_empty() && !line.contains(&id) {
+        let waits = !line.is_empty();
+        if waits && !line.contains(&id) {
             line.push(id);
         }
+        self.say(id, if waits { "queued" } else { "ringing" }, why);
         Ok(Taken::Ring(id, attempt, extension))
     }
 
@@ -403,6 +423,7 @@ impl World {
                 self.drop_order(id);
                 let s = self.sessions.get_mut(&id).expect("a session");
                 (s.state, s.since, s.due) = (state, now, None);
+                self.say(id, state, "found in Asterisk");
             }
             self.sessions.get_mut(&id).expect("a session").taken = None;
             return if wanted { "stale" } else { "kept" };
@@ -432,6 +453,7 @@ impl World {
         };
         self.sessions.insert(id, restored);
         self.ended.remove(&id);
+        self.say(id, state, "found in Asterisk");
         "restored"
     }
 
@@ -479,6 +501,7 @@ impl World {
         self.end_lost_in_the_way(fresh, &meaning.targets, &new);
         let rows = self.survey(&meaning.targets, &new, Some(fresh));
         if rows.iter().all(|row| !row.why.is_empty()) {
+            self.say(id, "stranded", "no other node can ring the phone");
             return Ok(Some(format!("stranded {} {}", new.alias, new.agent)));
         }
         if self.sessions.contains_key(&fresh) {
@@ -486,7 +509,8 @@ impl World {
         }
         let best = Self::best(&rows, fresh, chosen)?.ok_or("nobody was chosen")?;
         let result = format!("rejoined {} {fresh} {} {}", best.node, new.alias, new.agent);
-        self.assign(fresh, new, &best);
+        self.say(id, "rejoin", &format!("as {fresh} on {}", best.node));
+        self.assign(fresh, new, &best, &format!("rejoins {id}"));
         Ok(Some(result))
     }
 
@@ -511,7 +535,10 @@ impl World {
             self.finish(id, "ended", "logged-out");
             return ("ended", Some((id, node)));
         }
-        s.wanted = true;
+        let again = std::mem::replace(&mut s.wanted, true);
+        if !again {
+            self.say(id, "logout", "asked for");
+        }
         self.send(&node, id, Kind::HangUp);
         ("asked", Some((id, node)))
     }

@@ -9,6 +9,8 @@ use evenring::node::session::Outcome;
 use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::{Adopted, Comeback, InboxMessage, LoggedOut, Order, Registry, RegistryError, Take, Takes};
 
+use evenring::registry::story::Place;
+
 use super::look::{Look, difference, facts_of};
 use super::op::{Fetch, Login, Op, Voice};
 use super::rules::{Refused, Rejoined, Taken, Taker};
@@ -50,6 +52,8 @@ pub struct Pair<'a> {
     numbers: u64,
     /// How far each generation is with its takes.
     takes: BTreeMap<Generation, Takes>,
+    /// What has been read of the story.
+    pub(super) read: Place,
     /// With `rejoin = "auto"`.
     auto: Registry,
 }
@@ -101,6 +105,7 @@ impl<'a> Pair<'a> {
             history,
             numbers: 0,
             takes: BTreeMap::new(),
+            read: Place::start(),
             auto,
         }
     }
@@ -110,6 +115,7 @@ impl<'a> Pair<'a> {
             self.world.step = at;
             self.one(op).await.map_err(|fault| format!("step {at}, {op:?}: {fault}"))?;
             self.look().await;
+            self.story().await.map_err(|fault| format!("step {at}, {op:?}: {fault}"))?;
             let mut faults = self.look.broken();
             faults.extend(difference(&self.look.facts(self.zero - self.world.now), &facts_of(&self.world)));
             if !faults.is_empty() {
@@ -195,6 +201,8 @@ impl<'a> Pair<'a> {
             }
             Op::Flush => {
                 let _: () = self.cluster.run(&["FLUSHALL"]).await;
+                // The next story may begin in the same ms.
+                self.read = Place::start();
                 self.world = World { now: self.world.now, step: self.world.step, ..World::default() };
                 Ok(())
             }
@@ -227,6 +235,7 @@ impl<'a> Pair<'a> {
             reap_at: 0,
             refused: 0,
             steady_since: 0,
+            lost: false,
             told: None,
             line: Vec::new(),
             take: 0,
@@ -260,8 +269,10 @@ impl<'a> Pair<'a> {
             node.steady_since = self.world.now;
         }
         let steady = self.world.now - node.steady_since >= super::world::limits::LEASE;
+        let (lost, changed) = (std::mem::take(&mut node.lost), (node.state == "active") != (state == "active"));
         (node.state, node.channels) = (state.to_owned(), channels);
         (node.lease_until, node.reap_at) = (until, until);
+        self.world.beaten(voice.node, changed, lost, steady);
         let chosen = |id: SessionId| self.look.node_of(&id.to_string());
         for (session, node, reason) in &beat.reaped {
             let at: SessionId = id(session);

@@ -40,6 +40,8 @@ pub struct Node {
     pub refused: u64,
     /// It has beaten without a gap since.
     pub steady_since: Ms,
+    /// The others have noticed that its lease has ended.
+    pub lost: bool,
     /// The number of the last word on its phones.
     pub told: Option<u64>,
     /// Who waits there for his turn to ring.
@@ -169,11 +171,25 @@ pub struct World {
     pub limits: Limits,
     /// The nodes whose queue has got a message, until somebody looks.
     pub woken: Vec<String>,
+    /// What the story must have got, until somebody looks: whose (a session, a node, or nobody), and what.
+    pub story: Vec<(String, String)>,
     /// A bug that the simulation plants: a session that is only placed is no load.
     pub blind: bool,
 }
 
 impl World {
+    /// An entry about a session as it stands.
+    pub fn say(&mut self, id: SessionId, event: &str, reason: &str) {
+        let Some(s) = self.sessions.get(&id) else { return };
+        let text = [event, &s.node, &s.alias, &s.agent, &s.extension, reason].join(" ");
+        self.story.push((id.to_string(), text.trim_end().to_owned()));
+    }
+
+    /// An entry about a node.
+    pub fn say_node(&mut self, event: &str, node: &str, reason: &str) {
+        self.story.push((node.to_owned(), format!("{event} {node}    {reason}").trim_end().to_owned()));
+    }
+
     pub fn open(&self) -> impl Iterator<Item = (SessionId, &Session)> {
         self.sessions.iter().filter(|(_, s)| s.is_open()).map(|(id, s)| (*id, s))
     }

@@ -10,3 +10,4 @@ mod rejoin;
 mod retries;
 mod rsmq;
 mod soft_state;
+mod story;

@@ -121,6 +121,7 @@ impl Sim {
 
     /// Redis publishes that these nodes have orders.
     pub fn wake(&mut self) {
+        self.store.world.story.clear();
         for name in std::mem::take(&mut self.store.world.woken) {
             let Some(host) = self.hosts.iter().position(|host| host.name == name) else { continue };
             for life in self.hosts[host].lives.clone() {

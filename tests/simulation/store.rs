@@ -166,6 +166,7 @@ impl Store {
             channels: 0,
             lease_until: 0,
             reap_at: 0,
+            lost: false,
             told: None,
             line: Vec::new(),
             take: 0,

@@ -9,6 +9,7 @@ use super::{NodeLoop, READY_ANYWAY};
 use crate::ids::SessionId;
 use crate::node::session::{Login, Outcome};
 use crate::node::{Duty, NodeState, Note};
+use crate::registry::story::Told;
 
 impl NodeLoop {
     pub(super) fn tell_systemd(&mut self) {
@@ -102,6 +103,22 @@ impl NodeLoop {
             && *outcome == Outcome::Live
         {
             self.metrics.login_to_answer.observe(self.clock.now().since(chosen).as_secs_f64());
+        }
+    }
+
+    /// What no script knows of.
+    pub(super) fn note_for_story(&mut self, note: &Note) {
+        match note {
+            Note::Drift(session, what) => {
+                self.pending.note(Told { event: "drift", session: Some(*session), reason: (*what).to_owned() });
+            }
+            Note::Ringing(_, _)
+            | Note::Synced { .. }
+            | Note::SnapshotFailed { .. }
+            | Note::Unreadable(_)
+            | Note::GivenUp { .. }
+            | Note::HangUpFailed(_, _)
+            | Note::Unbuildable(_, _) => {}
         }
     }
 

@@ -18,7 +18,7 @@ local function adopt(i)
       redis.call('ZREM', ns .. ':index:due', id)
       redis.call('ZADD', ns .. ':index:open', now, id)
       redis.call('HSET', session_key(id), 'state', state, 'since', now, 'order', '')
-      tell(id, state, node)
+      tell(id, s, state, 'found in Asterisk')
     end
     redis.call('HSET', session_key(id), 'generation', generation, 'take', 0)
     -- P5: what a fault took from the tables comes back with the session that they are derived from.
@@ -47,7 +47,7 @@ local function adopt(i)
     'created', s and s.created or now, 'try', ARGV[i + 7], 'tried', s and s.tried or '', 'tries', ARGV[3],
     'suffix', ARGV[4], 'give_up', 0, 'order', '', 'generation', generation,
     'take', 0)
-  tell(id, state, node)
+  tell(id, fresh, state, 'found in Asterisk')
   return 'restored'
 end
 

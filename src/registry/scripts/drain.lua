@@ -10,6 +10,7 @@ local known = redis.call('HMGET', key, 'generation', 'drain')
 if not known[1] then return { 'unknown' } end
 local now = clock()
 redis.call('HSET', key, 'drain', drain)
+if (known[2] == '1') ~= (drain == '1') then note_node(drain == '1' and 'node-drain' or 'node-resume', node, '') end
 local moved = {}
 if drain == '1' then moved = move_placed(node, 'draining', now, tonumber(ARGV[3]), ARGV[4]) end
 local others = 0

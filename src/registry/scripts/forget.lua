@@ -12,4 +12,5 @@ if redis.call('SREM', ns .. ':index:nodes', node) + redis.call('DEL', key) == 0 
 local queue = ns .. ':ring-' .. node
 redis.call('DEL', ns .. ':phones:' .. node, ns .. ':contacts:' .. node, queue, queue .. ':Q')
 redis.call('SREM', ns .. ':QUEUES', 'ring-' .. node)
+note_node('node-forgotten', node, '')
 return { 'forgotten' }

@@ -18,12 +18,16 @@ local now = clock()
 -- without a gap for as long as a lease ends the calls of others: in that time each of them could have beaten too. A gap
 -- is half a lease.
 local tries, give_up_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
-local own = redis.call('HMGET', ns .. ':node:' .. node, 'lease_until', 'steady_since')
+local own = redis.call('HMGET', ns .. ':node:' .. node, 'lease_until', 'steady_since', 'state', 'lost')
 local steady_since = tonumber(own[2] or now)
 if now - (tonumber(own[1] or '0') - lease_ms) > lease_ms / 2 then steady_since = now end
 local steady = now - steady_since >= lease_ms
 redis.call('HSET', ns .. ':node:' .. node, 'steady_since', steady_since, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
   'lease_until', now + lease_ms, 'reap_at', now + lease_ms)
+if (own[3] == 'active') ~= (state == 'active') or own[4] == '1' then
+  note_node(state == 'active' and 'node-up' or 'node-down', node, own[4] == '1' and 'its lease had ended' or '')
+  redis.call('HSET', ns .. ':node:' .. node, 'lost', '')
+end
 
 local reaped = {}
 -- calls: a node that stopped in good order left its calls in its Asterisk, so nobody is rung again.
@@ -52,8 +56,14 @@ local function reap(name, calls)
 end
 for _, name in ipairs(redis.call('SMEMBERS', ns .. ':index:nodes')) do
   if name ~= node then
-    local n = redis.call('HMGET', ns .. ':node:' .. name, 'reap_at', 'state')
-    if not n[1] or tonumber(n[1]) < now then reap(name, n[2] == 'stopped' and 'kept' or 'lost') end
+    local n = redis.call('HMGET', ns .. ':node:' .. name, 'reap_at', 'state', 'lost')
+    if not n[1] or tonumber(n[1]) < now then
+      if steady and n[1] and n[2] ~= 'stopped' and n[3] ~= '1' then
+        redis.call('HSET', ns .. ':node:' .. name, 'lost', 1)
+        note_node('node-lost', name, 'no heartbeat for a lease')
+      end
+      reap(name, n[2] == 'stopped' and 'kept' or 'lost')
+    end
   end
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':index:due', '-inf', now, 'LIMIT', 0, most)) do
@@ -77,6 +87,7 @@ for _, set in ipairs({ ':local:', ':remote:' }) do
       -- P5: a record that was lost is no load.
       redis.call('SREM', ns .. set .. node, id)
       if not s then
+        note('drift', node, id, {}, 'Redis has lost its record: no load')
         redis.call('ZREM', ns .. ':index:open', id)
         redis.call('ZREM', ns .. ':index:due', id)
       end

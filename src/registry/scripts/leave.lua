@@ -7,4 +7,5 @@ local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
 redis.call('HSET', ns .. ':node:' .. node, 'state', 'stopped', 'line', '', 'lease_until', now - 1, 'reap_at', now + grace_ms)
+note_node('node-stopped', node, '')
 return { 'ok', move_placed(node, 'stopped', now, tonumber(ARGV[4]), ARGV[5]) }

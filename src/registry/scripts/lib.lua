@@ -9,6 +9,7 @@
 --   NS:index:ended   ZSET  ended and failed sessions by the time they ended
 --   NS:node:NAME     HASH  generation host state drain weight max_agents campaigns channels registrations version
 --                          lease_until reap_at refused steady_since (it has beaten without a gap since)
+--                          lost (1 = the others have noticed the end of its lease)  noted (the number of its last note)
 --                          phones (the number of the last word on them)
 --                          take (the number of its daemon's last take)
 --                          line (while it paces: who waits for his turn to ring, ids with a blank behind each)
@@ -22,6 +23,7 @@
 --   NS:holders       HASH  agent:A, alias:L, phone:E -> the open session that holds it
 --   NS:aliases       HASH  alias -> extension@node,extension@node,...  (the operators' own table)
 --   NS:QUEUE, NS:QUEUE:Q, NS:QUEUES, NS:rt:QUEUE   RSMQ's layout; our queues are logins and ring-NAME
+--   NS:story         STREAM what happened: event node session alias agent phone reason, see tell and note
 --   NS:news:ID       PUBLISH "STATE REASON" at every change of a session
 --   NS:rt:ring-NAME  PUBLISH "duty" when the node drains or resumes; anything else is RSMQ's word for a new order
 local ns = KEYS[1]
@@ -119,8 +121,19 @@ local function release_holder(field, id)
   if redis.call('HGET', ns .. ':holders', field) == id then redis.call('HDEL', ns .. ':holders', field) end
 end
 
-local function tell(id, state, reason)
+-- Writes into the story, which keeps a few more than 100,000 entries. A user who may not, or a Redis without memory, stops
+-- nobody's login for that: register.lua says so. All entries have the same fields, which Redis then stores once.
+local function note(event, node, id, s, reason)
+  return redis.pcall('XADD', ns .. ':story', 'MAXLEN', '~', '100000', '*', 'event', event, 'node', node,
+    'session', id, 'alias', s.alias or '', 'agent', s.agent or '', 'phone', s.extension or '', 'reason', reason)
+end
+
+local function note_node(event, node, reason) return note(event, node, '', {}, reason) end
+
+-- Says that a session's state is another one now: to who waits for it, and in the story.
+local function tell(id, s, state, reason)
   redis.call('PUBLISH', ns .. ':news:' .. id, state .. ' ' .. reason)
+  note(state, s.node, id, s, reason)
 end
 
 -- Ends an open session: state is ended or failed. It stays readable for keep_ms.
@@ -136,7 +149,7 @@ local function finish(id, s, state, reason, now, keep_ms)
   redis.call('HSET', session_key(id), 'state', state, 'reason', reason, 'since', now, 'order', '')
   redis.call('PEXPIRE', session_key(id), keep_ms)
   s.state, s.reason = state, reason
-  tell(id, state, reason)
+  tell(id, s, state, reason)
 end
 
 -- The open session that a holder field names. A session whose node is long gone counts as over, and is ended here
@@ -239,8 +252,8 @@ local function resolve(alias, suffix)
   return is_known and itself or targets, is_known, false
 end
 
--- Reserves the session on the row's node and puts the order into that node's queue.
-local function assign(id, s, row, now, expiry_ms)
+-- Reserves the session on the row's node and puts the order into that node's queue. why: for the story, if it is not new.
+local function assign(id, s, row, now, expiry_ms, why)
   local attempt = tonumber(s.try or '0') + 1
   s.node, s.extension, s.state, s.reason = row.name, row.extension, 'placed', ''
   redis.call('SADD', load_set(s), id)
@@ -254,7 +267,7 @@ local function assign(id, s, row, now, expiry_ms)
     'campaign', s.campaign, 'remote', s.remote, 'node', s.node, 'state', 'placed', 'reason', '', 'since', now,
     'created', s.created, 'try', attempt, 'tried', s.tried, 'tries', s.tries, 'suffix', s.suffix,
     'give_up', s.give_up, 'order', order)
-  tell(id, 'placed', row.name)
+  tell(id, s, 'placed', why)
 end
 
 -- The session's node cannot ring it: takes the next least loaded node that was not tried, or fails the session.
@@ -283,7 +296,7 @@ local function place_again(id, s, why, now, expiry_ms, keep_ms)
   redis.call('SREM', load_set(s), id)
   if best.extension ~= old_extension then release_holder('phone:' .. old_extension, id) end
   s.tried = tried
-  assign(id, s, best, now, expiry_ms)
+  assign(id, s, best, now, expiry_ms, why .. ' on ' .. s.node)
   return 'placed ' .. best.name
 end
 
@@ -316,8 +329,12 @@ local function rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
   local f = { alias = s.alias, agent = s.agent, campaign = s.campaign, remote = s.remote, suffix = s.suffix,
     tries = tries, tried = ' ' .. s.node .. ' ', created = now, give_up = now + give_up_ms }
   local best = survey(resolve(f.alias, f.suffix), true, f.campaign, f.remote, f.tried, fresh, now, keep_ms)
-  if not best then return 'stranded ' .. s.alias .. ' ' .. s.agent end
-  assign(fresh, f, best, now, expiry_ms)
+  if not best then
+    note('stranded', s.node, id, s, 'no other node can ring the phone')
+    return 'stranded ' .. s.alias .. ' ' .. s.agent
+  end
+  note('rejoin', s.node, id, s, 'as ' .. fresh .. ' on ' .. best.name)
+  assign(fresh, f, best, now, expiry_ms, 'rejoins ' .. id)
   redis.call('HSET', session_key(fresh), 'rejoined_from', id)
   return 'rejoined ' .. best.name .. ' ' .. fresh .. ' ' .. s.alias .. ' ' .. s.agent
 end

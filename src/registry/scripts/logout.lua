@@ -21,5 +21,6 @@ if s.state == 'placed' then
   return { 'ended', id, s.node }
 end
 redis.call('HSET', session_key(id), 'wanted', 1)
+if s.wanted ~= '1' then note('logout', s.node, id, s, 'asked for') end
 enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }), 'hangup:' .. id .. ':' .. now)
 return { 'asked', id, s.node }

@@ -15,6 +15,9 @@ local first = targets[1] and targets[1][2] or alias
 if not named then agent = explicit and alias or first end
 
 local function reply(outcome, s, session, reason, rows)
+  if outcome == 'refused' and mode == 'place' then
+    note('refused', '', '', { alias = alias, agent = agent, extension = first }, reason)
+  end
   return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, rows }
 end
 
@@ -56,5 +59,5 @@ end
 
 local s = { alias = alias, agent = agent, campaign = campaign, remote = remote, suffix = suffix, tries = tries,
   tried = '', created = now, give_up = now + give_up_ms }
-assign(id, s, best, now, expiry_ms)
+assign(id, s, best, now, expiry_ms, '')
 return reply('placed', s, id, '', rows)

@@ -3,7 +3,7 @@
 --       is its next life, which has proved that the one before is dead: it takes over at once. Anybody else waits for
 --       the end of the lease. What stands behind the blank is for people.
 --       4 lease ms  5 weight  6 max agents ('' = no cap)  7 campaigns, blank-separated ('' = all)  8 version
--- reply { 'ok', previous generation or '' } | { 'held', host, lease left ms }
+-- reply { 'ok', previous generation or '', why the story cannot be written or '' } | { 'held', host, lease left ms }
 local node, generation, host, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = ns .. ':node:' .. node
 local now = clock()
@@ -15,12 +15,14 @@ end
 local previous = n and n.generation or ''
 redis.call('SADD', ns .. ':index:nodes', node)
 redis.call('HSET', key, 'generation', generation, 'host', host, 'state', 'starting', 'weight', ARGV[5],
-  'max_agents', ARGV[6], 'campaigns', ARGV[7], 'version', ARGV[8], 'channels', 0, 'registrations', 0, 'phones', '', 'line', '',
-  'lease_until', now + lease_ms, 'reap_at', now + lease_ms, 'steady_since', now)
+  'max_agents', ARGV[6], 'campaigns', ARGV[7], 'version', ARGV[8], 'channels', 0, 'registrations', 0, 'phones', '',
+  'line', '', 'lost', '', 'lease_until', now + lease_ms, 'reap_at', now + lease_ms, 'steady_since', now)
 redis.call('HSETNX', key, 'drain', 0)
 -- The takes of the next life are numbered anew.
 if previous ~= generation then redis.call('HDEL', key, 'take') end
 -- An RSMQ client sends only into queues that exist.
 open_queue('logins')
 open_queue('ring-' .. node)
-return { 'ok', previous }
+local noted = ''
+if previous ~= generation or n.state ~= 'starting' then noted = note_node('node-starting', node, 'version ' .. ARGV[8]) end
+return { 'ok', previous, type(noted) == 'table' and noted.err or '' }

@@ -23,7 +23,7 @@ for i = 7, #ARGV, 3 do
       redis.call('ZADD', ns .. ':index:open', now, id)
       redis.call('HSET', session_key(id), 'state', 'live', 'reason', '', 'since', now, 'order', '',
         'generation', generation)
-      tell(id, 'live', node)
+      tell(id, s, 'live', '')
     end
   elseif what == 'cannot' and s.state == 'ringing' then
     result = place_again(id, s, reason, now, expiry_ms, keep_ms)

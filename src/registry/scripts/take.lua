@@ -35,8 +35,9 @@ local function hand_out(id, s, order)
   redis.call('ZREM', ns .. ':index:due', id)
   redis.call('ZADD', ns .. ':index:open', now, id)
   redis.call('HSET', session_key(id), 'state', 'ringing', 'since', now, 'generation', generation, 'take', number)
-  if line ~= '' and not (' ' .. line):find(' ' .. id .. ' ', 1, true) then line = line .. id .. ' ' end
-  tell(id, 'ringing', node)
+  local waits = line ~= ''
+  if waits and not (' ' .. line):find(' ' .. id .. ' ', 1, true) then line = line .. id .. ' ' end
+  tell(id, s, waits and 'queued' or 'ringing', s.again or '')
   return { 'ring', id, s.try, s.alias, s.extension, s.agent, s.campaign, s.remote,
     tostring(math.max(0, now - expires + expiry_ms)) }
 end
@@ -68,7 +69,7 @@ if since < number then
         rows[#rows + 1] = { 'stale', id }
       elseif order then
         -- Nobody was asked to ring it.
-        s.state = 'placed'
+        s.state, s.again = 'placed', 'handed out again'
         rows[#rows + 1] = hand_out(id, s, order)
       end
     end
