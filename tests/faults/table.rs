@@ -271,7 +271,7 @@ fn redises() -> Vec<Fault> {
                 stage.redis.wait_whole();
                 Vec::new()
             },
-            limits: Limits { again: Some(ms(4_500)), ..NO_LIMITS },
+            limits: Limits { again: Some(ms(3_500)), ..NO_LIMITS },
             ..failover
         },
     ]
