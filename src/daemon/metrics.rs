@@ -80,6 +80,7 @@ pub(super) struct Metrics {
     redis_errors: Totals,
     pub(super) drift_mended: Total,
     ghosts_reaped: Totals,
+    pub(super) keepalive: Totals,
     picks: Family<[(&'static str, &'static str); 2], Total>,
     pick_time: Histogram,
     commands: Totals,
@@ -152,6 +153,12 @@ impl Metrics {
                 "Sessions of lost nodes, and orders nobody took, that this node settled",
                 "result",
                 &["placed", "rejoined", "stranded", "ended"],
+            ),
+            keepalive: print.totals(
+                "keepalive_runs_total",
+                "Runs of the operators' command for an Asterisk that stays away",
+                "result",
+                &["done", "failed", "killed", "not-started"],
             ),
             pick_time: print.times("pick_duration_seconds", "Placing a login of the inbox, one call of Redis", &ANSWER),
             commands: print.totals("commands_taken_total", "Orders taken from this node's queue", "kind", &COMMANDS),
@@ -259,8 +266,20 @@ impl Metrics {
 
 /// Events that are not told apart.
 const OTHER: &str = "other";
-const CALLS: [&str; 11] =
-    ["register", "phones", "adopt", "report", "line", "note", "heartbeat", "take", "receive", "place", "answer"];
+const CALLS: [&str; 12] = [
+    "register",
+    "phones",
+    "adopt",
+    "report",
+    "line",
+    "note",
+    "keepalive",
+    "heartbeat",
+    "take",
+    "receive",
+    "place",
+    "answer",
+];
 const COMMANDS: [&str; 4] = ["ring", "hangup", "moved", "stale"];
 const REFUSALS: [&str; 5] = ["no-eligible-node", "unknown-alias", "empty-alias", "no-node", "in-use"];
 const RESULTS: [&str; 8] =

@@ -10,6 +10,7 @@
 //!                 ───────► books ──► Redis (register, phones, adopt, report, heartbeat)
 //!              Vitals
 //!                 ───────► http ◄── /healthz, /readyz, /metrics
+//!                 ───────► keepalive ──► the operators' command
 //! ```
 
 pub mod ami;
@@ -19,6 +20,7 @@ mod codec;
 mod contacts;
 mod gauges;
 mod http;
+mod keepalive;
 mod metrics;
 mod name;
 mod node_loop;
@@ -152,6 +154,18 @@ pub async fn run(settings: Settings, again: Again) -> Result<(), DaemonError> {
         let link = link_settings(&settings, login, EventMask::SYSTEM, generation);
         let contacts = contacts::Contacts::new(&settings, Registry::new(&settings)?, link, generation, clock);
         tasks.spawn(contacts.run(contacts_open));
+    }
+
+    if !settings.keepalive.command.is_empty() {
+        let keepalive = keepalive::Keepalive {
+            settings: settings.keepalive.clone(),
+            registry: Registry::new(&settings)?,
+            node: name.clone(),
+            generation,
+            clock,
+            metrics: metrics.clone(),
+        };
+        tasks.spawn(keepalive.run(vitals.subscribe()));
     }
 
     let stop = listen_to_signals(&mut tasks)?;
