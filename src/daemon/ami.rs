@@ -189,10 +189,12 @@ fn no_connection(error: &io::Error) -> FromAmi {
     } else {
         "check ami.address, ca_file and server_name"
     };
-    let silence = match error.kind() {
-        io::ErrorKind::ConnectionRefused => Silence::Nobody,
-        io::ErrorKind::TimedOut => Silence::Mute,
-        _ => Silence::Speaks,
+    let silence = if gone {
+        Silence::Nobody
+    } else if error.kind() == io::ErrorKind::TimedOut {
+        Silence::Mute
+    } else {
+        Silence::Speaks
     };
     FromAmi::Closed {
         gone,

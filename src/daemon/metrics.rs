@@ -154,12 +154,7 @@ impl Metrics {
                 "result",
                 &["placed", "rejoined", "stranded", "ended"],
             ),
-            keepalive: print.totals(
-                "keepalive_runs_total",
-                "Runs of the operators' command for an Asterisk that stays away",
-                "result",
-                &["done", "failed", "killed", "not-started"],
-            ),
+            keepalive: print.totals("keepalive_runs_total", "Runs of the keepalive command", "result", &KEPT),
             pick_time: print.times("pick_duration_seconds", "Placing a login of the inbox, one call of Redis", &ANSWER),
             commands: print.totals("commands_taken_total", "Orders taken from this node's queue", "kind", &COMMANDS),
             commands_expired: print.total("commands_expired_total", "Orders that were too old: they rang nobody"),
@@ -264,6 +259,8 @@ impl Metrics {
     }
 }
 
+/// How the keepalive command ended.
+const KEPT: [&str; 4] = ["done", "failed", "killed", "not-started"];
 /// Events that are not told apart.
 const OTHER: &str = "other";
 const CALLS: [&str; 12] = [
