@@ -124,6 +124,7 @@ fn clean() -> Evidence {
             refused: 0,
             queued: 0,
             version: String::new(),
+            keepalive: None,
         }],
         phones: 2,
         channels: BTreeMap::from([("a".into(), sessions.iter().map(channel).collect())]),

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::Duration;
 
 use evenring::config::{NodeSettings, Settings};
 use evenring::ids::{Alias, Generation, NodeName, SessionId};
@@ -18,6 +19,7 @@ use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::{Class, Login, Outcome, Reason};
 use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::inspect::NEEDED;
+use evenring::registry::story::{Place, Told};
 use evenring::registry::view::{Placement, Verdict, Which};
 use evenring::registry::{Adopted, Forgotten, LoggedOut, LoginRequest, Order, Registry, Take, session_of_message};
 use lab::redis::{Program, Redis};
@@ -212,6 +214,23 @@ async fn the_inbox(house: &House, registry: &mut Registry) {
     assert_eq!(house.admin(&["ZCARD", "{evenring}:web-1"]), redis::Value::Int(1), "the sender has its answer");
 }
 
+async fn the_story(registry: &mut Registry) {
+    let told = [Told { event: "drift", session: None, reason: "mended".to_owned() }];
+    registry.note(&node("tel-1"), life(), 1, &told).await.unwrap();
+    let minute = Duration::from_secs(60);
+    let begins = registry.keepalive_begins(&node("tel-1"), life(), minute, "gone").await.unwrap();
+    assert_eq!(begins, None);
+    registry.keepalive_ended(&node("tel-1"), life(), "exit status: 0").await.unwrap();
+    let again = registry.keepalive_begins(&node("tel-1"), life(), minute, "gone").await.unwrap();
+    assert!(again.is_some_and(|left| left <= minute && left > minute / 2), "{again:?}");
+    let mut place = Place::start();
+    let story = registry.story(&mut place, None).await.unwrap();
+    let reasons: Vec<&str> = story.iter().rev().take(3).map(|entry| entry.reason.as_str()).collect();
+    assert_eq!(reasons, ["exit status: 0", "gone", "mended"]);
+    assert_eq!(registry.story(&mut place, Some(Duration::from_millis(1))).await.unwrap(), []);
+    assert_eq!(registry.take_mute(), None);
+}
+
 async fn phones(registry: &mut Registry) {
     let changes = PhoneChanges { replace: false, phones: vec![("cc109".parse().unwrap(), PhoneState::Unknown)] };
     registry.phones(&node("tel-1"), life(), &changes).await.unwrap();
@@ -241,6 +260,7 @@ async fn all(house: House) {
     a_login(&mut registry).await;
     the_inbox(&house, &mut registry).await;
     phones(&mut registry).await;
+    the_story(&mut registry).await;
     nodes_that_go(&house, &mut registry).await;
     assert_eq!(house.admin(&["ACL", "LOG"]), redis::Value::Array(Vec::new()), "Redis has denied something");
 }

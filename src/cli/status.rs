@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{CliError, DONE, output};
 use crate::registry::Registry;
-use crate::registry::view::NodeRow;
+use crate::registry::view::{KeepaliveRow, NodeRow};
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -57,5 +57,17 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         table.add_row(row);
     }
     output::print_table(&table);
+    let now = if nodes.iter().any(|node| node.keepalive.is_some()) { registry.now_ms().await? } else { 0 };
+    for node in &nodes {
+        if let Some(KeepaliveRow { runs, at, reason, result }) = &node.keepalive {
+            let (ago, result) =
+                (output::age(now.saturating_sub(*at)), if result.is_empty() { "it runs" } else { result });
+            let times = if *runs == 1 { "once".to_owned() } else { format!("{runs} times, the last") };
+            output::line_out(&format!(
+                "{}: the keepalive command ran {times} {ago} ago: {reason}; {result}",
+                node.name
+            ));
+        }
+    }
     Ok(DONE)
 }

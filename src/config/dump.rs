@@ -89,6 +89,13 @@ pub(super) fn dump(settings: &Settings) -> String {
     ring(&mut page, settings);
     page.section("http");
     page.text("listen", settings.http.text());
+    let keepalive = &settings.keepalive;
+    page.section("keepalive");
+    let words: Vec<_> = keepalive.command.iter().map(|word| quoted(word)).collect();
+    page.plain("command", format!("[{}]", words.join(", ")));
+    page.span("after", keepalive.after);
+    page.span("every", keepalive.every);
+    page.span("timeout", keepalive.timeout);
     page.section("log");
     page.text("filter", &settings.log.filter);
     page.text("format", settings.log.format.as_str());

@@ -8,6 +8,7 @@
 mod changes;
 mod dump;
 mod http;
+mod keepalive;
 mod net;
 mod redis;
 mod secret;
@@ -29,6 +30,7 @@ use serde::Deserialize;
 
 pub use self::changes::{Change, Changes};
 pub use self::http::HttpSettings;
+pub use self::keepalive::KeepaliveSettings;
 pub use self::net::{AmiAddress, Namespace, Transport};
 pub use self::secret::SECRET_BYTES_MAX;
 pub use self::sections::check_filter;
@@ -65,6 +67,8 @@ pub struct Settings {
     pub ring: RingSettings,
     /// `[http]`: health checks and metrics.
     pub http: HttpSettings,
+    /// `[keepalive]`: what is done for an Asterisk that stays away.
+    pub keepalive: KeepaliveSettings,
     /// `[log]`: what is logged, and how.
     pub log: LogSettings,
     /// The files that all this was read from.

@@ -13,7 +13,7 @@ use super::net::is_host;
 use super::source::{Reader, span_text};
 use super::{
     AmiSettings, AmiUser, Files, LogFormat, LogSettings, NodeSettings, Placeholder, PlacementSettings, RingSettings,
-    RingTarget, Settings, Template, Transport, http, redis, secret,
+    RingTarget, Settings, Template, Transport, http, keepalive, redis, secret,
 };
 use crate::ids::{Campaign, NodeName};
 
@@ -42,6 +42,7 @@ pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Optio
     let placement = placement(reader);
     let ring = ring(reader);
     let http = http::http(reader);
+    let keepalive = keepalive::keepalive(reader, ami.as_ref().map(|ami| &ami.address));
     let log = log(reader);
     reader.refuse_the_rest();
     Some(Settings {
@@ -52,6 +53,7 @@ pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Optio
         placement: placement?,
         ring: ring?,
         http: http?,
+        keepalive: keepalive?,
         log: log?,
         files: Files::default(),
         warnings: Vec::new(),

@@ -88,6 +88,23 @@ fn the_environment_stands_above_the_file() {
 }
 
 #[test]
+fn the_keepalive_command_is_a_whole_path_and_its_arguments() {
+    check("", &[], Ok(&["command = []", "after = \"1m\"", "every = \"10m\""]));
+    let command = "[keepalive]\ncommand = [\"/bin/sh\", \"-c\", \"a b\"]\nafter = \"5s\"";
+    check(command, &[], Ok(&["command = [\"/bin/sh\", \"-c\", \"a b\"]", "after = \"5s\""]));
+    check("keepalive.command = [\"systemctl\"]", &[], Err(&["\"systemctl\" is not a whole path"]));
+    check("keepalive.command = \"/bin/true\"", &[], Err(&["keepalive.command"]));
+    check("keepalive.every = \"1ms\"", &[], Err(&["keepalive.every"]));
+    let dir = tempfile::tempdir().expect("a directory");
+    let far = "ami.address = \"tls://tel-1.example:5039\"\nkeepalive.command = [\"/no/such\"]";
+    let settings = load(&dir, far, &[]).expect("settings");
+    let smells = settings.smells().join("\n");
+    for part in ["there is no /no/such", "ami.address is not on this host"] {
+        assert!(smells.contains(part), "{smells}");
+    }
+}
+
+#[test]
 fn unknown_keys_name_the_nearest() {
     check(
         "[ami]\nusernme = \"hunter2\"\n[nod]\nweight = 2\n[zz]\nqq = 1\n",

@@ -46,11 +46,34 @@ pub enum FromAmi {
     Closed {
         /// Nobody listens there any more.
         gone: bool,
+        /// What was found there.
+        silence: Silence,
         /// Why, in words for people.
         reason: String,
         /// Trying again will not help before a person has changed something.
         needs_people: bool,
     },
+}
+
+/// Who is there when there is no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// The connection is refused: nothing listens.
+    Nobody,
+    /// Somebody may be there, and says nothing.
+    Mute,
+    /// Somebody is there, and ended the session or did not begin one.
+    Speaks,
+}
+
+impl Silence {
+    fn of(reason: &CloseReason) -> Self {
+        match reason {
+            CloseReason::LoginTimeout { .. } | CloseReason::PingTimeout { .. } => Self::Mute,
+            CloseReason::LoginRefused { .. } | CloseReason::ShuttingDown | CloseReason::Lost { .. } => Self::Speaks,
+            CloseReason::LoggedOff | CloseReason::Unreadable(_) | CloseReason::Settings(_) => Self::Speaks,
+        }
+    }
 }
 
 /// What has happened on all connections of a task so far.
@@ -113,6 +136,7 @@ impl Ami {
                     End::Stop => return,
                     End::Closed(reason) => FromAmi::Closed {
                         gone: reason == CloseReason::ShuttingDown,
+                        silence: Silence::of(&reason),
                         reason: reason.to_string(),
                         needs_people: reason.needs_people(),
                     },
@@ -165,5 +189,17 @@ fn no_connection(error: &io::Error) -> FromAmi {
     } else {
         "check ami.address, ca_file and server_name"
     };
-    FromAmi::Closed { gone, reason: format!("no connection to Asterisk: {error}; {hint}"), needs_people: false }
+    let silence = if gone {
+        Silence::Nobody
+    } else if error.kind() == io::ErrorKind::TimedOut {
+        Silence::Mute
+    } else {
+        Silence::Speaks
+    };
+    FromAmi::Closed {
+        gone,
+        silence,
+        reason: format!("no connection to Asterisk: {error}; {hint}"),
+        needs_people: false,
+    }
 }

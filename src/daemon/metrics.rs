@@ -80,6 +80,7 @@ pub(super) struct Metrics {
     redis_errors: Totals,
     pub(super) drift_mended: Total,
     ghosts_reaped: Totals,
+    pub(super) keepalive: Totals,
     picks: Family<[(&'static str, &'static str); 2], Total>,
     pick_time: Histogram,
     commands: Totals,
@@ -153,6 +154,7 @@ impl Metrics {
                 "result",
                 &["placed", "rejoined", "stranded", "ended"],
             ),
+            keepalive: print.totals("keepalive_runs_total", "Runs of the keepalive command", "result", &KEPT),
             pick_time: print.times("pick_duration_seconds", "Placing a login of the inbox, one call of Redis", &ANSWER),
             commands: print.totals("commands_taken_total", "Orders taken from this node's queue", "kind", &COMMANDS),
             commands_expired: print.total("commands_expired_total", "Orders that were too old: they rang nobody"),
@@ -257,10 +259,24 @@ impl Metrics {
     }
 }
 
+/// How the keepalive command ended.
+const KEPT: [&str; 4] = ["done", "failed", "killed", "not-started"];
 /// Events that are not told apart.
 const OTHER: &str = "other";
-const CALLS: [&str; 11] =
-    ["register", "phones", "adopt", "report", "line", "note", "heartbeat", "take", "receive", "place", "answer"];
+const CALLS: [&str; 12] = [
+    "register",
+    "phones",
+    "adopt",
+    "report",
+    "line",
+    "note",
+    "keepalive",
+    "heartbeat",
+    "take",
+    "receive",
+    "place",
+    "answer",
+];
 const COMMANDS: [&str; 4] = ["ring", "hangup", "moved", "stale"];
 const REFUSALS: [&str; 5] = ["no-eligible-node", "unknown-alias", "empty-alias", "no-node", "in-use"];
 const RESULTS: [&str; 8] =

@@ -10,6 +10,7 @@
 //!                 ───────► books ──► Redis (register, phones, adopt, report, heartbeat)
 //!              Vitals
 //!                 ───────► http ◄── /healthz, /readyz, /metrics
+//!                 ───────► keepalive ──► the operators' command
 //! ```
 
 pub mod ami;
@@ -19,6 +20,7 @@ mod codec;
 mod contacts;
 mod gauges;
 mod http;
+mod keepalive;
 mod metrics;
 mod name;
 mod node_loop;
@@ -154,6 +156,7 @@ pub async fn run(settings: Settings, again: Again) -> Result<(), DaemonError> {
         tasks.spawn(contacts.run(contacts_open));
     }
 
+    keep_alive(&settings, generation, clock, metrics.clone(), vitals.subscribe(), &mut tasks)?;
     let stop = listen_to_signals(&mut tasks)?;
     let node = Node::new(name.clone(), generation, settings.ring.clone(), clock.now());
     let mouths = node_loop::Mouths { ami: to_ami, batches, open, vitals };
@@ -169,6 +172,24 @@ pub async fn run(settings: Settings, again: Again) -> Result<(), DaemonError> {
         Err(error) => warn!(node = %name, reason = %error, "ended"),
     }
     Ok(result?)
+}
+
+/// Starts the task that watches for an Asterisk that stays away, if the settings name a command.
+fn keep_alive(
+    settings: &Settings,
+    generation: Generation,
+    clock: clock::Clock,
+    metrics: metrics::Metrics,
+    vitals: watch::Receiver<vitals::Vitals>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), RegistryError> {
+    if settings.keepalive.command.is_empty() {
+        return Ok(());
+    }
+    let registry = Registry::new(settings)?;
+    let (settings, node) = (settings.keepalive.clone(), settings.node.name.clone());
+    tasks.spawn(keepalive::Keepalive { settings, registry, node, generation, clock, metrics }.run(vitals));
+    Ok(())
 }
 
 /// Tells when the daemon is to stop, and by which signal.

@@ -16,7 +16,7 @@ use super::metrics::Metrics;
 use super::notify::{self, Heart};
 use super::orders::Word;
 use super::reload::InForce;
-use super::vitals::Vitals;
+use super::vitals::{Away, Vitals};
 use crate::ami::action::Action;
 use crate::ami::backoff::Backoff;
 use crate::ami::event::Event;
@@ -247,15 +247,19 @@ impl NodeLoop {
             },
             FromAmi::LoggedIn(_) => {
                 self.logged_in = Some(now);
-                self.mouths.vitals.send_modify(|vitals| vitals.connected = true);
+                self.mouths.vitals.send_modify(|vitals| (vitals.connected, vitals.away) = (true, None));
             }
             FromAmi::Answer(tag, answer) => {
                 debug!(node = %self.name, ?tag, ?answer, "answer");
                 self.node.handle(Input::Answer(tag, answer), now);
             }
-            FromAmi::Closed { gone, .. } => {
+            FromAmi::Closed { gone, silence, .. } => {
                 self.logged_in = None;
-                self.mouths.vitals.send_modify(|vitals| vitals.connected = false);
+                let channels = (self.node.state() == NodeState::Active).then(|| self.node.channels());
+                self.mouths.vitals.send_modify(|vitals| {
+                    let away = Away::again(vitals.away, silence, channels, now);
+                    (vitals.connected, vitals.away) = (false, Some(away));
+                });
                 self.node.handle(Input::Closed { gone }, now);
             }
         }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::ami::Silence;
 use crate::config::span_text;
 use crate::ids::Now;
 use crate::node::roster::PhoneState;
@@ -33,6 +34,34 @@ pub(super) struct Booked {
     pub(super) logins: Backlog,
 }
 
+/// AMI is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Away {
+    pub(super) since: Now,
+    /// Since when every attempt finds that nothing listens there.
+    pub(super) refused: Option<Now>,
+    /// The last attempt found nobody who speaks.
+    pub(super) silent: bool,
+    /// The channels when it was last in sync; `None` if that is not known, or was another Asterisk.
+    pub(super) channels: Option<usize>,
+}
+
+impl Away {
+    /// After one more attempt, or the loss of a connection.
+    pub(super) fn again(before: Option<Self>, silence: Silence, channels: Option<usize>, now: Now) -> Self {
+        let mut away = before.unwrap_or(Self { since: now, refused: None, silent: false, channels });
+        away.silent = silence == Silence::Mute;
+        match silence {
+            Silence::Nobody => {
+                away.refused = away.refused.or(Some(now));
+                away.channels = None;
+            }
+            Silence::Mute | Silence::Speaks => away.refused = None,
+        }
+        away
+    }
+}
+
 /// See above.
 #[derive(Debug, Clone)]
 pub(super) struct Vitals {
@@ -41,6 +70,8 @@ pub(super) struct Vitals {
     pub(super) name: Name,
     /// AMI is logged in.
     pub(super) connected: bool,
+    /// How it is away, from the first time that it was found so.
+    pub(super) away: Option<Away>,
     pub(super) redis_down: bool,
     pub(super) stopping: bool,
     /// When Redis took the last heartbeat.
@@ -88,6 +119,7 @@ impl Vitals {
             duty: Duty::Serving,
             name: Name::Unasked,
             connected: false,
+            away: None,
             redis_down: false,
             stopping: false,
             beat: None,

@@ -6,6 +6,7 @@ mod drain;
 mod forget;
 mod inbox;
 pub mod inspect;
+mod keepalive;
 mod limits;
 mod line;
 mod phones;

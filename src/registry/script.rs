@@ -58,6 +58,8 @@ scripts! {
     status: "status",
     /// Sessions.
     sessions: "sessions",
+    /// The operators' command runs, or has ended.
+    keepalive: "keepalive",
     /// What only a daemon knows, for the story.
     note: "note",
     /// What our user may do.

@@ -135,6 +135,21 @@ pub struct NodeRow {
     pub refused: u64,
     /// Of its daemon.
     pub version: String,
+    /// The runs of the keepalive command there, if there was one.
+    pub keepalive: Option<KeepaliveRow>,
+}
+
+/// How often the keepalive command has run on a node, and how it went the last time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeepaliveRow {
+    /// How often.
+    pub runs: u64,
+    /// When it began the last time: ms since 1970, on Redis's clock.
+    pub at: u64,
+    /// Why.
+    pub reason: String,
+    /// How it ended; empty while it runs.
+    pub result: String,
 }
 
 impl NodeRow {
@@ -158,6 +173,12 @@ impl NodeRow {
             refused: number(13),
             version: text(10),
             queued: number(14),
+            keepalive: (number(15) > 0).then(|| KeepaliveRow {
+                runs: number(15),
+                at: number(16),
+                reason: text(17),
+                result: text(18),
+            }),
         }
     }
 }

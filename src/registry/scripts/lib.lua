@@ -10,6 +10,7 @@
 --   NS:node:NAME     HASH  generation host state drain weight max_agents campaigns channels registrations version
 --                          lease_until reap_at refused steady_since (it has beaten without a gap since)
 --                          lost (1 = the others have noticed the end of its lease)  noted (the number of its last note)
+--                          kept kept_at kept_why kept_result (how often the keepalive command has run, and the last run)
 --                          phones (the number of the last word on them)
 --                          take (the number of its daemon's last take)
 --                          line (while it paces: who waits for his turn to ring, ids with a blank behind each)

@@ -1,6 +1,7 @@
 -- status.lua: every node as the scripts see it, at one moment.
 -- reply rows of { name, state, agents, remote, weight, max agents, registrations, channels, lease left ms (may be
---       negative), generation, version, host, campaigns, refused, queued }
+--       negative), generation, version, host, campaigns, refused, queued,
+--       runs of the keepalive command, time of the last one in ms, why, result }
 local now = clock()
 local names = redis.call('SMEMBERS', ns .. ':index:nodes')
 table.sort(names)
@@ -15,6 +16,6 @@ for i, name in ipairs(names) do
   rows[i] = { name, state, redis.call('SCARD', ns .. ':local:' .. name), redis.call('SCARD', ns .. ':remote:' .. name),
     n.weight or '1', n.max_agents or '', n.registrations or '0', n.channels or '0', left, n.generation or '',
     n.version or '', n.host or '', n.campaigns or '', n.refused or '0',
-    #line / 17 + #behind }
+    #line / 17 + #behind, n.kept or '0', n.kept_at or '0', n.kept_why or '', n.kept_result or '' }
 end
 return rows

@@ -20,6 +20,7 @@ fn node(name: &str, state: &str) -> NodeRow {
         generation: "1".into(),
         refused: 0,
         version: "0.1.0".into(),
+        keepalive: None,
     }
 }
 
