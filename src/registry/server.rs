@@ -75,7 +75,8 @@ impl Server {
             return Ok(Self::Sentinels(Box::new(sentinels)));
         }
         let info = settings.url.as_str().into_connection_info().map_err(bad)?;
-        let mut login = info.redis_settings().clone();
+        // CLIENT SETINFO would be denied, and stand in the log of denials.
+        let mut login = info.redis_settings().clone().set_skip_set_lib_name();
         if let Some(username) = &settings.username {
             login = login.set_username(username);
         }
