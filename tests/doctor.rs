@@ -116,6 +116,7 @@ impl Ward {
     fn run(&self, config: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
         let path = self.file("doctor.toml");
         private(&path, config, 0o600);
+        lab::secrets::keep(config);
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.a().namespace()]).arg(binary()).arg("doctor").args(arguments);
         command.arg("--config").arg(path).envs(environment.iter().copied()).output().unwrap().into()

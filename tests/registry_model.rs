@@ -3,6 +3,8 @@
 //! Owns how many, and how a failure is shown and replayed: the seed stands in the message, and
 //! `PROPTEST_RNG_SEED=<seed> cargo test --test registry_model` runs the same sequences again.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
+
 mod lab;
 mod ledger;
 mod model;

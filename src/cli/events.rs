@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use humantime_serde::re::humantime::format_rfc3339_millis;
+use humantime::format_rfc3339_millis;
 use tokio::time::sleep;
 
 use super::{CliError, DONE, output};

@@ -54,7 +54,16 @@ pub(super) struct Reader {
 }
 
 #[derive(Deserialize)]
-struct Span(#[serde(with = "humantime_serde")] Duration);
+#[serde(try_from = "String")]
+struct Span(Duration);
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        span(&text).map(Self)
+    }
+}
 
 impl Reader {
     /// Takes the file's text (empty for none) and the environment apart into key paths.
@@ -238,12 +247,12 @@ impl Reader {
 /// # Errors
 /// What is wrong with it.
 pub fn span(text: &str) -> Result<Duration, String> {
-    humantime_serde::re::humantime::parse_duration(text).map_err(|error| error.to_string())
+    humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// A duration as an operator writes it.
 pub fn span_text(span: Duration) -> String {
-    humantime_serde::re::humantime::format_duration(span).to_string()
+    humantime::format_duration(span).to_string()
 }
 
 /// The environment has texts only: a text, a number or a list with commas, whichever the type takes.

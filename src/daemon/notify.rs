@@ -9,7 +9,7 @@ use crate::ids::Now;
 
 fn tell(state: NotifyState<'_>) {
     // No socket, or one that is full: systemd will judge by itself.
-    let _ = sd_notify::notify(false, &[state]);
+    let _ = sd_notify::notify(&[state]);
 }
 
 /// Ready: Asterisk is in sync and the first heartbeat went out.

@@ -78,11 +78,12 @@ pub(super) fn files(
 
 fn pjsip(endpoints: u32, auth_type: &str) -> String {
     let mut text = include_str!("etc/pjsip.conf").replace("@AUTH_TYPE@", auth_type);
-    for name in (100..100 + endpoints).map(|number| format!("cc{number}")) {
+    for number in 100..100 + endpoints {
+        let (name, caller) = (format!("cc{number}"), super::secrets::NUMBER);
         let password = password(&name);
         write!(
             text,
-            "[{name}](phone-endpoint)\nauth = {name}\naors = {name}\ncallerid = \"{name}\" <{name}>\n\
+            "[{name}](phone-endpoint)\nauth = {name}\naors = {name}\ncallerid = \"{name}\" <{caller}{number}>\n\
              [{name}](phone-auth)\nusername = {name}\npassword = {password}\n[{name}](phone-aor)\n"
         )
         .expect("a String takes all");

@@ -10,7 +10,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Output as Raw, Stdio
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Node, Process, now, signal, tail, wait_exit, wait_for};
+use super::{Node, Process, now, secrets, signal, tail, wait_exit, wait_for};
 
 /// The program: `EVENRING_BIN` if that is set, or what cargo has built for this test; for the demo, the one beside it.
 pub fn binary() -> PathBuf {
@@ -79,6 +79,7 @@ impl Daemon {
             secret.display(),
         );
         write_private(&config, &text);
+        secrets::keep(&text);
         let log = dir.join("log");
         let process = spawn(&node.namespace(), &config, &log, &dir);
         Self { node: node.name().to_owned(), config, log, runtime: dir, process }
@@ -176,6 +177,13 @@ impl Daemon {
     /// The thaw.
     pub fn sigcont(&self) {
         signal(&self.process.0, "CONT");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.process.end();
+        secrets::search_log(&self.log);
     }
 }
 
@@ -284,6 +292,8 @@ impl Following {
 impl From<Raw> for Output {
     fn from(raw: Raw) -> Self {
         let [stdout, stderr] = [raw.stdout, raw.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        secrets::search("what a verb printed", &stdout);
+        secrets::search("what a verb complained about", &stderr);
         Self { status: raw.status, stdout, stderr }
     }
 }
@@ -300,7 +310,9 @@ impl Cli {
     pub fn new(redis_url: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory for the command line");
         let config = dir.path().join("evenring.toml");
-        write_private(&config, &format!("[redis]\nurl = \"{redis_url}\"\n"));
+        let text = format!("[redis]\nurl = \"{redis_url}\"\n");
+        write_private(&config, &text);
+        secrets::keep(&text);
         Self { config, _dir: dir }
     }
 

@@ -22,6 +22,7 @@ pub mod http;
 pub mod machine;
 pub mod phone;
 pub mod redis;
+pub mod secrets;
 pub mod sentinel;
 mod sip;
 pub mod wires;
@@ -222,11 +223,17 @@ fn wait_exit(child: &mut Child, timeout: Duration, what: &str) -> std::process::
 #[derive(Debug)]
 struct Process(Child);
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Process {
+    fn end(&mut self) {
         // both fail only if it has ended before
         let _gone = self.0.kill();
         let _gone = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

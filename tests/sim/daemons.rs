@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::USER;
+use super::{USER, secrets};
 
 /// A daemon beside a simulated node. It ends with its handle.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ impl SimDaemon {
             "[node]\nname = \"{name}\"\n[ami]\naddress = \"{ami}\"\nusername = \"{user}\"\nsecret = \"{secret}\"\n\
              [redis]\nurl = \"{redis}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"text\"\n{more}\n"
         );
+        secrets::keep(&text);
         let config = dir.join(format!("{name}.toml"));
         std::fs::write(&config, text).expect("write the daemon's settings");
         let log = dir.join(format!("{name}.log"));
@@ -50,5 +51,6 @@ impl Drop for SimDaemon {
         // Both fail only if it has ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        secrets::search_log(&self.log);
     }
 }

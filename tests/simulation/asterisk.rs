@@ -299,14 +299,19 @@ impl Sim {
 
     /// All calls are gone at once, and nobody is told.
     pub fn die(&mut self, host: usize) {
+        for conn in self.end_process(host) {
+            self.hang(conn, false, true);
+        }
+    }
+
+    /// The process ends, and all calls with it. Its connections are left, for whoever knows how they are closed.
+    fn end_process(&mut self, host: usize) -> Vec<Conn> {
         let asterisk = &mut self.hosts[host].asterisk;
         (asterisk.up, asterisk.booted, asterisk.stopping) = (false, false, false);
         asterisk.life += 1;
         let gone = std::mem::take(&mut asterisk.channels);
         gone.keys().for_each(|id| self.changed(*id));
-        for conn in self.hosts[host].conns.clone() {
-            self.hang(conn, false, true);
-        }
+        self.hosts[host].conns.clone()
     }
 
     /// `core restart now`: calls end first, and it says so 1.1 s later.
@@ -329,12 +334,7 @@ impl Sim {
 
     pub fn exit_asterisk(&mut self, host: usize) {
         self.say(host, Said::Shutdown);
-        let asterisk = &mut self.hosts[host].asterisk;
-        (asterisk.up, asterisk.booted, asterisk.stopping) = (false, false, false);
-        asterisk.life += 1;
-        let gone = std::mem::take(&mut asterisk.channels);
-        gone.keys().for_each(|id| self.changed(*id));
-        for conn in self.hosts[host].conns.clone() {
+        for conn in self.end_process(host) {
             let cut = self.dice.chance(2_000);
             self.hang(conn, false, cut);
         }

@@ -126,7 +126,7 @@ fn persistence(server: &Server, aliases: usize) -> Finding {
         _ => Finding::warning(
             "redis.persistence",
             format!("no persistence: {aliases} explicit aliases would be lost with Redis"),
-            "turn on RDB (save 3600 1) or AOF (appendonly yes); keep a copy of `evenring alias list --json`",
+            "turn on RDB (save 3600 1) or AOF (appendonly yes); keep what `evenring alias export` prints",
         ),
     }
 }
