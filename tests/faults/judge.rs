@@ -89,6 +89,9 @@ pub enum Who {
 
 /// For so long Asterisk repeats an INVITE that nobody confirms: the 64 T1 of RFC 3261, timer B.
 const REPEATS_FOR: Duration = Duration::from_secs(32);
+/// What it sends last comes so long after the first. Half a second later it has forgotten the call: when the phone rings
+/// then, nobody takes it back.
+const LAST_REPEAT: Duration = Duration::from_secs(31);
 /// A call that comes late is taken back so fast.
 const TAKEN_BACK: Duration = Duration::from_secs(2);
 
@@ -262,8 +265,8 @@ fn end(seen: &Evidence, ring: &Record) -> Option<Instant> {
 
 /// Whether this call came late from a node that had not heard, and was taken back.
 fn is_late(seen: &Evidence, ring: &Record) -> bool {
-    seen.deaf.iter().any(|deaf| deaf.delays(ring))
-        && told(seen, ring).is_some_and(|end| end.duration_since(ring.at) <= TAKEN_BACK)
+    let back = told(seen, ring).is_some_and(|end| end.duration_since(ring.at) <= TAKEN_BACK);
+    seen.deaf.iter().any(|deaf| deaf.delays(ring) && (back || ring.at >= deaf.from + LAST_REPEAT))
 }
 
 /// How many calls came from a node that did not hear for a while, after this moment, and were taken back.

@@ -29,6 +29,8 @@ pub struct Limits {
     pub out: Option<Duration>,
     /// From the fault until logins are accepted again.
     pub again: Option<Duration>,
+    /// The longest that anybody waits for an answer, whatever is broken.
+    pub prompt: Option<Duration>,
     /// From the fault until the phones of 99 of 100 agents, who were live on the lost node, rang elsewhere.
     pub elsewhere: Option<Duration>,
 }
@@ -96,8 +98,6 @@ pub struct Outcome {
 
 /// Between two logins.
 const EVERY: Duration = Duration::from_millis(100);
-/// A refusal must not take longer, whatever is broken.
-const PROMPT: Duration = Duration::from_millis(2_500);
 /// From the mending until nothing may be wrong any more.
 const BACK: Duration = Duration::from_secs(25);
 
@@ -287,7 +287,7 @@ fn measure(stage: &Stage, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outc
             let took = over.saturating_duration_since(asked.at + asked.took);
             outcome.settled = outcome.settled.max(Some(took));
         }
-        if asked.took > PROMPT {
+        if fault.limits.prompt.is_some_and(|most| asked.took > most) {
             outcome
                 .violations
                 .push(format!("P8: {} was told {:?} only after {:?}", asked.alias, asked.answer, asked.took));
@@ -299,7 +299,7 @@ fn measure(stage: &Stage, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outc
     outcome.out = watch.out;
     outcome.again = again(&seen.asked, watch.struck);
     outcome.elsewhere = elsewhere(stage, fault, seen, watch.struck);
-    let Limits { out, again, elsewhere } = fault.limits;
+    let Limits { out, again, elsewhere, prompt: _ } = fault.limits;
     for (what, found, most) in [
         ("until the node was out of the rotation", outcome.out, out),
         ("until logins were accepted", outcome.again, again),

@@ -23,6 +23,8 @@ use dice::Dice;
 const WARM: Duration = Duration::from_secs(45);
 /// The most that one may grow after that, in kB and in descriptors.
 const GROWS: (u64, usize) = (3_000, 6);
+/// The longest that anybody waits for an answer.
+const PROMPT: Duration = Duration::from_secs(15);
 /// The most who are logged in when a round begins: the others are there to log in.
 const LOGGED_IN: usize = 50;
 
@@ -57,8 +59,10 @@ pub fn run(stage: &mut Stage, length: Duration, seed: u64) -> Soaked {
         let here = round::live(stage);
         forget_rings(stage, &here);
         stage.forget_deaf();
-        // Times are for the suite, where one fault does not follow upon another.
-        let fault = Fault { limits: Limits::default(), ..faults[dice.index(faults.len())] };
+        // Times are for the suite, where one fault does not follow upon another and nothing else runs; but nobody waits
+        // for ever.
+        let limits = Limits { prompt: Some(PROMPT), ..Limits::default() };
+        let fault = Fault { limits, ..faults[dice.index(faults.len())] };
         (fault.prepare)(stage);
         let old = old.into_iter().filter(|id| here.iter().all(|row| row.id != *id)).collect();
         let aliases = who_logs_in(&here, &mut dice);

@@ -33,7 +33,9 @@ const SAYS_SO_LATE: Option<Duration> = Some(ms(1_600));
 const LEASE_ENDS: Option<Duration> = Some(ms(4_000));
 
 const NOTHING: fn(&mut Stage) = |_| {};
-const NO_LIMITS: Limits = Limits { out: None, again: None, elsewhere: None };
+/// Somebody who logs in is told so fast that it does not work now.
+const PROMPT: Duration = ms(2_500);
+const NO_LIMITS: Limits = Limits { out: None, again: None, prompt: Some(PROMPT), elsewhere: None };
 
 /// What most have in common: twenty live agents, thirty logins, nothing may be lost.
 const PLAIN: Fault = Fault {
@@ -122,7 +124,7 @@ fn asterisks() -> Vec<Fault> {
             },
             hold: ms(3_000),
             mend: |stage| start_asterisk(stage, A),
-            limits: Limits { out: AT_ONCE, again: None, elsewhere: Some(ms(1_000) + PACING) },
+            limits: Limits { out: AT_ONCE, elsewhere: Some(ms(1_000) + PACING), ..NO_LIMITS },
             ..LOST
         },
         Fault {
@@ -194,7 +196,7 @@ fn hosts() -> Vec<Fault> {
                 stage.let_go(A);
                 start_asterisk(stage, A)
             },
-            limits: Limits { out: LEASE_ENDS, again: None, elsewhere: Some(LEASE_AND_ONE) },
+            limits: Limits { out: LEASE_ENDS, elsewhere: Some(LEASE_AND_ONE), ..NO_LIMITS },
             ..LOST
         },
         Fault {
@@ -212,7 +214,7 @@ fn hosts() -> Vec<Fault> {
                 stage.daemon(A).sigcont();
                 Vec::new()
             },
-            limits: Limits { out: LEASE_ENDS, again: None, elsewhere: Some(LEASE_AND_ONE) },
+            limits: Limits { out: LEASE_ENDS, elsewhere: Some(LEASE_AND_ONE), ..NO_LIMITS },
             ..LOST
         },
     ]
