@@ -255,54 +255,6 @@ async fn a_primary_that_is_frozen_and_comes_back() {
     });
 }
 
-/// What `evenring doctor` says of Redis: how bad, and what. `admin` may look at how the server is set up.
-fn doctor(url: &str, more: &str, admin: &str) -> BTreeMap<String, (String, String)> {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let settings = format!("[redis]\nurl = \"{url}\"\n{more}\n");
-    std::fs::write(file.path(), &settings).unwrap();
-    lab::secrets::keep(&settings);
-    let mut command = std::process::Command::new(lab::evenring::binary());
-    command.args(["doctor", "--json", "--manager-conf", "/nonexistent", "--config"]).arg(file.path());
-    let output = command.env("EVENRING_REDIS_ADMIN_URL", admin).output().unwrap();
-    let findings: Vec<BTreeMap<String, String>> =
-        serde_json::from_str(&lab::evenring::Output::from(output).stdout).unwrap();
-    let of_redis = findings.into_iter().filter(|finding| finding["check"].starts_with("redis"));
-    let said = |finding: BTreeMap<String, String>| {
-        (finding["check"].clone(), (finding["level"].clone(), format!("{} -> {}", finding["finding"], finding["fix"])))
-    };
-    of_redis.map(said).collect()
-}
-
-/// The doctor finds the primary by the sentinels, with the users that the pages tell people to make.
-fn the_doctor(watched: &Watched, url: &str, trusts: &str) {
-    // The login of the URL stands above that of the settings; here the default user takes any password.
-    let servers = watched.servers.iter().map(|server| server.url().replace("redis://", "redis://default:any@"));
-    let servers: Vec<String> = servers.collect();
-    let good = doctor(url, trusts, &servers[0]);
-    let bad: Vec<_> = good.iter().filter(|(_, (level, _))| level != "ok").collect();
-    assert!(bad.is_empty(), "{bad:?}");
-    assert!(good["redis.replicas"].1.starts_with("2 replicas, min-replicas-to-write 1"), "{good:?}");
-    assert!(good["redis.acl"].1.contains("and no more"), "{good:?}");
-
-    let replica = doctor(url, trusts, &servers[1]);
-    assert_eq!(replica["redis.replicas"].0, "failure");
-    assert!(replica["redis.replicas"].1.contains("or at the sentinels"), "{replica:?}");
-    let client = redis::Client::open(watched.servers[0].url()).unwrap();
-    let mut primary = client.get_connection().unwrap();
-    let mut least = |count: u32| {
-        let mut command = redis::cmd("CONFIG");
-        command.arg("SET").arg("min-replicas-to-write").arg(count).exec(&mut primary).unwrap();
-    };
-    least(0);
-    let lax = doctor(url, trusts, &servers[0]);
-    assert_eq!(lax["redis.replicas"].0, "warning");
-    assert!(lax["redis.replicas"].1.contains("min-replicas-max-lag 2"), "{lax:?}");
-    least(1);
-    let denied = doctor(url, &trusts.replace("sentinel-word", "wrong"), &servers[0]);
-    assert_eq!(denied["redis"].0, "failure");
-    assert!(denied["redis"].1.contains("sentinel"), "{denied:?}");
-}
-
 /// The rules for Redis in docs/security.md, with what Sentinel needs.
 fn acl() -> String {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md")).unwrap();
@@ -330,7 +282,6 @@ async fn tls_and_users_with_few_rights_on_redis_and_on_the_sentinels() {
     let trusts = format!("ca_file = \"{}\"\n{login}", cert.display());
     let (plain, tls) = ("evenring:redis-word@", watched.url("rediss", "evenring:redis-word@"));
     assert_eq!(registry(&tls, &trusts).nodes().await.unwrap(), []);
-    the_doctor(&watched, &tls, &trusts);
 
     // Who may not ask for the role, or is somebody else to Redis or to the sentinels, is told so.
     for (url, more) in [
