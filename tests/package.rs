@@ -20,6 +20,8 @@ use lab::phone::{Behaviour, Phones};
 use lab::redis::Redis;
 use lab::{HUB, Lab, Spec, Version, config, now, run, wait_for, wait_until};
 
+/// Where an operator has put the package.
+const PACKAGE: &str = "/srv/evenring.deb";
 const UNIT: &str = "evenring.service";
 const SETTINGS: &str = "/etc/evenring/config.toml";
 const SECRET: &str = "/etc/evenring/ami-secret";
@@ -64,8 +66,8 @@ fn apt(machine: &Machine, words: &[&str]) {
 }
 
 fn install(machine: &Machine, package: &Path) {
-    machine.install("/root/evenring.deb", fs::read(package).unwrap(), 0o644);
-    apt(machine, &["install", "/root/evenring.deb"]);
+    machine.install(PACKAGE, fs::read(package).unwrap(), 0o644);
+    apt(machine, &["install", PACKAGE]);
 }
 
 #[test]

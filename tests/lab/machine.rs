@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::evenring::Output;
-use super::{Node, Process, cache, run, tail, token, try_run, wait_for};
+use super::{Node, Process, cache, run, tail, token, try_run, try_wait_for, wait_for};
 
 /// How systemd becomes the first process.
 const BOOT: &str = include_str!("boot.sh");
@@ -161,18 +161,18 @@ fn start(dir: &Path, node: &Node, group: &str) -> Child {
         .expect("start unshare")
 }
 
+/// How long what systemd had started may take to be gone.
+const GONE: Duration = Duration::from_secs(2);
+
 impl Drop for Machine {
     fn drop(&mut self) {
         // systemd dies with it, and with systemd all others
         let _gone = self.holder.0.kill();
         let _gone = self.holder.0.wait();
-        // a group can be removed when its last process is gone; a panic here would hide the one of the test
-        for _ in 0..200 {
-            if groups(&self.group).iter().all(|group| remove(group).is_ok()) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        // a group can be removed when its last process is gone
+        let _left = try_wait_for(GONE, || {
+            groups(&self.group).iter().try_for_each(|group| remove(group)).map_err(|error| error.to_string())
+        });
         try_run(&format!("umount -l {}", self.dir.join("root").display()));
     }
 }

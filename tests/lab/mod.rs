@@ -172,15 +172,17 @@ pub fn wait_until(timeout: Duration, what: &str, mut ready: impl FnMut() -> bool
 }
 
 /// The same for a value. `ask` says what it still misses, and the last such word is in the panic.
-pub fn wait_for<T>(timeout: Duration, mut ask: impl FnMut() -> Result<T, String>) -> T {
+pub fn wait_for<T>(timeout: Duration, ask: impl FnMut() -> Result<T, String>) -> T {
+    try_wait_for(timeout, ask).unwrap_or_else(|missing| panic!("waited {timeout:?} for: {missing}"))
+}
+
+/// The same for clean-up, where a panic would hide the one of the test.
+fn try_wait_for<T>(timeout: Duration, mut ask: impl FnMut() -> Result<T, String>) -> Result<T, String> {
     let begin = now();
     loop {
         match ask() {
-            Ok(value) => return value,
-            Err(missing) if begin.elapsed() >= timeout => {
-                panic!("waited {timeout:?} for: {missing}")
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            Err(_) if begin.elapsed() < timeout => std::thread::sleep(Duration::from_millis(10)),
+            answer => return answer,
         }
     }
 }
