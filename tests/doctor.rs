@@ -276,7 +276,7 @@ fn redis(ward: &Ward) {
         .says(
             &[("redis.server", "failure")],
             "EVENRING_REDIS_ADMIN_URL: Redis at redis://127.0.0.1:1",
-            "repair that URL",
+            "repair EVENRING_REDIS_ADMIN_URL",
         );
     for (words, back, finding, fix) in [
         (

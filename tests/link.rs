@@ -149,6 +149,7 @@ impl Talk {
             LinkEffect::LoggedIn { version } => format!("logged in {version}"),
             LinkEffect::Booted => "booted".into(),
             LinkEffect::Stalled => "stalled".into(),
+            LinkEffect::ShuttingDown(is) => format!("shutting down: {is}"),
             LinkEffect::Event(message) => format!("event {}", message.shown("Event")),
             LinkEffect::Answer { tag: Tag(tag), answer } => match answer {
                 Answer::Success(message) => format!("{tag}: success {}", message.shown("Message")),
@@ -235,11 +236,32 @@ fn asterisk_that_ends_says_so_at_the_login() {
         let mut talk = Talk::new(settings());
         talk.hear(BANNER);
         let answer = format!("Response: Error\r\n{id}Message: Asterisk is shutting down\r\n\r\n");
-        assert_eq!(talk.hear(&answer), [expected]);
+        assert_eq!(talk.hear(&answer), ["shutting down: true", expected]);
     }
     let mut talk = Talk::new(settings());
     talk.hear(&[BANNER, CHALLENGE].concat());
-    assert_eq!(talk.hear("Response: Error\r\nActionID: #2\r\nMessage: Asterisk is shutting down\r\n\r\n"), [expected]);
+    let answer = "Response: Error\r\nActionID: #2\r\nMessage: Asterisk is shutting down\r\n\r\n";
+    assert_eq!(talk.hear(answer), ["shutting down: true", expected]);
+}
+
+/// As both versions do after `core stop gracefully` and `core abort shutdown`.
+#[test]
+fn asterisk_that_lets_calls_end_says_so_with_every_answer_and_a_ping_tells_that_it_goes_on() {
+    let mut talk = Talk::up();
+    let refusal = |id: &str| format!("Response: Error\r\nActionID: {id}\r\nMessage: Asterisk is shutting down\r\n\r\n");
+    let pong = |id: &str| format!("Response: Success\r\nActionID: {id}\r\nPing: Pong\r\n\r\n");
+    assert_eq!(talk.wait_ms(2000), ["> Ping #3"]);
+    assert_eq!(talk.hear(&refusal("#3")), ["shutting down: true"]);
+    assert_eq!(talk.wait_ms(2000), ["> Ping #4"]);
+    assert_eq!(talk.hear(&refusal("#4")), [""; 0], "said once");
+    assert_eq!(talk.wait_ms(2000), ["> Ping #5"]);
+    assert_eq!(talk.hear(&pong("#5")), ["shutting down: false"]);
+    // Whoever asks first finds it out, and nobody else's success says that it is over.
+    talk.ring(7, 0);
+    let heard = talk.hear(&refusal("#o-00000000000000ab-0"));
+    assert_eq!(heard, ["shutting down: true", "7: error Asterisk is shutting down"]);
+    assert_eq!(talk.wait_ms(2000), ["> Ping #6"]);
+    assert_eq!(talk.hear(&pong("#6")), ["shutting down: false"]);
 }
 
 #[test]

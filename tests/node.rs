@@ -7,20 +7,7 @@
 
 mod node_support;
 
-use node_support::{Stand, check, check_on};
-
-/// What becomes of a session that was ordered and whose Originate Asterisk took, and no other effect.
-#[track_caller]
-fn ends(lines: &[&str], expected: &str) {
-    let mut stand = check(&[("order s1", "> Originate s1.1"), ("answer Originate ok", "")]);
-    let seen: Vec<String> = lines.iter().map(|line| stand.say(line)).filter(|seen| !seen.is_empty()).collect();
-    assert_eq!(seen.join("; "), expected, "{lines:?}");
-    assert_eq!(
-        stand.node.sessions().count(),
-        usize::from(expected.is_empty() || expected.ends_with("live")),
-        "{lines:?}"
-    );
-}
+use node_support::{Stand, check, check_on, ends};
 
 #[test]
 fn a_login_becomes_an_originate() {

@@ -6,7 +6,7 @@
 
 mod node_support;
 
-use node_support::{Stand, check, check_on};
+use node_support::{Stand, check, check_on, ends};
 
 /// Three sessions in the middle: one rings, one is live, one waits for its turn.
 fn in_the_middle() -> Stand {
@@ -293,4 +293,82 @@ fn a_channel_that_nobody_knows_is_not_forgotten_when_the_question_about_it_is_lo
     }
     // One that is known has a deadline of its own.
     check(&[("order s1", "> Originate s1.1"), ("answer Originate unknown", "> Status"), ("answer Status unknown", "")]);
+}
+
+/// `core stop gracefully`: no new calls, and the others end in peace.
+#[test]
+fn asterisk_that_shuts_down_leaves_the_rotation_and_keeps_its_calls() {
+    let stand = Stand::ready_with("[ring]\nat_once = 1\n");
+    let steps = [
+        ("order s1", "> Originate s1.1"),
+        ("new s1", ""),
+        ("up s1", "s1 live"),
+        ("answer Originate ok", ""),
+        ("order s2", "> Originate s2.1"),
+        ("order s3", ""),
+        ("shutting-down", "s3 cannot stopping; beat stopping"),
+        // What was under way comes to nothing, and is no try.
+        ("answer Originate error Asterisk is shutting down", "s2 cannot stopping"),
+        ("order s4", "s4 cannot stopping"),
+        ("books s1:live", ""),
+        ("hangs-up s1", ""),
+        ("gone s1 16", "s1 ended hung-up"),
+        // core abort shutdown
+        ("goes-on", "beat active"),
+        ("order s4 2", "> Originate s4.2"),
+    ];
+    check_on(stand, &steps);
+}
+
+/// It takes no new connection either, so that nobody can look; but it lives, and so may its calls.
+#[test]
+fn calls_of_an_asterisk_that_shuts_down_are_not_given_up_when_the_connection_is_lost() {
+    let refused = [("shutting-down", ""), ("closed", ""), ("wait 2999", "")];
+    let given_up = "given up 1; s1 ended node-lost";
+    let live =
+        [("order s1", "> Originate s1.1"), ("new s1", ""), ("up s1", "s1 live"), ("shutting-down", "beat stopping")];
+    let lost = [&live[..], &[("closed", "beat down")], &refused, &refused].concat();
+    check(&[&lost[..], &[("wait 60000", ""), ("refused", given_up)]].concat());
+    // Silence is another matter.
+    check(&[&lost[..], &[("closed", ""), ("wait 2999", ""), ("closed", ""), ("wait 1", given_up)]].concat());
+}
+
+/// A daemon that starts while Asterisk is down knows none of the calls that ended with it.
+#[test]
+fn what_redis_knows_of_an_asterisk_that_is_gone_is_ended() {
+    let books = "books s1:live s2:ringing s3:placed s4:unwanted";
+    let steps = [
+        (books, ""),
+        // It says nothing: who knows?
+        ("closed", ""),
+        (books, ""),
+        ("wait 1000", ""),
+        (books, ""),
+        ("refused", ""),
+        (books, ""),
+        ("wait 1000", ""),
+        (books, "drift s1; s1 ended node-lost; drift s2; s2 cannot node-lost; drift s4; s4 ended logged-out"),
+    ];
+    check_on(Stand::new(""), &steps);
+}
+
+/// Only a phone asks for its hang-up, so that is not a call that was lost with its Asterisk.
+#[test]
+fn a_phone_that_has_hung_up_was_not_lost_whatever_becomes_of_asterisk() {
+    let over = "s1 live; s1 ended hung-up";
+    ends(&["new s1", "up s1", "hangs-up s1", "gone s1 16"], over);
+    ends(&["new s1", "up s1", "hangs-up s1", "gone s1 0"], over);
+    let lost = "s1 live; given up 1; s1 ended hung-up; beat down";
+    ends(&["new s1", "up s1", "hangs-up s1", "shutdown"], lost);
+    // Another Asterisk, or none any more.
+    ends(&["new s1", "up s1", "hangs-up s1", "closed", "refused"], "s1 live; beat down; given up 1; s1 ended hung-up");
+    // A phone that refuses has not hung up a call.
+    ends(&["new s1", "ringing s1", "hangs-up s1", "response s1 0", "gone s1 21"], "s1 failed declined");
+    ends(
+        &["new s1", "ringing s1", "hangs-up s1", "up s1", "shutdown"],
+        "s1 live; given up 1; s1 ended node-lost; beat down",
+    );
+    // Who is logged out is logged out, whoever was first.
+    ends(&["new s1", "up s1", "hangs-up s1", "hangup s1", "gone s1 16"], "s1 live; > Hangup s1; s1 ended logged-out");
+    check(&[("order s1", "> Originate s1.1"), ("hangs-up s1", ""), ("hangs-up 1700.1", ""), ("new s1", "")]);
 }

@@ -31,6 +31,7 @@ fn show(message: &Message) -> String {
 fn short(told: &FromAmi) -> String {
     match told {
         FromAmi::LoggedIn(version) => format!("logged in {version}"),
+        FromAmi::ShuttingDown(is) => format!("shutting down: {is}"),
         FromAmi::Event(message) => show(message),
         FromAmi::Answer(Tag(tag), answer) => match answer {
             Answer::Success(message) => format!("{tag}: success, {} lines", message.headers().count()),
@@ -599,7 +600,9 @@ async fn what_never_left_this_machine_was_not_sent() {
             FromAmi::Answer(_, Answer::NotSent(NotSent::Closed | NotSent::Clogged { .. })) => not_sent += 1,
             FromAmi::Answer(_, Answer::Unknown(Unknown::Closed)) => unknown += 1,
             FromAmi::Event(_) | FromAmi::Closed { .. } => {}
-            other @ (FromAmi::LoggedIn(_) | FromAmi::Answer(_, _)) => panic!("{}", short(&other)),
+            other @ (FromAmi::LoggedIn(_) | FromAmi::ShuttingDown(_) | FromAmi::Answer(_, _)) => {
+                panic!("{}", short(&other))
+            }
         }
     }
     assert!(unknown >= 1 && not_sent >= 1, "{unknown} unknown, {not_sent} not sent");

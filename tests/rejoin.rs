@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use cluster::{Cluster, SOON};
 use lab::evenring::Sections;
 use lab::phone::{Behaviour, Phones};
-use lab::{Lab, now, three, wait_until};
+use lab::{Lab, Spec, Version, now, three, wait_until};
 
 const AGENTS: u32 = 12;
 const AUTO: &str = "[ring]\ntimeout = \"4s\"\n[placement]\nrejoin = \"auto\"\n";
@@ -130,6 +130,95 @@ fn p9_a_host_that_was_thought_dead_hangs_up_what_has_moved() {
     assert_eq!(open(&cluster, "live"), AGENTS as usize, "{}", cluster.logs());
     assert_eq!(phones.invites().len(), 2 * AGENTS as usize);
     assert_eq!(cluster.agents()["a"], 0);
+}
+
+fn with_reason(cluster: &Cluster, reason: &str) -> usize {
+    cluster.sessions().iter().filter(|session| session["reason"] == reason).count()
+}
+
+/// As operators do it every week: no new calls, and the end when the last agent has gone.
+fn stops_gracefully(version: Version) {
+    let node = |name| Spec { name, version: if name == "a" { version } else { Version::V22 }, endpoints: AGENTS };
+    let lab = Lab::start(&["a", "b", "c"].map(node));
+    let (phones, cluster) = all_on_a(&lab, AUTO);
+    lab.node("a").cli("core stop gracefully");
+    cluster.wait_node("a", "stopping");
+    // No login goes there, although it has the fewest agents in the end, and the next one is no second try.
+    phones.hang_up("cc100");
+    wait_until(SOON, "one session less", || open(&cluster, "live") == AGENTS as usize - 1);
+    let (login, code) = cluster.json_and_code(&["login", "cc100x", "--agent", "100", "--wait"]);
+    assert!(code == 0 && login["node"] != "a", "{login}");
+    assert_eq!(cluster.json_and_code(&["logout", "100"]).1, 0);
+    for (left, phone) in (0..AGENTS as usize - 1).rev().zip(phones.names().into_iter().skip(1)) {
+        phones.hang_up(&phone);
+        wait_until(SOON, "one session less", || open(&cluster, "live") == left);
+    }
+    cluster.wait_node("a", "down");
+    for node in ["b", "c"] {
+        cluster.wait_beats(node, 4);
+    }
+    assert_eq!(with_reason(&cluster, "hung-up"), AGENTS as usize, "{}", cluster.logs());
+    assert_eq!(phones.invites().len(), AGENTS as usize + 1, "nobody is rung again: {}", cluster.logs());
+}
+
+#[test]
+fn p9_who_hangs_up_while_asterisk_22_stops_gracefully_is_not_rung_again() {
+    stops_gracefully(Version::V22);
+}
+
+#[test]
+fn p9_who_hangs_up_while_asterisk_16_stops_gracefully_is_not_rung_again() {
+    stops_gracefully(Version::V16);
+}
+
+#[test]
+fn p9_a_daemon_that_is_not_let_in_by_an_asterisk_that_stops_gives_nobody_up() {
+    let lab = Lab::start(&three(AGENTS));
+    let (phones, mut cluster) = all_on_a(&lab, AUTO);
+    lab.node("a").cli("core stop gracefully");
+    cluster.wait_node("a", "stopping");
+    let mut daemon = cluster.daemons.remove(0);
+    daemon.term();
+    cluster.daemons.insert(0, daemon.again());
+    cluster.wait_node("a", "starting");
+    cluster.wait_beats("a", 5);
+    assert!(cluster.daemons[0].log().contains("Asterisk is shutting down"), "{}", cluster.logs());
+    assert_eq!((open(&cluster, "live"), phones.live()), (AGENTS as usize, AGENTS as usize), "{}", cluster.logs());
+    // The operator has changed his mind.
+    lab.node("a").cli("core abort shutdown");
+    cluster.wait_node("a", "active");
+    cluster.wait_beats("a", 3);
+    assert_eq!((open(&cluster, "live"), phones.live()), (AGENTS as usize, AGENTS as usize), "{}", cluster.logs());
+    assert_eq!((cluster.agents()["a"], phones.invites().len()), (AGENTS.into(), AGENTS as usize), "{}", cluster.logs());
+}
+
+#[test]
+fn p9_a_daemon_that_starts_while_its_asterisk_is_down_ends_what_died_with_it() {
+    let lab = Lab::start(&three(AGENTS));
+    let (phones, mut cluster) = all_on_a(&lab, AUTO);
+    let mut daemon = cluster.daemons.remove(0);
+    lab.node("a").sigstop();
+    daemon.kill9();
+    lab.node("a").kill9();
+    cluster.daemons.insert(0, daemon.again());
+    all_are_back(&lab, &phones, &cluster);
+}
+
+#[test]
+fn p9_who_still_talks_when_a_graceful_stop_is_cut_short_rings_elsewhere() {
+    let lab = Lab::start(&three(AGENTS));
+    let (phones, cluster) = all_on_a(&lab, AUTO);
+    lab.node("a").cli("core stop gracefully");
+    phones.hang_up("cc100");
+    wait_until(SOON, "one session less", || open(&cluster, "live") == AGENTS as usize - 1);
+    // The console goes with it.
+    let _ = lab.node("a").try_cli("core stop now");
+    wait_until(SOON, "the others to be live elsewhere", || {
+        cluster.sessions().iter().filter(|s| s["state"] == "live" && s["node"] != "a").count() == AGENTS as usize - 1
+    });
+    assert_eq!(with_reason(&cluster, "hung-up"), 1, "{}", cluster.logs());
+    assert_eq!((phones.rings("cc100"), phones.rings("cc101")), (1, 2), "{}", cluster.logs());
+    assert_eq!(phones.invites().len(), 2 * AGENTS as usize - 1, "{}", cluster.logs());
 }
 
 #[test]

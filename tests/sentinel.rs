@@ -268,6 +268,56 @@ fn registry(url: &str, more: &str) -> Registry {
     Registry::new(&Settings::load(Some(file.path()), std::iter::empty()).unwrap()).unwrap()
 }
 
+/// What `evenring doctor` says of Redis: how bad, and what. `admin` may look at how the server is set up.
+fn doctor(url: &str, more: &str, admin: &str) -> BTreeMap<String, (String, String)> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let settings = format!("[redis]\nurl = \"{url}\"\n{more}\n");
+    std::fs::write(file.path(), &settings).unwrap();
+    lab::secrets::keep(&settings);
+    let mut command = std::process::Command::new(lab::evenring::binary());
+    command.args(["doctor", "--json", "--manager-conf", "/nonexistent", "--config"]).arg(file.path());
+    let output = command.env("EVENRING_REDIS_ADMIN_URL", admin).output().unwrap();
+    let findings: Vec<BTreeMap<String, String>> =
+        serde_json::from_str(&lab::evenring::Output::from(output).stdout).unwrap();
+    let of_redis = findings.into_iter().filter(|finding| finding["check"].starts_with("redis"));
+    let said = |finding: BTreeMap<String, String>| {
+        (finding["check"].clone(), (finding["level"].clone(), format!("{} -> {}", finding["finding"], finding["fix"])))
+    };
+    of_redis.map(said).collect()
+}
+
+/// The doctor finds the primary by the sentinels, with the users that the pages tell people to make.
+fn the_doctor(watched: &Watched, url: &str, trusts: &str) {
+    // Redis's default user takes any password here.
+    let admin = watched.url("rediss", "default:any@");
+    let good = doctor(url, trusts, &admin);
+    let bad: Vec<_> = good.iter().filter(|(_, (level, _))| level != "ok").collect();
+    assert!(bad.is_empty(), "{bad:?}");
+    assert!(good["redis.replicas"].1.starts_with("2 replicas, min-replicas-to-write 1"), "{good:?}");
+    assert!(good["redis.acl"].1.contains("and no more"), "{good:?}");
+
+    // In clear, by loopback: the certificates of the settings are for those who speak TLS.
+    let replica = doctor(url, trusts, &watched.servers[1].url().replace("redis://", "redis://default:any@"));
+    assert_eq!(replica["redis.replicas"].0, "failure", "{replica:?}");
+    assert!(replica["redis.replicas"].1.contains("or at the sentinels"), "{replica:?}");
+    let client = redis::Client::open(watched.servers[0].url()).unwrap();
+    let mut primary = client.get_connection().unwrap();
+    let mut least = |count: u32| {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("min-replicas-to-write").arg(count).exec(&mut primary).unwrap();
+    };
+    least(0);
+    let lax = doctor(url, trusts, &admin);
+    assert_eq!(lax["redis.replicas"].0, "warning", "{lax:?}");
+    assert!(lax["redis.replicas"].1.contains("min-replicas-max-lag 2"), "{lax:?}");
+    least(1);
+    let denied = doctor(url, &trusts.replace("sentinel-word", "wrong"), &admin);
+    assert_eq!(denied["redis"].0, "failure", "{denied:?}");
+    assert!(denied["redis"].1.contains("redis.sentinel_username"), "{denied:?}");
+    let no_admin = doctor(url, trusts, &watched.url("rediss", "evenring:redis-word@"));
+    assert_eq!(no_admin["redis.server"].0, "failure", "{no_admin:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_and_users_with_few_rights_on_redis_and_on_the_sentinels() {
     let dir = tempfile::tempdir().unwrap();
@@ -302,6 +352,7 @@ async fn tls_and_users_with_few_rights_on_redis_and_on_the_sentinels() {
         let error = registry(&url, more).nodes().await.unwrap_err();
         assert!(error.is_outage() && error.to_string().contains(words), "{url}: {error}");
     }
+    the_doctor(&watched, &tls, &trusts);
 }
 
 #[test]

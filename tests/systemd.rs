@@ -37,8 +37,12 @@ fn machine(node: &Node, redis_url: &str) -> Machine {
     let settings = shipped("config.toml").replacen("# username = ", "username = ", 1);
     let settings = settings.replace("#url = \"redis://127.0.0.1:6379\"", &format!("url = \"{redis_url}\""));
     machine.install(SETTINGS, settings, 0o644);
-    machine.install("/etc/evenring/ami-secret", format!("{}\n", config::AMI_USER.1), 0o600);
+    machine.install("/usr/lib/tmpfiles.d/evenring.conf", shipped("evenring.tmpfile"), 0o644);
+    let secret = "/etc/evenring/ami-secret";
+    machine.install(secret, format!("{}\n", config::AMI_USER.1), 0o644);
     machine.ok(&["systemd-sysusers"]);
+    machine.ok(&["systemd-tmpfiles", "--create", "evenring.conf"]);
+    assert_eq!(machine.ok(&["stat", "-c", "%U:%G %a", secret]).trim(), "root:root 600");
     machine.ok(&["systemctl", "daemon-reload"]);
     machine.ok(&["systemctl", "enable", UNIT]);
     machine
@@ -282,4 +286,50 @@ fn stops(service: &Service<'_>) {
     assert!(!machine.run(&["systemctl", "start", UNIT]).status.success());
     let result = ["ActiveState", "ExecMainStatus", "NRestarts"].map(|name| machine.property(UNIT, name));
     assert_eq!(result, ["failed", "243", "0"], "{}", machine.last_lines());
+}
+
+/// What docs/operations.md tells operators to write for the keepalive: the settings, and path and text of each unit.
+fn keepalive_of_the_page() -> (String, Vec<(String, String)>) {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+    let section = page.split("\n## Keepalive").nth(1).expect("a section");
+    let block = |language: &str| {
+        let block = section.split(&format!("```{language}\n")).nth(1).expect("a block");
+        block.split("```").next().unwrap().to_owned()
+    };
+    let units = block("ini");
+    let files = units.split("# /").skip(1).map(|file| {
+        let (path, text) = file.split_once('\n').unwrap();
+        (format!("/{path}"), text.to_owned())
+    });
+    (block("toml"), files.collect())
+}
+
+#[test]
+fn the_keepalive_of_the_pages_starts_asterisk_from_inside_of_the_sandbox() {
+    let lab = Lab::start(&[Spec { name: "a", version: Version::V22, endpoints: 4 }]);
+    let (node, cluster) = (lab.node("a"), no_daemons());
+    let machine = machine(node, &cluster.redis.url());
+    let (settings, files) = keepalive_of_the_page();
+    let sample = fs::read_to_string(machine.root().join(SETTINGS.trim_start_matches('/'))).unwrap();
+    assert!(sample.contains("[keepalive]\n") && files.len() == 3, "{files:?}");
+    machine.install(SETTINGS, sample.replacen("[keepalive]\n", &format!("{settings}after = \"1s\"\n"), 1), 0o644);
+    for (path, text) in &files {
+        machine.install(path, text, 0o644);
+    }
+    // Asterisk runs beside this machine: something of its name stands in for it.
+    let asterisk = "[Service]\nType=oneshot\nExecStart=/usr/bin/touch /run/asterisk-was-started\n";
+    machine.install("/etc/systemd/system/asterisk.service", asterisk, 0o644);
+    machine.ok(&["systemctl", "daemon-reload"]);
+    machine.ok(&["systemctl", "enable", "--now", "asterisk-keepalive.path"]);
+    machine.ok(&["systemctl", "start", UNIT]);
+    cluster.wait_node("a", "active");
+    node.kill9();
+    wait_until(SOON, "the command to have ended", || {
+        let row = cluster.node("a")["keepalive"].clone();
+        assert!(row["result"].as_str().unwrap_or_default().trim_start_matches("exit status: 0").is_empty(), "{row}");
+        row["result"] == "exit status: 0"
+    });
+    let there = |path: &str| machine.run(&["test", "-e", path]).status.success();
+    wait_until(SOON, "Asterisk to be started", || there("/run/asterisk-was-started"));
+    assert!(!there("/run/evenring/asterisk-is-away"), "{}", machine.last_lines());
 }

@@ -80,6 +80,12 @@ pub enum Event<'a> {
     Newchannel(Channel<'a>),
     /// A channel's state changed: `Ringing`, `Up`.
     Newstate(Channel<'a>),
+    /// The far end hung up; the `Hangup` follows. None comes when Asterisk ends a call, or an operator does
+    /// (`SoftHangupRequest`).
+    HangupRequest {
+        /// The channel's `Uniqueid`.
+        unique: &'a [u8],
+    },
     /// A channel ended.
     Hangup {
         /// In the state it had at the end; `Ringing` when nobody answered.
@@ -243,7 +249,7 @@ spelled!(
 );
 
 /// What Asterisk calls the events that are more to this program than [`Event::Other`].
-pub const EVENTS: [&str; 10] = [
+pub const EVENTS: [&str; 11] = [
     "FullyBooted",
     "Shutdown",
     "Reload",
@@ -252,6 +258,7 @@ pub const EVENTS: [&str; 10] = [
     "DeviceStateChange",
     "Newchannel",
     "Newstate",
+    "HangupRequest",
     "Hangup",
     "OriginateResponse",
 ];
@@ -261,7 +268,7 @@ pub const EVENTS: [&str; 10] = [
 pub fn is_wanted(name: &[u8]) -> bool {
     match name {
         b"FullyBooted" | b"Shutdown" | b"Reload" | b"ContactStatus" | b"PeerStatus" | b"DeviceStateChange" => true,
-        b"Newchannel" | b"Newstate" | b"Hangup" | b"OriginateResponse" => true,
+        b"Newchannel" | b"Newstate" | b"HangupRequest" | b"Hangup" | b"OriginateResponse" => true,
         b"Status" | b"CoreShowChannel" | b"ContactList" => true,
         other => other.ends_with(b"Complete"),
     }
@@ -279,6 +286,7 @@ impl<'a> Event<'a> {
             Self::DeviceState { .. } => "DeviceStateChange",
             Self::Newchannel(_) => "Newchannel",
             Self::Newstate(_) => "Newstate",
+            Self::HangupRequest { .. } => "HangupRequest",
             Self::Hangup { .. } => "Hangup",
             Self::OriginateResponse { .. } => "OriginateResponse",
             Self::Other => return None,
@@ -300,6 +308,9 @@ impl<'a> Event<'a> {
             b"DeviceStateChange" => device_state(Reader { event: "DeviceStateChange", message }),
             b"Newchannel" => Ok(Self::Newchannel(Reader { event: "Newchannel", message }.channel()?)),
             b"Newstate" => Ok(Self::Newstate(Reader { event: "Newstate", message }.channel()?)),
+            b"HangupRequest" => {
+                Ok(Self::HangupRequest { unique: Reader { event: "HangupRequest", message }.get("Uniqueid")? })
+            }
             b"Hangup" => hangup(Reader { event: "Hangup", message }),
             b"OriginateResponse" => originate_response(Reader { event: "OriginateResponse", message }),
             _ => Ok(Self::Other),
@@ -440,6 +451,8 @@ mod tests {
         let channel = Channel { unique: b"u", name: b"PJSIP/cc-1-0000000f", state: ChannelState::Ringing };
         assert_eq!(channel.phone(), Some(phone("PJSIP/cc-1")));
         check(text, Ok(Event::Hangup { channel, cause: 17 }));
+        let text = "Event: HangupRequest\r\nChannel: PJSIP/cc-1-0000000f\r\nUniqueid: u\r\nCause: 16\r\n";
+        check(text, Ok(Event::HangupRequest { unique: b"u" }));
         let text = "Event: OriginateResponse\r\nActionID: a3\r\nResponse: Failure\r\nReason: 0\r\nUniqueid: u\r\n";
         check(text, Ok(Event::OriginateResponse { action_id: Some(b"a3"), ok: false, reason: 0, unique: b"u" }));
     }
@@ -447,6 +460,7 @@ mod tests {
     #[test]
     fn what_is_missing_or_strange_is_named() {
         check("Event: Hangup\r\nUniqueid: u\r\n", Err("the event Hangup has no header Cause"));
+        check("Event: HangupRequest\r\nCause: 16\r\n", Err("the event HangupRequest has no header Uniqueid"));
         let text = "Event: PeerStatus\r\nPeer: PJSIP/cc100\r\nPeerStatus: \x1b[2J\r\n";
         check(text, Err("the event PeerStatus says PeerStatus: \\x1b[2J, which is not understood"));
         let text = "Event: OriginateResponse\r\nResponse: Success\r\nReason: 256\r\n";

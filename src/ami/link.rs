@@ -93,6 +93,7 @@ pub struct Link {
     effects: VecDeque<LinkEffect>,
     strays: Strays,
     round_trip: Option<Duration>,
+    shutting_down: bool,
 }
 
 impl Link {
@@ -113,6 +114,7 @@ impl Link {
             effects: VecDeque::new(),
             strays: Strays::default(),
             round_trip: None,
+            shutting_down: false,
             settings,
         }
     }
@@ -280,9 +282,12 @@ impl Link {
             Ping::Sent { id: ping_id, sent, .. } if ping_id.as_bytes() == id => {
                 self.round_trip = Some(now.since(*sent));
                 self.ping = Ping::Due(now.after(self.settings.ping_interval));
-                return;
+                return self.shuts_down(is_shutting_down(&message));
             }
             Ping::Off | Ping::Due(_) | Ping::Sent { .. } => {}
+        }
+        if is_shutting_down(&message) {
+            self.shuts_down(true);
         }
         match self.pending.response(id, message.clone()) {
             Owner::Ended(tag, answer) => self.answer(tag, answer),
@@ -373,7 +378,17 @@ impl Link {
         }
     }
 
+    /// Any answer may say that it does, and only a ping that it does not any more.
+    fn shuts_down(&mut self, is: bool) {
+        if std::mem::replace(&mut self.shutting_down, is) != is {
+            self.effects.push_back(LinkEffect::ShuttingDown(is));
+        }
+    }
+
     fn close(&mut self, reason: CloseReason) {
+        if reason == CloseReason::ShuttingDown {
+            self.shuts_down(true);
+        }
         for (tag, sent) in self.pending.drain(self.written) {
             self.answer(tag, if sent { Answer::Unknown(Unknown::Closed) } else { Answer::NotSent(NotSent::Closed) });
         }
@@ -426,5 +441,6 @@ impl fmt::Debug for Link {
 }
 
 fn is_shutting_down(message: &Message) -> bool {
-    message.text("Message").is_some_and(|text| text.to_ascii_lowercase().contains("shutting down"))
+    message.response() == Some(b"Error")
+        && message.text("Message").is_some_and(|text| text.to_ascii_lowercase().contains("shutting down"))
 }

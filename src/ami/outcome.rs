@@ -30,6 +30,9 @@ pub enum LinkEffect {
     /// Logged in for [`super::link::BOOT_HINT_AFTER`], but Asterisk has not said that it is booted. Either it takes its
     /// time, or the user may not read class `system`. Said once; the wait goes on.
     Stalled,
+    /// Whether Asterisk is shutting down: it refuses every action, and may let its calls end in peace before it goes
+    /// (`core stop gracefully`). Said when that changes; `core abort shutdown` takes it back.
+    ShuttingDown(bool),
     /// Something happened in Asterisk.
     Event(Message),
     /// How an action ended.

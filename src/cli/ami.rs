@@ -257,7 +257,8 @@ pub(super) async fn tail(settings: Settings, args: TailArgs) -> Result<u8, CliEr
                     }
                     notice(&format!("{address}: {reason}"));
                 }
-                FromAmi::Answer(_, _) => {}
+                FromAmi::ShuttingDown(true) => notice(&format!("{address}: Asterisk is shutting down")),
+                FromAmi::Answer(_, _) | FromAmi::ShuttingDown(false) => {}
             }
         }
         DONE

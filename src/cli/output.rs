@@ -28,7 +28,7 @@ pub(super) fn table(heads: &[&str]) -> Table {
 pub(super) fn state(word: &str) -> Cell {
     let colour = match word {
         "active" | "live" => Color::Green,
-        "placed" | "queued" | "ringing" | "starting" | "draining" | "stopped" => Color::Yellow,
+        "placed" | "queued" | "ringing" | "starting" | "draining" | "stopping" | "stopped" => Color::Yellow,
         "down" | "lost" | "failed" | "refused" => Color::Red,
         _ => return Cell::new(word),
     };

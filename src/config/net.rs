@@ -110,6 +110,12 @@ pub(super) enum Reach {
     Insecure,
 }
 
+impl Reach {
+    pub(super) fn is_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::Insecure)
+    }
+}
+
 impl FromStr for RedisUrl {
     type Err = &'static str;
 

@@ -37,13 +37,19 @@ pub(super) fn redis(reader: &mut Reader, credentials: Option<&Path>) -> Option<R
     let (sentinel_username, sentinel_password) = (sentinel_username?, sentinel_password?);
     let has_login = sentinel_username.is_some() || sentinel_password.is_some();
     warn_sentinel(reader, url.sentinel.as_ref(), has_login);
+    let ca_file = ca_file?;
+    if ca_file.is_some() && !url.reach.is_tls() {
+        reader
+            .warnings
+            .push("redis.ca_file has no effect: redis.url is not rediss:// or rediss+sentinel://".to_owned());
+    }
     let with_login = |found| SentinelSettings { username: sentinel_username, password: sentinel_password, ..found };
     Some(RedisSettings {
         url: url.bare,
         username: username?.or(url.username),
         password,
         sentinel: url.sentinel.map(with_login),
-        ca_file: ca_file?,
+        ca_file: ca_file.filter(|_| url.reach.is_tls()),
         namespace: namespace?,
         connect_timeout: connect_timeout?,
         response_timeout: response_timeout?,
@@ -56,8 +62,12 @@ impl RedisSettings {
     /// # Errors
     /// What is wrong with the URL; never the URL itself, for it holds a password.
     pub fn with_url(&self, url: &str) -> Result<Self, &'static str> {
-        let RedisUrl { bare, username, password, sentinel, .. } = url.parse()?;
-        Ok(Self { url: bare, username, password, sentinel, ..self.clone() })
+        let RedisUrl { bare, username, password, sentinel, reach } = url.parse()?;
+        let ca_file = self.ca_file.clone().filter(|_| reach.is_tls());
+        // The sentinels know one login, whoever asks them.
+        let login = self.sentinel.clone().map(|own| (own.username, own.password)).unwrap_or_default();
+        let with_login = |found| SentinelSettings { username: login.0, password: login.1, ..found };
+        Ok(Self { url: bare, username, password, sentinel: sentinel.map(with_login), ca_file, ..self.clone() })
     }
 }
 

@@ -341,7 +341,11 @@ fn the_unwise_is_told() {
         ("http.listen = \"off\"", None),
         ("http.listen = \"0.0.0.0:9816\"", Some("http.listen: 0.0.0.0:9816 is not only this host")),
         ("ring.dial = \"PJSIP/1\"", Some("ring.dial: \"PJSIP/1\" rings the same phone for every agent")),
-        ("redis.ca_file = \"/nonexistent/ca.pem\"", Some("redis.ca_file: /nonexistent/ca.pem cannot be read")),
+        (
+            "redis.url = \"rediss://:x@r1\"\nredis.ca_file = \"/nonexistent/ca.pem\"",
+            Some("redis.ca_file: /nonexistent/ca.pem cannot be read"),
+        ),
+        ("redis.ca_file = \"/dev/null\"", Some("redis.ca_file has no effect: redis.url is not rediss://")),
     ] {
         let dir = tempfile::tempdir().expect("a directory");
         let warnings = load(&dir, &format!("node.name = \"n\"\n{toml}"), &[]).expect(toml).warnings();

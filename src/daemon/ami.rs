@@ -38,6 +38,8 @@ pub enum ToAmi {
 pub enum FromAmi {
     /// Logged in, with this version of the interface.
     LoggedIn(String),
+    /// Whether Asterisk is shutting down, when that changes.
+    ShuttingDown(bool),
     /// Something happened in Asterisk.
     Event(Message),
     /// How an action ended.
@@ -135,7 +137,7 @@ impl Ami {
                 Ok(stream) => match Talk::new(&self, stream).run(&mut orders, &told, &mut up).await {
                     End::Stop => return,
                     End::Closed(reason) => FromAmi::Closed {
-                        gone: reason == CloseReason::ShuttingDown,
+                        gone: false,
                         silence: Silence::of(&reason),
                         reason: reason.to_string(),
                         needs_people: reason.needs_people(),

@@ -1,6 +1,7 @@
 //! The one loop that owns the node: hands it what happens, carries its effects out, and logs both. Owns the order of
 //! priorities and what waits for Redis. Must never decide anything about sessions or phones: `node` does.
 
+mod pending;
 mod tell;
 
 use std::collections::BTreeMap;
@@ -9,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
+use self::pending::Pending;
 use super::ami::{FromAmi, ToAmi};
-use super::books::{Batch, Done, NOTES_WAITING, Pulse};
+use super::books::{Batch, Done, Pulse};
 use super::clock::{Clock, Repeats};
 use super::metrics::Metrics;
 use super::notify::{self, Heart};
@@ -22,9 +24,7 @@ use crate::ami::backoff::Backoff;
 use crate::ami::event::Event;
 use crate::ami::outcome::{Answer, NotSent, Tag};
 use crate::ids::{NodeName, Now, SessionId};
-use crate::node::roster::PhoneChanges;
-use crate::node::session::{Login, Outcome};
-use crate::node::{Duty, Effect, Input, Live, Node, NodeState};
+use crate::node::{Duty, Effect, Input, Node, NodeState};
 use crate::registry::story::Told;
 use crate::registry::{Order, RegistryError, Taken};
 
@@ -77,43 +77,6 @@ pub(super) struct Mouths {
     pub(super) open: watch::Sender<bool>,
     /// How the daemon is, for whoever asks.
     pub(super) vitals: watch::Sender<Vitals>,
-}
-
-/// What waits for Redis. Bounded by the number of sessions and phones, for a newer word replaces an older one.
-#[derive(Debug, Default)]
-struct Pending {
-    phones: Option<PhoneChanges>,
-    adopt: BTreeMap<SessionId, (Login, Live)>,
-    outcomes: BTreeMap<SessionId, Outcome>,
-    line: Option<Vec<SessionId>>,
-    /// For the story.
-    notes: Vec<Told>,
-    beat: bool,
-}
-
-impl Pending {
-    fn is_empty(&self) -> bool {
-        let nothing = self.phones.is_none() && self.adopt.is_empty() && self.outcomes.is_empty();
-        nothing && self.line.is_none() && self.notes.is_empty() && !self.beat
-    }
-
-    /// While Redis is away there may come more than it wants to know later: the log has all of it.
-    fn note(&mut self, told: Told) {
-        if self.notes.len() < NOTES_WAITING {
-            self.notes.push(told);
-        }
-    }
-
-    /// Puts back what could not be written, unless something newer is known.
-    fn put_back(&mut self, rest: Batch) {
-        for (session, outcome) in rest.outcomes {
-            self.outcomes.entry(session).or_insert(outcome);
-        }
-        for (login, live) in rest.adopt {
-            self.adopt.entry(login.session).or_insert((login, live));
-        }
-        self.line = self.line.take().or(rest.line);
-    }
 }
 
 /// The loop.
@@ -245,6 +208,7 @@ impl NodeLoop {
                     warn!(node = %self.name, reason = %error, "an event that cannot be read");
                 }
             },
+            FromAmi::ShuttingDown(is) => self.node.handle(Input::ShuttingDown(is), now),
             FromAmi::LoggedIn(_) => {
                 self.logged_in = Some(now);
                 self.mouths.vitals.send_modify(|vitals| (vitals.connected, vitals.away) = (true, None));
@@ -255,7 +219,8 @@ impl NodeLoop {
             }
             FromAmi::Closed { gone, silence, .. } => {
                 self.logged_in = None;
-                let channels = (self.node.state() == NodeState::Active).then(|| self.node.channels());
+                let in_sync = matches!(self.node.state(), NodeState::Active | NodeState::Stopping);
+                let channels = in_sync.then(|| self.node.channels());
                 self.mouths.vitals.send_modify(|vitals| {
                     let away = Away::again(vitals.away, silence, channels, now);
                     (vitals.connected, vitals.away) = (false, Some(away));
@@ -402,14 +367,7 @@ impl NodeLoop {
             }
         }
         if let Some(changes) = self.node.roster.take_changes() {
-            self.pending.phones = Some(match self.pending.phones.take() {
-                Some(mut before) if !changes.replace => {
-                    // The later of two words about one phone wins in the script.
-                    before.phones.extend(changes.phones);
-                    before
-                }
-                Some(_) | None => changes,
-            });
+            self.pending.add_phones(changes);
         }
     }
 
@@ -432,27 +390,14 @@ impl NodeLoop {
     }
 
     fn write(&mut self, leave: bool) {
-        let batch = self.batch(leave);
-        if self.mouths.batches.try_send(batch).is_ok() {
-            self.heart.asked(self.clock.now());
-        }
-    }
-
-    fn batch(&mut self, leave: bool) -> Batch {
-        let pending = std::mem::take(&mut self.pending);
         let pulse = Pulse {
             state: self.node.state(),
             channels: self.node.channels(),
             registrations: self.node.roster.registered(),
         };
-        Batch {
-            phones: pending.phones,
-            adopt: pending.adopt.into_values().collect(),
-            outcomes: pending.outcomes.into_iter().collect(),
-            line: pending.line,
-            notes: pending.notes,
-            pulse: (pending.beat && !leave).then_some(pulse),
-            leave,
+        let batch = std::mem::take(&mut self.pending).into_batch(pulse, leave);
+        if self.mouths.batches.try_send(batch).is_ok() {
+            self.heart.asked(self.clock.now());
         }
     }
 

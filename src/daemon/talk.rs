@@ -200,6 +200,7 @@ impl<'a> Talk<'a> {
     fn effect(&mut self, effect: LinkEffect) -> Option<FromAmi> {
         let (node, user) = (&self.ami.node, self.ami.user);
         match effect {
+            LinkEffect::ShuttingDown(is) => return Some(FromAmi::ShuttingDown(is)),
             LinkEffect::Event(message) => return Some(FromAmi::Event(message)),
             LinkEffect::Answer { tag, answer } => return Some(FromAmi::Answer(tag, answer)),
             LinkEffect::Write(bytes) => {

@@ -146,6 +146,7 @@ impl Vitals {
         }
         match (self.state, self.connected) {
             (NodeState::Active, _) => {}
+            (NodeState::Stopping, _) => lacks("asterisk", "Asterisk is shutting down"),
             (NodeState::Starting | NodeState::Down, true) => lacks("asterisk", "AMI is logged in, but not in sync yet"),
             (NodeState::Starting, false) => lacks("asterisk", "AMI has not been logged in yet"),
             (NodeState::Down, false) => lacks("asterisk", "AMI is away"),

@@ -18,9 +18,12 @@ impl Node {
 
     /// Compares what Redis believes with what is here (P5). A difference must last, for a report may be on its way.
     pub(super) fn compare(&mut self, books: &[(SessionId, BookedState)], now: Now) {
-        if self.asterisk != Asterisk::Ready {
-            return;
-        }
+        let gone = match self.asterisk {
+            Asterisk::Ready => false,
+            // It has no calls, whoever it was that knew of them.
+            Asterisk::Away { gone: true, .. } => true,
+            Asterisk::Away { .. } | Asterisk::Syncing { .. } => return,
+        };
         let mut disputed = BTreeMap::new();
         let mut lasting = Vec::new();
         let mut dispute = |id: SessionId, before: &BTreeMap<SessionId, Now>| {
@@ -48,11 +51,11 @@ impl Node {
         self.disputed = disputed;
         for id in lasting {
             self.disputed.remove(&id);
-            self.mend(id, books, now);
+            self.mend(id, books, gone, now);
         }
     }
 
-    fn mend(&mut self, id: SessionId, books: &[(SessionId, BookedState)], now: Now) {
+    fn mend(&mut self, id: SessionId, books: &[(SessionId, BookedState)], gone: bool, now: Now) {
         let unwanted = books.contains(&(id, BookedState::Unwanted));
         let (what, effect) = match self.sessions.get(&id) {
             Some(_) if unwanted => {
@@ -72,11 +75,16 @@ impl Node {
                 let outcome = if unwanted {
                     Outcome::Ended(Reason::LoggedOut)
                 } else if books.contains(&(id, BookedState::Live)) {
-                    Outcome::Ended(Reason::HungUp)
+                    Outcome::Ended(if gone { Reason::NodeLost } else { Reason::HungUp })
+                } else if gone && books.contains(&(id, BookedState::Ringing)) {
+                    Outcome::Cannot(Reason::NodeLost)
                 } else {
                     Outcome::Failed(Reason::OutcomeUnknown)
                 };
-                ("Asterisk has no such channel: ended", Some(Effect::Report(id, None, outcome)))
+                (
+                    if gone { "Asterisk is gone: ended" } else { "Asterisk has no such channel: ended" },
+                    Some(Effect::Report(id, None, outcome)),
+                )
             }
         };
         self.effects.push_back(Effect::Note(Note::Drift(id, what)));

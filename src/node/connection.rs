@@ -23,12 +23,16 @@ impl Node {
     }
 
     pub(super) fn closed(&mut self, gone: bool, now: Now) {
+        let shutting_down = std::mem::take(&mut self.shutting_down);
+        let deadline = (!self.sessions.is_empty()).then(|| now.after(GIVE_UP_AFTER));
         let give_up_at = match self.asterisk {
-            Asterisk::Away { give_up_at, .. } => give_up_at,
+            // It lives, and nobody can look at the calls that it lets end.
+            Asterisk::Away { .. } if shutting_down => None,
+            Asterisk::Away { give_up_at, .. } => give_up_at.or(deadline),
             Asterisk::Syncing { .. } | Asterisk::Ready => Some(now.after(GIVE_UP_AFTER)),
         };
         let ever = !matches!(self.asterisk, Asterisk::Away { ever: false, .. });
-        self.asterisk = Asterisk::Away { ever, give_up_at };
+        self.asterisk = Asterisk::Away { ever, gone, give_up_at };
         self.snapshot = Snapshot::default();
         // Of an Originate that nobody has read yet, "not sent" is still to come; all other answers mean nothing now.
         self.open.retain(|_, purpose| matches!(purpose, Purpose::Originate(_, _)));

@@ -12,6 +12,7 @@ pub mod roster;
 mod rung;
 pub mod session;
 mod snapshot;
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use roster::Roster;
 use rung::Rung;
 use session::{Class, Login, Outcome, Reason, Session, Step};
 use snapshot::Snapshot;
+pub use state::{Duty, NodeState};
 
 /// What happens to a node.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub enum Input<'a> {
         /// Asterisk is known to be gone, and all calls with it.
         gone: bool,
     },
+    /// AMI: whether Asterisk is shutting down, when that changes. Said again by every connection.
+    ShuttingDown(bool),
     /// AMI: something happened.
     Event(Event<'a>),
     /// AMI: the answer to an [`Effect::Ami`].
@@ -59,15 +63,6 @@ pub enum Input<'a> {
     Timer,
     /// The daemon stops: what was not written to Asterisk is given back, and so is every order from now on.
     Stopping,
-}
-
-/// Whether a node takes logins: an operator's word, which outlives daemons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Duty {
-    /// It does.
-    Serving,
-    /// It does not; what it has stays until it ends.
-    Draining,
 }
 
 /// The state of a session in Redis, as far as its node cares.
@@ -154,28 +149,6 @@ pub enum Note {
     Unbuildable(SessionId, String),
 }
 
-/// How the node is, for the heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeState {
-    /// Asterisk has not been in sync yet.
-    Starting,
-    /// In sync: may be given logins.
-    Active,
-    /// Asterisk is away.
-    Down,
-}
-
-impl NodeState {
-    /// The word in Redis.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Active => "active",
-            Self::Down => "down",
-        }
-    }
-}
-
 /// After this long without AMI, Asterisk counts as gone although nobody said so.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 /// Redis and the node must disagree for this long before it is called drift: a report may be on its way.
@@ -192,8 +165,8 @@ const SNAPSHOT_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asterisk {
-    /// Not connected. `since` ends with [`GIVE_UP_AFTER`].
-    Away { ever: bool, give_up_at: Option<Now> },
+    /// Not connected. `gone`: nothing listens there, so that it has no calls.
+    Away { ever: bool, gone: bool, give_up_at: Option<Now> },
     /// Connected and booted, lists are on their way.
     Syncing { again_at: Option<Now> },
     /// In sync.
@@ -233,7 +206,10 @@ pub struct Node {
     open: BTreeMap<Tag, Purpose>,
     next_tag: u64,
     disputed: BTreeMap<SessionId, Now>,
+    /// The daemon ends.
     stopping: bool,
+    /// Asterisk ends, perhaps when its last call does.
+    shutting_down: bool,
     duty: Duty,
     rung: Rung,
     /// No Originate before this: the last one could not be sent.
@@ -251,7 +227,7 @@ impl Node {
             name,
             generation,
             ring,
-            asterisk: Asterisk::Away { ever: false, give_up_at: None },
+            asterisk: Asterisk::Away { ever: false, gone: false, give_up_at: None },
             asterisk_started: None,
             restarted: false,
             roster: Roster::default(),
@@ -265,6 +241,7 @@ impl Node {
             next_tag: 0,
             disputed: BTreeMap::new(),
             stopping: false,
+            shutting_down: false,
             duty: Duty::Serving,
             rung: Rung::default(),
             hold_until: now,
@@ -276,6 +253,7 @@ impl Node {
     /// How the node is.
     pub fn state(&self) -> NodeState {
         match self.asterisk {
+            Asterisk::Ready if self.shutting_down => NodeState::Stopping,
             Asterisk::Ready => NodeState::Active,
             Asterisk::Syncing { .. } => NodeState::Starting,
             Asterisk::Away { ever: false, .. } => NodeState::Starting,
@@ -333,6 +311,12 @@ impl Node {
         self.now = now;
         match input {
             Input::Closed { gone } => self.closed(gone, now),
+            Input::ShuttingDown(is) => {
+                self.shutting_down = is;
+                if is {
+                    self.give_waiting_back(Reason::Stopping);
+                }
+            }
             Input::Event(event) => self.event(event, now),
             Input::Answer(tag, answer) => self.answer(tag, answer, now),
             Input::Ring(login, asked) => self.order(login, asked, now),
@@ -382,6 +366,7 @@ impl Node {
             Event::Newstate(channel) if channel.state == ChannelState::Up => {
                 self.on_channel(channel.unique, |session| session.answered(now));
             }
+            Event::HangupRequest { unique } => self.on_channel(unique, Session::hangs_up),
             Event::Hangup { channel, cause } => {
                 self.channels.remove(channel.unique);
                 let alerted = channel.state == ChannelState::Ringing;

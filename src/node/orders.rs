@@ -36,7 +36,7 @@ impl Node {
     /// Why nothing new is rung here, although Asterisk could.
     fn rings_nobody(&self) -> Option<Reason> {
         match self.duty {
-            _ if self.stopping => Some(Reason::Stopping),
+            _ if self.stopping || self.shutting_down => Some(Reason::Stopping),
             Duty::Draining => Some(Reason::Draining),
             Duty::Serving => None,
         }
@@ -113,6 +113,7 @@ impl Node {
         };
         let step = match answer {
             Answer::Success(_) | Answer::List { .. } => Step::Nothing,
+            Answer::Error { .. } if self.shutting_down => session.lost(Reason::Stopping),
             Answer::Error { message, .. } => session.refused(&message),
             Answer::NotSent(_) if matches!(self.asterisk, Asterisk::Away { .. }) => session.lost(Reason::NodeLost),
             Answer::NotSent(_) => {

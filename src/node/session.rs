@@ -164,6 +164,8 @@ pub struct Session {
     alerted: bool,
     /// A hang-up was asked for.
     unwanted: bool,
+    /// The phone has hung up: whatever happens to Asterisk now, this call was over.
+    done: bool,
     /// `Reason` of a failed OriginateResponse.
     refused: Option<u8>,
     /// Cause of the Hangup event.
@@ -180,6 +182,7 @@ impl Session {
             channel: false,
             alerted: false,
             unwanted: false,
+            done: false,
             refused: None,
             cause: None,
             deadline: None,
@@ -269,7 +272,7 @@ impl Session {
     pub fn missing(&mut self, restarted: bool) -> Step {
         let outcome = match self.stage {
             Stage::Waiting => return Step::Nothing,
-            Stage::Live if restarted => Outcome::Ended(Reason::NodeLost),
+            Stage::Live if restarted && !self.done => Outcome::Ended(Reason::NodeLost),
             Stage::Live if self.unwanted => Outcome::Ended(Reason::LoggedOut),
             Stage::Live => Outcome::Ended(Reason::HungUp),
             Stage::Ringing | Stage::Asking if self.unwanted => Outcome::Ended(Reason::LoggedOut),
@@ -282,6 +285,7 @@ impl Session {
     /// Asterisk itself is gone, or the daemon stops or drains before it could ring.
     pub fn lost(&mut self, why: Reason) -> Step {
         Step::Report(match self.stage {
+            Stage::Live if self.done => Outcome::Ended(Reason::HungUp),
             Stage::Live => Outcome::Ended(Reason::NodeLost),
             Stage::Waiting | Stage::Ringing | Stage::Asking if self.unwanted => Outcome::Ended(Reason::LoggedOut),
             Stage::Waiting | Stage::Ringing | Stage::Asking => Outcome::Cannot(why),
@@ -337,6 +341,12 @@ impl Session {
         }
         self.refused = Some(reason);
         self.judge(now)
+    }
+
+    /// Event HangupRequest: the phone has hung up. Of a call that is not live, `Hangup` says all there is.
+    pub fn hangs_up(&mut self) -> Step {
+        self.done |= self.stage == Stage::Live;
+        Step::Nothing
     }
 
     /// Event Hangup of this channel. `alerted`: the channel had been ringing by then.
@@ -415,6 +425,7 @@ impl Session {
 
     fn judge(&mut self, now: Now) -> Step {
         match (self.stage, self.refused, self.cause) {
+            (Stage::Live, _, Some(_)) if self.done => Step::Report(Outcome::Ended(Reason::HungUp)),
             // A live call that ended without a cause: an operator's command, or Asterisk is stopping.
             (Stage::Live, _, Some(0)) => self.wait(STOPPING, now),
             // Asterisk that stops hangs up in a conference just as an agent would.

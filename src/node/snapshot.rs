@@ -129,6 +129,7 @@ fn device(message: &Message) -> Option<(Phone, DeviceState)> {
         Event::DeviceState { phone, state } => Some((phone, state)),
         Event::FullyBooted { .. }
         | Event::Shutdown { .. }
+        | Event::HangupRequest { .. }
         | Event::Reload { .. }
         | Event::ContactStatus { .. }
         | Event::PeerStatus { .. }

@@ -151,7 +151,7 @@ impl Connector {
             return Ok(open.clone());
         }
         let client = self.server.find().await.map_err(|lost| match lost {
-            Lost::Error(error) => self.explain(&error),
+            Lost::Error(error) => self.explain_search(&error),
             Lost::Silence(limit) => {
                 self.unreachable(format!("no sentinel named a primary that answers within {limit:?}"))
             }
@@ -190,6 +190,17 @@ impl Connector {
             Server::Fixed(_) => "it is a replica: point redis.url at the primary",
             Server::Sentinels(_) => "it is a replica now: the sentinels are asked again",
         }
+    }
+
+    /// The way to a primary has two logins, and a refusal does not say whose it is.
+    fn explain_search(&self, error: &RedisError) -> RegistryError {
+        let mut explained = self.explain(error);
+        if let RegistryError::Denied { why, .. } = &mut explained {
+            why.push_str(
+                " (said by a sentinel, to redis.sentinel_username, or by the primary when redis.username asked for its ROLE)",
+            );
+        }
+        explained
     }
 
     fn explain(&self, error: &RedisError) -> RegistryError {

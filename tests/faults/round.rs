@@ -256,7 +256,7 @@ fn evidence(
         memory: fault.memory,
         sessions,
         nodes,
-        phones: stage.phones_count(),
+        phones: stage.registered().ok()?,
         channels: stage.channels().ok()?,
         rings: stage.phones.records(),
         deaf: stage.deaf.clone(),

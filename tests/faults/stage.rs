@@ -208,6 +208,16 @@ impl Stage {
         self.lab.nodes().iter().map(list).collect()
     }
 
+    /// How many PJSIP phones can be rung by each node's Asterisk, by its own word. One that was killed has lost what it had not
+    /// written yet: the registrations of its last second, until these phones renew them.
+    ///
+    /// # Errors
+    /// What an Asterisk said that cannot tell now.
+    pub fn registered(&self) -> Result<BTreeMap<String, u64>, String> {
+        let count = |node: &crate::lab::Node| Ok((node.name().to_owned(), node.try_registered()? as u64));
+        self.lab.nodes().iter().map(count).collect()
+    }
+
     /// Turns a node out of the rotation, or back into it.
     pub fn turn(&self, verb: &str, node: &str) {
         self.cli.run(&[verb, node]).ok();

@@ -80,7 +80,11 @@ impl World {
                     }
                 }
                 LinkEffect::Close(_) => self.over = true,
-                LinkEffect::LoggedIn { .. } | LinkEffect::Booted | LinkEffect::Stalled | LinkEffect::Event(_) => {}
+                LinkEffect::LoggedIn { .. }
+                | LinkEffect::Booted
+                | LinkEffect::Stalled
+                | LinkEffect::ShuttingDown(_)
+                | LinkEffect::Event(_) => {}
             }
         }
     }

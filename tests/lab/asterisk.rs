@@ -329,19 +329,28 @@ impl Node {
 
     /// The PJSIP phones with a contact that is not known to be unreachable.
     pub fn registered(&self) -> usize {
-        self.contacts().iter().filter(|(_, status)| status != "Unavail").count()
+        self.try_registered().unwrap_or_else(|text| panic!("the contacts of node {}: {text}", self.name))
+    }
+
+    /// The same; what Asterisk said instead if it does not answer.
+    pub fn try_registered(&self) -> Result<usize, String> {
+        Ok(self.try_contacts()?.iter().filter(|(_, status)| status != "Unavail").count())
     }
 
     /// Name and status (`Avail`, `Unavail`, `NonQual`, …) of each PJSIP contact.
     pub fn contacts(&self) -> Vec<(String, String)> {
-        let text = self.cli("pjsip show contacts");
+        self.try_contacts().unwrap_or_else(|text| panic!("the contacts of node {}: {text}", self.name))
+    }
+
+    fn try_contacts(&self) -> Result<Vec<(String, String)>, String> {
+        let text = self.try_cli("pjsip show contacts")?;
         let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix("Contact:"));
         let contacts = lines.filter_map(|line| {
             let mut words = line.split_whitespace();
             let name = words.next()?.split_once('/')?.0;
             Some((name.to_owned(), words.nth(1)?.to_owned()))
         });
-        contacts.filter(|(name, _)| !name.starts_with('<')).collect()
+        Ok(contacts.filter(|(name, _)| !name.starts_with('<')).collect())
     }
 
     /// How many PJSIP contacts are on disk, so that Asterisk knows them again after [`Self::kill9`]. It writes what has

@@ -13,7 +13,8 @@ use evenring::registry::story::Place;
 
 use super::look::{Look, difference, facts_of};
 use super::op::{Fetch, Login, Op, Voice};
-use super::rules::{Refused, Rejoined, Taken, Taker};
+use super::rules::{Refused, Rejoined};
+use super::takes::{Taken, Taker};
 use super::words::{answer, as_login, booked, comparable, outcome, request, taken, wish};
 use super::world::{Chosen, Fault, Node, Session, World};
 use crate::ledger::{Cluster, id, session};

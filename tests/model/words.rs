@@ -8,7 +8,8 @@ use evenring::registry::view::{Placement, Verdict};
 use evenring::registry::{LoginRequest, Order};
 
 use super::op::Login;
-use super::rules::{Answer, Taken, Wish};
+use super::rules::{Answer, Wish};
+use super::takes::Taken;
 use super::world::Session;
 use crate::ledger::id;
 

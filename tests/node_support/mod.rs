@@ -110,6 +110,8 @@ impl Stand {
             "stopping" => self.hand(Input::Stopping),
             "drain" => self.hand(Input::Duty(Duty::Draining)),
             "resume" => self.hand(Input::Duty(Duty::Serving)),
+            "shutting-down" => self.hand(Input::ShuttingDown(true)),
+            "goes-on" => self.hand(Input::ShuttingDown(false)),
             "closed" => self.hand(Input::Closed { gone: false }),
             "refused" => self.hand(Input::Closed { gone: true }),
             _ => {
@@ -228,6 +230,19 @@ pub fn check(steps: &[(&str, &str)]) -> Stand {
     check_on(Stand::ready(), steps)
 }
 
+/// What becomes of a session that was ordered and whose Originate Asterisk took, and no other effect.
+#[track_caller]
+pub fn ends(lines: &[&str], expected: &str) {
+    let mut stand = check(&[("order s1", "> Originate s1.1"), ("answer Originate ok", "")]);
+    let seen: Vec<String> = lines.iter().map(|line| stand.say(line)).filter(|seen| !seen.is_empty()).collect();
+    assert_eq!(seen.join("; "), expected, "{lines:?}");
+    assert_eq!(
+        stand.node.sessions().count(),
+        usize::from(expected.is_empty() || expected.ends_with("live")),
+        "{lines:?}"
+    );
+}
+
 fn outcome_text(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Live => "live".to_owned(),
@@ -261,6 +276,7 @@ fn booked(word: &str) -> (SessionId, BookedState) {
         "ringing" => BookedState::Ringing,
         "live" => BookedState::Live,
         "gone" => BookedState::Gone,
+        "unwanted" => BookedState::Unwanted,
         other => panic!("{other:?} is no state"),
     };
     (session(id), state)
@@ -308,6 +324,7 @@ pub fn event(verb: &str, rest: &[&str]) -> Message {
         "new" => format!("Event: Newchannel\r\n{}", channel(first, "0")),
         "ringing" => format!("Event: Newstate\r\n{}", channel(first, "5")),
         "up" => format!("Event: Newstate\r\n{}", channel(first, "6")),
+        "hangs-up" => format!("Event: HangupRequest\r\n{}Cause: 16\r\n", channel(first, "6")),
         // `gone s1 17`, `gone s1 0 ringing`
         "gone" => {
             let state = if rest.get(2) == Some(&"ringing") { "5" } else { "0" };

@@ -29,9 +29,11 @@ impl Sim {
             return false;
         }
         let unique = match said {
-            Said::New(id) | Said::State(id, _) | Said::HungUp(id, ..) | Said::Response { id, .. } => {
-                ChannelId(*id).to_string()
-            }
+            Said::New(id)
+            | Said::State(id, _)
+            | Said::HangsUp(id)
+            | Said::HungUp(id, ..)
+            | Said::Response { id, .. } => ChannelId(*id).to_string(),
             _ => String::new(),
         };
         let channel = |state| Channel { unique: unique.as_bytes(), name: b"PJSIP/x-00000001", state };
@@ -41,10 +43,15 @@ impl Sim {
                 d.ami.backoff.reset();
                 AmiEvent::FullyBooted { uptime: u64::try_from(*uptime).ok().map(Duration::from_secs) }
             }
+            Said::ShuttingDown => {
+                d.tell(Input::ShuttingDown(true), self.now);
+                return true;
+            }
             Said::Shutdown => AmiEvent::Shutdown { restart: false },
             Said::Reload => AmiEvent::Reload { module: b"All" },
             Said::New(_) => AmiEvent::Newchannel(channel(ChannelState::Down)),
             Said::State(_, state) => AmiEvent::Newstate(channel(*state)),
+            Said::HangsUp(_) => AmiEvent::HangupRequest { unique: unique.as_bytes() },
             Said::HungUp(_, state, cause) => AmiEvent::Hangup { channel: channel(*state), cause: *cause },
             Said::Response { action_id, ok, reason, .. } => AmiEvent::OriginateResponse {
                 action_id: Some(action_id.as_bytes()),

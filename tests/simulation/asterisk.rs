@@ -23,6 +23,9 @@ pub enum Said {
     Reload,
     New(SessionId),
     State(SessionId, ChannelState),
+    HangsUp(SessionId),
+    /// By the answer to some action.
+    ShuttingDown,
     HungUp(SessionId, ChannelState, u16),
     Response {
         id: SessionId,
@@ -73,6 +76,8 @@ pub struct Asterisk {
     pub up: bool,
     pub booted: bool,
     pub stopping: bool,
+    /// So long it lets calls end in peace while it stops.
+    peace_until: Ms,
     pub life: u32,
     pub started: Ms,
     /// An Asterisk 16 says no cause when nobody answers.
@@ -210,7 +215,13 @@ impl Sim {
             }
             Turn::Fail(reason, cause) => self.fail(host, id, reason, cause),
             Turn::HangUp(_) if !self.chaos() => self.plan_the_end(host, id, call),
-            Turn::HangUp(cause) => self.end(host, id, cause),
+            Turn::HangUp(cause) => {
+                // An operator's command has no cause, and is no wish of the phone. The word may be filtered out.
+                if cause != 0 && self.dice.chance(8_000) {
+                    self.say(host, Said::HangsUp(id));
+                }
+                self.end(host, id, cause);
+            }
         }
         true
     }
@@ -308,16 +319,30 @@ impl Sim {
     fn end_process(&mut self, host: usize) -> Vec<Conn> {
         let asterisk = &mut self.hosts[host].asterisk;
         (asterisk.up, asterisk.booted, asterisk.stopping) = (false, false, false);
+        asterisk.peace_until = 0;
         asterisk.life += 1;
         let gone = std::mem::take(&mut asterisk.channels);
         gone.keys().for_each(|id| self.changed(*id));
         self.hosts[host].conns.clone()
     }
 
+    /// `core restart gracefully`: no new calls, and the end with the last one, unless the operator has had enough.
+    pub fn stop_in_peace(&mut self, host: usize) {
+        let until = self.now + self.dice.span(500, 8_000);
+        let asterisk = &mut self.hosts[host].asterisk;
+        (asterisk.stopping, asterisk.peace_until) = (true, until);
+        let life = asterisk.life;
+        self.say(host, Said::ShuttingDown);
+        self.agenda.put(self.now + 200, Event::AsteriskExits(host, life));
+    }
+
     /// `core restart now`: calls end first, and it says so 1.1 s later.
     pub fn stop_asterisk(&mut self, host: usize) {
+        if self.dice.chance(5_000) {
+            self.say(host, Said::ShuttingDown);
+        }
         let asterisk = &mut self.hosts[host].asterisk;
-        asterisk.stopping = true;
+        (asterisk.stopping, asterisk.peace_until) = (true, 0);
         let life = asterisk.life;
         for id in asterisk.channels.keys().copied().collect::<Vec<_>>() {
             match self.hosts[host].asterisk.channels[&id].stage {
@@ -333,6 +358,13 @@ impl Sim {
     }
 
     pub fn exit_asterisk(&mut self, host: usize) {
+        let Asterisk { peace_until, life, ref channels, .. } = self.hosts[host].asterisk;
+        if peace_until > 0 && !channels.is_empty() {
+            if self.now < peace_until {
+                return self.agenda.put(self.now + 200, Event::AsteriskExits(host, life));
+            }
+            return self.stop_asterisk(host);
+        }
         self.say(host, Said::Shutdown);
         for conn in self.end_process(host) {
             let cut = self.dice.chance(2_000);

@@ -135,7 +135,11 @@ impl Sim {
                 self.hosts[host].conns.clone().into_iter().for_each(|conn| self.mute(conn));
             }
             Fault::AsteriskRestarts if self.hosts[host].asterisk.booted && !self.hosts[host].asterisk.stopping => {
-                self.stop_asterisk(host);
+                if self.dice.chance(5_000) {
+                    self.stop_asterisk(host)
+                } else {
+                    self.stop_in_peace(host)
+                }
             }
             Fault::AsteriskRestarts => {}
             Fault::AsteriskDies => self.die(host),

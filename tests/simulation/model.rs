@@ -2,5 +2,7 @@
 
 #[path = "../model/rules.rs"]
 pub mod rules;
+#[path = "../model/takes.rs"]
+pub mod takes;
 #[path = "../model/world.rs"]
 pub mod world;

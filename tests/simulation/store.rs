@@ -8,7 +8,8 @@ use evenring::node::session::{Class, Login, Outcome};
 use evenring::node::{BookedState, Live};
 use evenring::registry::{Adopted, Order, Take};
 
-use super::model::rules::{Refused, Rejoined, Taken, Taker};
+use super::model::rules::{Refused, Rejoined};
+use super::model::takes::{Taken, Taker};
 use super::model::world::{Chosen, Limits, Ms, Node, Session, World};
 
 /// How long the sessions of a daemon that stopped wait for the next one.

@@ -8,6 +8,7 @@ use evenring::ami::frame::Message;
 use evenring::ami::id::session_of_action_id;
 use evenring::ami::outcome::{Answer, NotSent, Tag, Unknown};
 use evenring::ids::SessionId;
+use evenring::node::Input;
 
 use super::Sim;
 use super::agenda::{Conn, Ear, Event, Life};
@@ -173,6 +174,10 @@ impl Sim {
         }
         if !self.hosts[host].asterisk.up {
             return self.agenda.put(self.now, Event::Told(d.life, Ear::NoConnection { gone: true }));
+        }
+        if self.hosts[host].asterisk.stopping {
+            d.tell(Input::ShuttingDown(true), self.now);
+            return self.agenda.put(self.now, Event::Told(d.life, Ear::NoConnection { gone: false }));
         }
         let conn = self.links.len();
         let (in_at, out_at) = (self.now, self.now + self.dice.span(1, 6));

@@ -81,7 +81,8 @@ impl Talk {
                     self.version = version;
                     return Ok(());
                 }
-                Some(FromAmi::Event(_) | FromAmi::Answer(_, _) | FromAmi::Closed { .. }) => {}
+                Some(FromAmi::Event(_) | FromAmi::ShuttingDown(_) | FromAmi::Answer(_, _) | FromAmi::Closed { .. }) => {
+                }
                 None => return Err(format!("no login within {most:?}")),
             }
         }
@@ -100,7 +101,7 @@ impl Talk {
                 self.note(&message);
                 Ok(Some(FromAmi::Event(message)))
             }
-            Some(word @ (FromAmi::LoggedIn(_) | FromAmi::Answer(_, _))) => Ok(Some(word)),
+            Some(word @ (FromAmi::LoggedIn(_) | FromAmi::ShuttingDown(_) | FromAmi::Answer(_, _))) => Ok(Some(word)),
         }
     }
 
@@ -220,7 +221,7 @@ impl Talk {
             }
             match self.hear(Some(until)).await? {
                 Some(FromAmi::Answer(tag, answer)) => node.handle(Input::Answer(tag, answer), self.clock.now()),
-                Some(FromAmi::Event(_) | FromAmi::LoggedIn(_) | FromAmi::Closed { .. }) => {}
+                Some(FromAmi::Event(_) | FromAmi::ShuttingDown(_) | FromAmi::LoggedIn(_) | FromAmi::Closed { .. }) => {}
                 None => return Ok(None),
             }
         }

@@ -130,8 +130,12 @@ impl ManagerConf {
 /// What Asterisk does with filters: who is let in by one (if there is any of that kind) and kept out by none. Exact for
 /// names of events, which is all that one should filter by; of other patterns only the names in them are seen.
 fn is_hidden(filters: &[(&str, &str)], name: &str) -> bool {
-    let names =
-        |text: &str| text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| !word.is_empty() && name == word);
+    // A name at the end stands for all that begin with it.
+    let begins = |text: &str| {
+        let word = text.rsplit_once("Event: ").map_or("", |(_, word)| word.trim_end());
+        !word.is_empty() && name.starts_with(word)
+    };
+    let names = |text: &str| text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == name) || begins(text);
     let excludes = |(key, value): &(&str, &str)| key.contains("action(exclude)") || value.starts_with('!');
     let has =
         |(key, value): &(&str, &str)| names(value) || key.contains(&format!("name({})", name.to_ascii_lowercase()));
@@ -316,10 +320,11 @@ mod tests {
         let hidden = |filters: &[(&str, &str)]| EVENTS.iter().filter(|name| is_hidden(filters, name)).count();
         let plain = |value| ("eventfilter", value);
         assert_eq!(hidden(&[plain("!Event: NewCallerid"), plain("!Event: Bridge")]), 0);
-        assert_eq!(hidden(&[plain("!Event: Hangup")]), 1);
+        assert_eq!(hidden(&[plain("!Event: Hangup")]), 2);
         assert_eq!(hidden(&[plain("Event: Hangup"), plain("Event: FullyBooted")]), 8);
         assert_eq!(hidden(&[("eventfilter(action(exclude),name(hangup))", "")]), 1);
-        assert_eq!(hidden(&[("eventfilter(action(include),name(hangup))", "")]), 9);
+        assert_eq!(hidden(&[("eventfilter(action(include),name(hangup))", "")]), 10);
+        assert_eq!(hidden(&[plain("^Event: (FullyBooted|Hangup)[[:space:]]")]), 9);
         for name in EVENTS {
             assert!(crate::ami::event::is_wanted(name.as_bytes()), "{name}");
         }

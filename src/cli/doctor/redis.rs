@@ -7,8 +7,8 @@ use crate::registry::inspect::{Rights, Server};
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) rights: Rights,
-    /// `None`: the user may not look, and nobody who may was named.
-    pub(super) server: Option<Server>,
+    /// `None`: the user may not look, and nobody who may was named. `Err`: why the one that was named cannot.
+    pub(super) server: Result<Option<Server>, String>,
     /// Redis's clock minus ours.
     pub(super) clock_ahead_ms: i64,
     /// Explicit aliases: the only thing that only Redis knows.
@@ -27,11 +27,13 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.extend(rights(&facts.rights));
     findings.push(clock(facts.clock_ahead_ms));
     match &facts.server {
-        Some(server) => findings.extend(judge_server(server, facts)),
-        None => findings.push(Finding::note(
+        Ok(Some(server)) => findings.extend(judge_server(server, facts)),
+        Err(why) => findings.push(Finding::failure("redis.server", why, "repair EVENRING_REDIS_ADMIN_URL")),
+        Ok(None) => findings.push(Finding::note(
             "redis.server",
             "not allowed to look at eviction, persistence and replicas",
-            "run it as an admin of Redis: EVENRING_REDIS_ADMIN_URL=redis://default:...@host:6379 evenring doctor",
+            "run it as an admin of Redis: EVENRING_REDIS_ADMIN_URL=redis://default:...@host:6379 evenring doctor (behind \
+             Sentinel: the form of redis.url, with the admin's login)",
         )),
     }
     findings
@@ -183,7 +185,7 @@ mod tests {
 
     fn facts(server: Option<Server>) -> Facts {
         let rights = Rights { version: "7.0.15".into(), missing: Vec::new(), excess: Vec::new() };
-        Facts { rights, server, clock_ahead_ms: -12, aliases: 2, sentinel: false }
+        Facts { rights, server: Ok(server), clock_ahead_ms: -12, aliases: 2, sentinel: false }
     }
 
     const HEAD: [(&str, &str, &str, &str); 3] = [
@@ -200,6 +202,9 @@ mod tests {
         check(&judge(&facts(Some(server()))), &[&HEAD[..], &[EVICTION, RDB, SINGLE]].concat());
         let note = ("redis.server", "note", "not allowed to look", "EVENRING_REDIS_ADMIN_URL=");
         check(&judge(&facts(None)), &[&HEAD[..], &[note]].concat());
+        let server = Err("who: not reachable".to_owned());
+        let repair = ("redis.server", "failure", "who: not reachable", "repair EVENRING_REDIS_ADMIN_URL");
+        check(&judge(&Facts { server, ..facts(None) }), &[&HEAD[..], &[repair]].concat());
     }
 
     #[test]

@@ -27,6 +27,9 @@ impl NodeLoop {
             (false, NodeState::Active) => {
                 format!("active: {} phones, {} channels", self.node.roster.registered(), self.node.channels())
             }
+            (false, NodeState::Stopping) => {
+                format!("Asterisk is shutting down: no logins, {} sessions left", self.node.sessions().count())
+            }
             (false, NodeState::Starting) => "waiting for Asterisk".to_owned(),
             (false, NodeState::Down) => "Asterisk is away: not in the rotation".to_owned(),
         };
