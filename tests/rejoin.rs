@@ -141,7 +141,7 @@ fn stops_gracefully(version: Version) {
     let node = |name| Spec { name, version: if name == "a" { version } else { Version::V22 }, endpoints: AGENTS };
     let lab = Lab::start(&["a", "b", "c"].map(node));
     let (phones, cluster) = all_on_a(&lab, AUTO);
-    lab.node("a").cli("core stop gracefully");
+    lab.node("a").say_cli("core stop gracefully");
     cluster.wait_node("a", "stopping");
     // No login goes there, although it has the fewest agents in the end, and the next one is no second try.
     phones.hang_up("cc100");
@@ -175,7 +175,7 @@ fn p9_who_hangs_up_while_asterisk_16_stops_gracefully_is_not_rung_again() {
 fn p9_a_daemon_that_is_not_let_in_by_an_asterisk_that_stops_gives_nobody_up() {
     let lab = Lab::start(&three(AGENTS));
     let (phones, mut cluster) = all_on_a(&lab, AUTO);
-    lab.node("a").cli("core stop gracefully");
+    lab.node("a").say_cli("core stop gracefully");
     cluster.wait_node("a", "stopping");
     let mut daemon = cluster.daemons.remove(0);
     daemon.term();
@@ -208,11 +208,11 @@ fn p9_a_daemon_that_starts_while_its_asterisk_is_down_ends_what_died_with_it() {
 fn p9_who_still_talks_when_a_graceful_stop_is_cut_short_rings_elsewhere() {
     let lab = Lab::start(&three(AGENTS));
     let (phones, cluster) = all_on_a(&lab, AUTO);
-    lab.node("a").cli("core stop gracefully");
+    lab.node("a").say_cli("core stop gracefully");
+    cluster.wait_node("a", "stopping");
     phones.hang_up("cc100");
     wait_until(SOON, "one session less", || open(&cluster, "live") == AGENTS as usize - 1);
-    // The console goes with it.
-    let _ = lab.node("a").try_cli("core stop now");
+    lab.node("a").say_cli("core stop now");
     wait_until(SOON, "the others to be live elsewhere", || {
         cluster.sessions().iter().filter(|s| s["state"] == "live" && s["node"] != "a").count() == AGENTS as usize - 1
     });

@@ -27,8 +27,8 @@ const fn ms(ms: u64) -> Duration {
 
 /// Out at once: P6, and room for a busy machine.
 const AT_ONCE: Option<Duration> = Some(ms(500));
-/// Asterisk says that it stops 1.1 s after it has hung up all calls; until then it refuses what it is asked to ring.
-const SAYS_SO_LATE: Option<Duration> = Some(ms(1_600));
+/// Asterisk says nothing by itself: the next ping, or the first login there, finds it out.
+const NEXT_PING: Option<Duration> = Some(ms(2_600));
 /// When its lease ends, at the latest with the next look of the others.
 const LEASE_ENDS: Option<Duration> = Some(ms(4_000));
 
@@ -148,10 +148,10 @@ fn asterisks() -> Vec<Fault> {
             what: "`core restart now` (22)",
             strike: |stage| {
                 stage.deafen(A);
-                stage.lab.node(A).cli("core restart now");
+                stage.lab.node(A).say_cli("core restart now");
             },
             hold: ms(4_000),
-            limits: Limits { out: SAYS_SO_LATE, ..NO_LIMITS },
+            limits: Limits { out: AT_ONCE, ..NO_LIMITS },
             ..LOST
         },
         Fault {
@@ -160,11 +160,24 @@ fn asterisks() -> Vec<Fault> {
             victim: Some(C),
             strike: |stage| {
                 stage.deafen(C);
-                stage.lab.node(C).cli("core restart now");
+                stage.lab.node(C).say_cli("core restart now");
             },
             hold: ms(4_000),
-            limits: Limits { out: SAYS_SO_LATE, ..NO_LIMITS },
+            limits: Limits { out: AT_ONCE, ..NO_LIMITS },
             ..LOST
+        },
+        Fault {
+            name: "asterisk-graceful",
+            what: "`core stop gracefully` (22), and after 4 s `core abort shutdown`",
+            victim: Some(A),
+            strike: |stage| stage.lab.node(A).say_cli("core stop gracefully"),
+            hold: ms(4_000),
+            mend: |stage| {
+                stage.lab.node(A).cli("core abort shutdown");
+                Vec::new()
+            },
+            limits: Limits { out: NEXT_PING, ..NO_LIMITS },
+            ..PLAIN
         },
         Fault {
             name: "asterisk-reload",

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::thread;
 use std::time::Duration;
 
 use super::{Process, Spec, run, signal, tail, try_run, wait_exit, wait_for, wait_until};
@@ -300,9 +301,21 @@ impl Node {
         })
     }
 
-    /// The same; what it said instead if it does not answer.
+    /// Says it and goes on: the console of an Asterisk that stops answers when it has stopped, or after a minute.
+    pub fn say_cli(&self, command: &str) {
+        let mut console = self.asterisk_rx(command);
+        thread::spawn(move || drop(console.output()));
+    }
+
+    fn asterisk_rx(&self, command: &str) -> Command {
+        let mut console = Command::new("chroot");
+        console.arg(self.root()).args(["/usr/sbin/asterisk", "-rx", command]);
+        console
+    }
+
+    /// As [`Self::cli`]; what it said instead if it does not answer.
     pub fn try_cli(&self, command: &str) -> Result<String, String> {
-        let output = Command::new("chroot").arg(self.root()).args(["/usr/sbin/asterisk", "-rx", command]).output();
+        let output = self.asterisk_rx(command).output();
         let output = output.map_err(|error| error.to_string())?;
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         if output.status.success() { Ok(text) } else { Err(text) }
