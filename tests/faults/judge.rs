@@ -263,16 +263,20 @@ fn end(seen: &Evidence, ring: &Record) -> Option<Instant> {
     seen.deaf.iter().filter_map(|deaf| deaf.explains(ring)).chain(told(seen, ring)).min()
 }
 
-/// Whether this call came late from a node that had not heard, and was taken back.
+fn is_taken_back(seen: &Evidence, ring: &Record) -> bool {
+    told(seen, ring).is_some_and(|end| end.duration_since(ring.at) <= TAKEN_BACK)
+}
+
+/// Whether this call came late from a node that had not heard, and was taken back or the very last one.
 fn is_late(seen: &Evidence, ring: &Record) -> bool {
-    let back = told(seen, ring).is_some_and(|end| end.duration_since(ring.at) <= TAKEN_BACK);
+    let back = is_taken_back(seen, ring);
     seen.deaf.iter().any(|deaf| deaf.delays(ring) && (back || ring.at >= deaf.from + LAST_REPEAT))
 }
 
 /// How many calls came from a node that did not hear for a while, after this moment, and were taken back.
 pub fn late(seen: &Evidence, after: Instant) -> usize {
     let rings = seen.rings.iter().filter(|ring| ring.what == What::Invite && ring.at > after);
-    rings.filter(|ring| is_late(seen, ring)).count()
+    rings.filter(|ring| is_taken_back(seen, ring) && seen.deaf.iter().any(|deaf| deaf.delays(ring))).count()
 }
 
 /// No phone has two calls at once, ringing or answered: P1.
