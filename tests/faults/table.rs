@@ -59,7 +59,7 @@ const LOST: Fault = Fault { victim: Some(A), calls: Calls::Move, ..PLAIN };
 
 /// The whole suite.
 pub fn all() -> Vec<Fault> {
-    [daemons(), asterisks(), hosts(), redises(), redis_cables(), other_cables(), phones()].concat()
+    [daemons(), asterisks(), consoles(), hosts(), redises(), redis_cables(), other_cables(), phones()].concat()
 }
 
 fn daemons() -> Vec<Fault> {
@@ -166,6 +166,12 @@ fn asterisks() -> Vec<Fault> {
             limits: Limits { out: AT_ONCE, ..NO_LIMITS },
             ..LOST
         },
+    ]
+}
+
+/// What an operator types at Asterisk's console, and no call is lost.
+fn consoles() -> Vec<Fault> {
+    vec![
         Fault {
             name: "asterisk-graceful",
             what: "`core stop gracefully` (22), and after 4 s `core abort shutdown`",
