@@ -347,7 +347,7 @@ fn what_redis_knows_of_an_asterisk_that_is_gone_is_ended() {
         ("refused", ""),
         (books, ""),
         ("wait 1000", ""),
-        (books, "drift s1; s1 ended node-lost; drift s2; s2 cannot node-lost; drift s4; s4 ended logged-out"),
+        (books, "drift s1; s1 ended node-lost; drift s2; s2 failed node-lost; drift s4; s4 ended logged-out"),
     ];
     check_on(Stand::new(""), &steps);
 }

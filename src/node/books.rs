@@ -76,8 +76,9 @@ impl Node {
                     Outcome::Ended(Reason::LoggedOut)
                 } else if books.contains(&(id, BookedState::Live)) {
                     Outcome::Ended(if gone { Reason::NodeLost } else { Reason::HungUp })
-                } else if gone && books.contains(&(id, BookedState::Ringing)) {
-                    Outcome::Cannot(Reason::NodeLost)
+                } else if gone {
+                    // It may have been answered: it is not rung again, as for any lost node.
+                    Outcome::Failed(Reason::NodeLost)
                 } else {
                     Outcome::Failed(Reason::OutcomeUnknown)
                 };
