@@ -136,7 +136,7 @@ fn a_frozen_asterisk_with_calls_is_left_alone_and_a_command_that_hangs_is_killed
     let lab = one_node();
     let node = lab.node("a");
     let pid = lab.dir().join("pid");
-    let script = Script::new(lab.dir(), &format!("sleep 1000 & echo $! >{}; wait", pid.display()));
+    let script = Script::new(lab.dir(), &format!("tail -f /dev/null & echo $! >{}; wait", pid.display()));
     let phones = Phones::register(100, 1, &lab.sip(), Behaviour::ANSWER);
     phones.wait_registered(SOON);
     let rest = script.settings();
@@ -160,8 +160,8 @@ fn a_frozen_asterisk_with_calls_is_left_alone_and_a_command_that_hangs_is_killed
     wait_until(SOON, "the end of the run", || cluster.node("a")["keepalive"]["result"] == "killed after 700ms");
     let reason = cluster.node("a")["keepalive"]["reason"].as_str().unwrap().to_owned();
     assert_eq!(reason, "AMI has been silent for 1s, without a channel before");
-    let sleeper = fs::read_to_string(&pid).unwrap().trim().to_owned();
-    wait_until(SOON, "what the command has started to be killed with it", || !runs(&sleeper));
+    let child = fs::read_to_string(&pid).unwrap().trim().to_owned();
+    wait_until(SOON, "what the command has started to be killed with it", || !runs(&child));
     node.sigcont();
     cluster.wait_node("a", "active");
     assert_eq!(cluster.agents()["a"], 0);

@@ -181,8 +181,9 @@ fn try_wait_for<T>(timeout: Duration, mut ask: impl FnMut() -> Result<T, String>
     let begin = now();
     loop {
         match ask() {
-            Err(_) if begin.elapsed() < timeout => std::thread::sleep(Duration::from_millis(10)),
-            answer => return answer,
+            Ok(value) => return Ok(value),
+            Err(missing) if begin.elapsed() >= timeout => return Err(missing),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }
 }
