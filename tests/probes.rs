@@ -18,7 +18,7 @@ use evenring::ami::action::Action;
 use evenring::ami::event::is_wanted;
 use evenring::ami::frame::{FrameError, Item, Limits, Message, Splitter};
 use evenring::ami::outcome::{Answer, NotSent, Tag, Unknown};
-use evenring::daemon::ami::{FromAmi, ToAmi};
+use evenring::daemon::ami::{FromAmi, Silence, ToAmi};
 use peer::{BANNER, BOOTED, Client, Peer};
 
 /// A message as text: `name=value|name=value`.
@@ -554,9 +554,9 @@ async fn a_wrong_password_is_said_so_and_not_hammered() {
     });
     let mut client = Client::start(&peer, |_| ());
     for _ in 0..2 {
-        let FromAmi::Closed { reason, needs_people, gone, .. } = client.next().await else { panic!("not closed") };
+        let FromAmi::Closed { reason, needs_people, silence } = client.next().await else { panic!("not closed") };
         assert!(reason.starts_with("Asterisk refused the login: Authentication failed"), "{reason}");
-        assert!(needs_people && !gone);
+        assert!(needs_people && silence == Silence::Speaks);
     }
     let (first, second) = (heard.recv().unwrap(), heard.recv().unwrap());
     assert!(second - first >= Duration::from_millis(120), "{:?}", second - first);

@@ -46,8 +46,6 @@ pub enum FromAmi {
     Answer(Tag, Answer),
     /// The connection is over, or could not be made.
     Closed {
-        /// Nobody listens there any more.
-        gone: bool,
         /// What was found there.
         silence: Silence,
         /// Why, in words for people.
@@ -137,7 +135,6 @@ impl Ami {
                 Ok(stream) => match Talk::new(&self, stream).run(&mut orders, &told, &mut up).await {
                     End::Stop => return,
                     End::Closed(reason) => FromAmi::Closed {
-                        gone: false,
                         silence: Silence::of(&reason),
                         reason: reason.to_string(),
                         needs_people: reason.needs_people(),
@@ -185,23 +182,17 @@ impl Ami {
 }
 
 fn no_connection(error: &io::Error) -> FromAmi {
-    let gone = error.kind() == io::ErrorKind::ConnectionRefused;
-    let hint = if gone {
-        "is Asterisk running, and is manager.conf enabled?"
-    } else {
-        "check ami.address, ca_file and server_name"
-    };
-    let silence = if gone {
+    let silence = if error.kind() == io::ErrorKind::ConnectionRefused {
         Silence::Nobody
     } else if error.kind() == io::ErrorKind::TimedOut {
         Silence::Mute
     } else {
         Silence::Speaks
     };
-    FromAmi::Closed {
-        gone,
-        silence,
-        reason: format!("no connection to Asterisk: {error}; {hint}"),
-        needs_people: false,
-    }
+    let hint = match silence {
+        Silence::Nobody => "is Asterisk running, and is manager.conf enabled?",
+        Silence::Mute | Silence::Speaks => "check ami.address, ca_file and server_name",
+    };
+    let reason = format!("no connection to Asterisk: {error}; {hint}");
+    FromAmi::Closed { silence, reason, needs_people: false }
 }

@@ -92,7 +92,13 @@ impl Contacts {
                         Some(FromAmi::Event(message)) if message.event_name() == Some(b"FullyBooted") => {
                             tick.reset_immediately();
                         }
-                        Some(FromAmi::LoggedIn(_) | FromAmi::ShuttingDown(_) | FromAmi::Event(_) | FromAmi::Answer(_, _) | FromAmi::Closed { .. }) => {}
+                        Some(
+                            FromAmi::LoggedIn(_)
+                            | FromAmi::ShuttingDown(_)
+                            | FromAmi::Event(_)
+                            | FromAmi::Answer(_, _)
+                            | FromAmi::Closed { .. },
+                        ) => {}
                     },
                 }
             }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use self::pending::Pending;
-use super::ami::{FromAmi, ToAmi};
+use super::ami::{FromAmi, Silence, ToAmi};
 use super::books::{Batch, Done, Pulse};
 use super::clock::{Clock, Repeats};
 use super::metrics::Metrics;
@@ -217,7 +217,7 @@ impl NodeLoop {
                 debug!(node = %self.name, ?tag, ?answer, "answer");
                 self.node.handle(Input::Answer(tag, answer), now);
             }
-            FromAmi::Closed { gone, silence, .. } => {
+            FromAmi::Closed { silence, .. } => {
                 self.logged_in = None;
                 let in_sync = matches!(self.node.state(), NodeState::Active | NodeState::Stopping);
                 let channels = in_sync.then(|| self.node.channels());
@@ -225,7 +225,7 @@ impl NodeLoop {
                     let away = Away::again(vitals.away, silence, channels, now);
                     (vitals.connected, vitals.away) = (false, Some(away));
                 });
-                self.node.handle(Input::Closed { gone }, now);
+                self.node.handle(Input::Closed { gone: silence == Silence::Nobody }, now);
             }
         }
     }
