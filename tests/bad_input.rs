@@ -308,17 +308,16 @@ fn a_redis_that_refuses_the_password() {
 fn a_node_name_that_is_held() {
     let redis = Redis::start();
     let mut connection = connection(&redis);
-    let (s, _): (u64, u64) = redis::cmd("TIME").query(&mut connection).unwrap();
     let () = redis::cmd("HSET")
-        .arg(&["{evenring}:node:a", "host", "other-host/x", "generation", "00000000000000ff", "lease_until"])
-        .arg((s + 100) * 1000)
+        .arg(&["{evenring}:node:a", "host", "other-host/x", "generation", "00000000000000ff", "beat", "0"])
+        .arg(&["lease", "100000"])
         .query(&mut connection)
         .unwrap();
     let mut program = Program::without_asterisk(&redis.url()).start();
     program.wait_log("another daemon holds this node's name: waiting for the end of its lease");
     assert!(program.log().contains("other-host/x"), "{}", program.log());
     program.stays_quietly();
-    let () = redis::cmd("HSET").arg(&["{evenring}:node:a", "lease_until", "1"]).query(&mut connection).unwrap();
+    let () = redis::cmd("HSET").arg(&["{evenring}:node:a", "lost", "1"]).query(&mut connection).unwrap();
     program.wait_log("registered");
 }
 

@@ -14,14 +14,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use evenring::config::{NodeSettings, Settings};
-use evenring::ids::{Alias, Generation, NodeName, SessionId};
+use evenring::ids::{Alias, Generation, NodeName, Now, SessionId};
 use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::{Class, Login, Outcome, Reason};
 use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::inspect::NEEDED;
 use evenring::registry::story::{Place, Told};
 use evenring::registry::view::{Placement, Verdict, Which};
-use evenring::registry::{Adopted, Forgotten, LoggedOut, LoginRequest, Order, Registry, Take, session_of_message};
+use evenring::registry::{
+    Adopted, Beats, Forgotten, LoggedOut, LoginRequest, Order, Registry, Take, session_of_message,
+};
 use lab::redis::{Program, Redis};
 use redis::{ErrorKind, ServerErrorKind};
 
@@ -100,7 +102,12 @@ async fn join(registry: &mut Registry, name: &str) {
 }
 
 async fn beat(registry: &mut Registry, name: &str) -> usize {
-    registry.heartbeat(&node(name), life(), NodeState::Active, 0, 10).await.unwrap().reaped.len()
+    registry
+        .heartbeat(&node(name), life(), (NodeState::Active, 0, 10), (&mut Beats::default(), Now::default()))
+        .await
+        .unwrap()
+        .reaped
+        .len()
 }
 
 fn request(alias: &str) -> LoginRequest {
@@ -125,7 +132,7 @@ async fn take(registry: &mut Registry, name: &str) -> Vec<Order> {
 
 async fn report(registry: &mut Registry, name: &str, session: u64, outcome: Outcome) -> String {
     let told = [(SessionId::from_bits(session), outcome)];
-    registry.report(&node(name), life(), &told).await.unwrap().remove(0)
+    registry.report(&node(name), life(), NodeState::Active, &told).await.unwrap().remove(0)
 }
 
 async fn a_login(registry: &mut Registry) {
@@ -174,7 +181,7 @@ async fn nodes_that_go(house: &House, registry: &mut Registry) {
     }
     assert_eq!(registry.aliases().await.unwrap().len(), 3);
     place(registry, "desk1", 11).await;
-    house.admin(&["HSET", "{evenring}:node:gone", "lease_until", "0", "reap_at", "0"]);
+    house.admin(&["HSET", "{evenring}:node:gone", "lease_until", "0", "lost", "1"]);
     assert_eq!(beat(registry, "tel-1").await, 1, "a survivor ends what is left of the node that is gone");
     place(registry, "desk2", 12).await;
     place(registry, "desk3", 13).await;
@@ -188,7 +195,7 @@ async fn nodes_that_go(house: &House, registry: &mut Registry) {
     registry.limits(&limits, life()).await.unwrap();
     let resumed = registry.turn(&node("tel-2"), Duty::Serving).await.unwrap().unwrap();
     assert_eq!(resumed.before, Duty::Draining);
-    assert_eq!(registry.leave(&node("tel-2"), life()).await.unwrap(), 0);
+    assert_eq!(registry.leave(&node("tel-2"), life(), &mut Beats::default()).await.unwrap(), 0);
     assert!(matches!(take(registry, "tel-1").await[..], [Order::Ring(_)]), "the order has moved");
     assert_eq!(registry.nodes().await.unwrap().len(), 3);
     registry.line(&node("tel-1"), life(), &[SessionId::from_bits(12)]).await.unwrap();

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::login::{refusal, show_candidates};
-use super::{CliError, DONE, FAILED, WhoArgs, output};
+use super::{CliError, DONE, FAILED, NO_REDIS, WhoArgs, output};
 use crate::daemon::new_session;
 use crate::registry::Registry;
 use crate::registry::view::{Candidate, Verdict};
@@ -39,9 +39,13 @@ pub(super) async fn run(registry: &mut Registry, args: &ExplainArgs) -> Result<u
                 "{}: would ring {} on node {} as agent {}",
                 placement.alias, placement.extension, placement.node, placement.agent
             )),
-            Verdict::Refused => output::complain(&refusal(&placement)),
+            Verdict::Refused | Verdict::NotNow => output::complain(&refusal(&placement)),
         }
         show_candidates(&placement);
     }
-    Ok(if placement.verdict == Verdict::Refused { FAILED } else { DONE })
+    Ok(match placement.verdict {
+        Verdict::Refused => FAILED,
+        Verdict::NotNow => NO_REDIS,
+        Verdict::Placed | Verdict::Existing | Verdict::WouldPlace => DONE,
+    })
 }

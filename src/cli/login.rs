@@ -7,7 +7,7 @@ use clap::Args;
 use futures_util::StreamExt;
 use serde::Serialize;
 
-use super::{CliError, DONE, FAILED, WhoArgs, output};
+use super::{CliError, DONE, FAILED, NO_REDIS, WhoArgs, output};
 use crate::config::Settings;
 use crate::daemon::clock::Clock;
 use crate::daemon::new_session;
@@ -46,7 +46,7 @@ pub(super) async fn run(registry: &mut Registry, settings: &Settings, args: &Log
         announce(&placement);
     }
     if args.wait
-        && placement.verdict != Verdict::Refused
+        && matches!(placement.verdict, Verdict::Placed | Verdict::Existing)
         && let Some(session) = placement.session
     {
         let last = wait(registry, settings, session, args.who.json).await?;
@@ -60,6 +60,7 @@ pub(super) async fn run(registry: &mut Registry, settings: &Settings, args: &Log
         output::json(&Answer { session, node: &node, state: &state, reason: &reason, nodes: &placement.nodes });
     }
     let good = match placement.verdict {
+        Verdict::NotNow => return Ok(NO_REDIS),
         Verdict::Refused | Verdict::WouldPlace => false,
         Verdict::Placed | Verdict::Existing => !args.wait || state == "live",
     };
@@ -77,7 +78,7 @@ fn announce(placement: &Placement) {
             "{alias}: already logged in: {extension} on node {node}, {} (session {session}, agent {agent})",
             placement.state
         )),
-        Verdict::Refused | Verdict::WouldPlace => output::complain(&refusal(placement)),
+        Verdict::Refused | Verdict::WouldPlace | Verdict::NotNow => output::complain(&refusal(placement)),
     }
     show_candidates(placement);
 }
@@ -92,7 +93,12 @@ pub(super) fn refusal(placement: &Placement) -> String {
              `evenring alias list`"
         ),
         "no-node" => format!(
-            "{alias}: no node has ever registered with this Redis; start `evenring run` on one, and check redis.namespace"
+            "{alias}: no node has registered with this Redis; start `evenring run` on one, and check redis.namespace. If Redis has \
+             just lost its data, the nodes are back in a second: try again"
+        ),
+        "recovering" => format!(
+            "{alias}: not now: Redis was unavailable until a moment ago, and not all nodes have reported since; try again in a \
+             few seconds"
         ),
         "empty-alias" => format!("{alias}: this explicit alias names no phone; see `evenring alias list`"),
         "no-eligible-node" => format!("{alias}: no node can ring this phone now; the reasons:"),

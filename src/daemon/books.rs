@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
+use super::clock::Clock;
 use super::metrics::Metrics;
 use super::reload::InForce;
 use super::vitals::Booked;
@@ -16,7 +17,7 @@ use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
 use crate::node::{BookedState, Duty, Live, NodeState};
 use crate::registry::story::Told;
-use crate::registry::{Adopted, Comeback, Registry, RegistryError};
+use crate::registry::{Adopted, Beats, Comeback, Registry, RegistryError};
 
 /// Sessions in one call: a script that settles many keeps Redis from everybody else.
 const SESSIONS_AT_ONCE: usize = 200;
@@ -38,6 +39,8 @@ pub(super) struct Batch {
     pub(super) phones: Option<PhoneChanges>,
     pub(super) adopt: Vec<(Login, Live)>,
     pub(super) outcomes: Vec<(SessionId, Outcome)>,
+    /// How the node is: told with the outcomes.
+    pub(super) state: NodeState,
     /// Who waits for his turn.
     pub(super) line: Option<Vec<SessionId>>,
     /// What the story would not know otherwise.
@@ -79,6 +82,8 @@ pub(super) struct Books {
     node: NodeSettings,
     generation: Generation,
     host: String,
+    clock: Clock,
+    beats: Beats,
     registered: bool,
     /// What the last heartbeat said: a Redis that forgets everything is told again.
     duty: Duty,
@@ -128,6 +133,7 @@ impl Books {
         generation: Generation,
         host: String,
         metrics: Metrics,
+        clock: Clock,
     ) -> Self {
         let (duty, owes_drain, owes_limits) = (Duty::Serving, false, false);
         let node = settings.borrow().node.clone();
@@ -136,6 +142,8 @@ impl Books {
             node,
             generation,
             host,
+            clock,
+            beats: Beats::default(),
             registered: false,
             duty,
             owes_drain,
@@ -198,9 +206,14 @@ impl Books {
     async fn beat(&mut self, pulse: Pulse, done: &mut Done) -> Result<(), RegistryError> {
         let name = &self.node.name;
         let Pulse { state, channels, registrations } = pulse;
-        let beat = self.registry.heartbeat(name, self.generation, state, channels, registrations);
+        let (how, now) = ((state, channels, registrations), self.clock.now());
+        let beat = self.registry.heartbeat(name, self.generation, how, (&mut self.beats, now));
         let beat = self.metrics.redis("heartbeat", beat).await?;
         for (session, lost, reason) in &beat.reaped {
+            if reason == "waiting" {
+                debug!(node = %name, session, lost, "a login waits until the nodes have reported");
+                continue;
+            }
             self.metrics.reaped(reason);
             let reason = if self.log_comeback(session, reason) { "node-lost" } else { reason };
             warn!(node = %name, session, lost, reason, "settled for a node that is gone");
@@ -278,7 +291,7 @@ impl Books {
         }
         if batch.leave {
             let name = &self.node.name;
-            let moved = self.registry.leave(name, generation).await?;
+            let moved = self.registry.leave(name, generation, &mut self.beats).await?;
             info!(node = %name, moved, "left the rotation");
             batch.leave = false;
         }
@@ -306,7 +319,7 @@ impl Books {
         let name = &self.node.name;
         while !batch.outcomes.is_empty() {
             let part = batch.outcomes.len().min(SESSIONS_AT_ONCE);
-            let report = self.registry.report(name, self.generation, &batch.outcomes[..part]);
+            let report = self.registry.report(name, self.generation, batch.state, &batch.outcomes[..part]);
             let results = self.metrics.redis("report", report).await?;
             for ((session, outcome), result) in batch.outcomes.drain(..part).zip(results) {
                 match result.as_str() {
@@ -314,6 +327,7 @@ impl Books {
                     "gone" => debug!(node = %name, %session, ?outcome, "Redis has no such open session here"),
                     _ if self.log_comeback(&session.to_string(), &result) => {}
                     "failed" => info!(node = %name, %session, "not placed again: no node or no try is left"),
+                    "waiting" => info!(node = %name, %session, "placed again when the nodes have reported"),
                     _ => info!(node = %name, %session, result, "placed again"),
                 }
             }

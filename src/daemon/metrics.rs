@@ -233,6 +233,7 @@ impl Metrics {
             Verdict::Existing => "existing",
             Verdict::Refused => "refused",
             Verdict::WouldPlace => "explained",
+            Verdict::NotNow => "not-now",
         };
         let known = REFUSALS.into_iter().find(|word| *word == placement.reason);
         let reason = if placement.reason.is_empty() { "" } else { known.unwrap_or("other") };

@@ -134,7 +134,7 @@ pub async fn run(settings: Settings, again: Again) -> Result<(), DaemonError> {
     tasks.spawn(ami.run(ami_orders, ami_told));
 
     let (registry, holder) = (Registry::new(&settings)?, claim.holder.clone());
-    let books = books::Books::new(registry, in_force.clone(), generation, holder, metrics.clone());
+    let books = books::Books::new(registry, in_force.clone(), generation, holder, metrics.clone(), clock);
     tasks.spawn(books.run(batch_ears, done_told));
 
     let contacts_open = open_ears.clone();

@@ -139,7 +139,12 @@ impl Orders {
         loop {
             let asked = self.clock.now();
             let take = self.registry.take(&self.node, self.generation, self.takes.ask(), TAKE_MOST);
-            let taken = self.metrics.redis("take", take).await?;
+            let taken = match self.metrics.redis("take", take).await {
+                Ok(taken) => taken,
+                // The heartbeat comes first; the poll looks again.
+                Err(RegistryError::NotNow { .. }) => return Ok(fetched),
+                Err(error) => return Err(error),
+            };
             self.takes.hear();
             let count = taken.len();
             fetched += count;
@@ -167,6 +172,9 @@ impl Orders {
             Order::Moved(session, result) if result == "failed" => {
                 info!(%node, %session, "order not for now, and not placed again: no node or no try is left");
             }
+            Order::Moved(session, result) if result == "waiting" => {
+                info!(%node, %session, "order not for now: it is placed again when the nodes have reported");
+            }
             Order::Moved(session, result) => info!(%node, %session, result, "order not for now: placed again"),
             Order::Expired(session) => {
                 warn!(%node, %session, reason = "order-expired", "order was too old: rings nobody")
@@ -193,6 +201,11 @@ impl Orders {
                     self.metrics.placed(&placement, self.clock.now().since(before));
                     let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
                     match placement.verdict {
+                        // It comes back: by then the nodes have reported.
+                        Verdict::NotNow => {
+                            debug!(%node, alias = %request.alias, reason = placement.reason, "login left in the inbox");
+                            continue;
+                        }
                         Verdict::Refused => {
                             warn!(%node, alias = %request.alias, reason = placement.reason, "login refused")
                         }

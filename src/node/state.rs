@@ -1,9 +1,10 @@
 //! How a node is, in one word. Owns the words. Must never know why: the machine does.
 
 /// How the node is, for the heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NodeState {
     /// Asterisk has not been in sync yet.
+    #[default]
     Starting,
     /// In sync: may be given logins.
     Active,

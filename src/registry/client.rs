@@ -53,6 +53,14 @@ pub enum RegistryError {
     /// Redis does not know this node (any more): register again.
     #[error("Redis does not know this node")]
     Forgotten,
+    /// Redis was away, or is another one: until its nodes have reported, nothing is decided. Safe to try again.
+    #[error(
+        "Redis at {url} was unavailable until a moment ago and waits for its nodes to report; try again in a few seconds"
+    )]
+    NotNow {
+        /// Where.
+        url: String,
+    },
     /// A bug in a script, or a key that is not ours to use.
     #[error("a script failed in Redis at {url}: {why}")]
     Script {
@@ -67,7 +75,7 @@ impl RegistryError {
     /// Whether Redis is out of use: nothing can be said about logins until it is back.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Denied { .. } | Self::NotWritable { .. } => true,
+            Self::Unreachable { .. } | Self::Denied { .. } | Self::NotWritable { .. } | Self::NotNow { .. } => true,
             Self::Settings(_) | Self::Fenced | Self::Forgotten | Self::Script { .. } => false,
         }
     }
@@ -174,6 +182,11 @@ impl Connector {
             }
             error
         })
+    }
+
+    /// What is said while the nodes have not reported.
+    pub(super) fn not_now(&self) -> RegistryError {
+        RegistryError::NotNow { url: self.url.clone() }
     }
 
     /// A reply that does not have the shape it must have.

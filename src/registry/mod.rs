@@ -1,6 +1,7 @@
 //! The shared truth in Redis: one typed call per script. Owns the shape of every request and reply, and the names of
 //! queues and channels. Must never decide where a phone rings (the scripts do) or what an event means (`node` does).
 
+mod beats;
 mod client;
 mod drain;
 mod forget;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use redis::{FromRedisValue, ScriptInvocation, Value};
 
+pub use beats::{Beats, Sent};
 pub use client::RegistryError;
 pub use drain::{Moved, Turned};
 pub use forget::Forgotten;
@@ -32,7 +34,7 @@ pub use reply::{Backlog, Taken};
 pub use takes::{Take, Takes};
 
 use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};
-use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, SessionId};
+use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, Now, SessionId};
 use crate::node::session::{Class, Login, Outcome};
 use crate::node::{BookedState, Duty, Live, NodeState};
 use client::Connector;
@@ -131,6 +133,8 @@ pub struct Registry {
     /// The number of the last word on phones. A Redis that took over from another may have lost it, and says so at the
     /// next heartbeat.
     told: u64,
+    /// The generation that this registry has registered.
+    registered: Option<Generation>,
 }
 
 fn ms(duration: Duration) -> u64 {
@@ -169,6 +173,7 @@ impl Registry {
             patience: settings.redis.response_timeout,
             mute: None,
             told: 0,
+            registered: None,
         })
     }
 
@@ -234,6 +239,7 @@ impl Registry {
             call.key(&self.namespace).arg(node.name.as_str()).arg(generation.to_string()).arg(host);
             call.arg(ms(self.placement.lease)).arg(node.weight);
             call.arg(&cap).arg(&campaigns).arg(env!("CARGO_PKG_VERSION"));
+            call.arg(u8::from(self.registered == Some(generation)));
         };
         let reply: Vec<Value> = self.connector.run(&self.scripts.register, build).await?;
         let text = |at: usize| reply.get(at).and_then(|v| String::from_redis_value_ref(v).ok()).unwrap_or_default();
@@ -242,10 +248,12 @@ impl Registry {
             return Ok(Err((text(1), left)));
         }
         self.mute = Some(text(2)).filter(|why| !why.is_empty());
+        self.registered = Some(generation);
         Ok(Ok(text(1).parse().ok()))
     }
 
-    /// Renews the lease, says how the node is, and does the housekeeping.
+    /// Renews the lease, says how the node is, and does the housekeeping. `now` is the daemon's own time: Redis's clock is
+    /// checked by it.
     ///
     /// # Errors
     /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
@@ -253,19 +261,32 @@ impl Registry {
         &mut self,
         node: &NodeName,
         generation: Generation,
-        state: NodeState,
-        channels: usize,
-        registrations: usize,
+        (state, channels, registrations): (NodeState, usize, usize),
+        (beats, now): (&mut Beats, Now),
     ) -> Result<Beat, RegistryError> {
         let (rejoin_tries, give_up) = (self.rejoin_tries(), self.give_up_ms());
-        let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
-            call.arg(ms(self.placement.lease)).arg(state.as_str()).arg(channels).arg(registrations);
-            call.arg(ms(self.placement.session_keep)).arg(REAP_MOST).arg(ms(self.placement.order_expiry));
-            call.arg(rejoin_tries).arg(give_up);
-        };
-        let reply = Tagged::of(&mut self.connector, &self.scripts.heartbeat, build).await?;
-        fence(&reply.tag)?;
+        let mut sent = beats.next(now);
+        loop {
+            let build = |call: &mut ScriptInvocation<'_>| {
+                call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
+                call.arg(ms(self.placement.lease)).arg(state.as_str()).arg(channels).arg(registrations);
+                call.arg(ms(self.placement.session_keep)).arg(REAP_MOST).arg(ms(self.placement.order_expiry));
+                call.arg(rejoin_tries).arg(give_up).arg(sent.number).arg(sent.expected).arg(sent.step);
+            };
+            let reply = Tagged::of(&mut self.connector, &self.scripts.heartbeat, build).await?;
+            fence(&reply.tag)?;
+            if reply.tag != "late" {
+                let redis_now = reply.part(&self.connector, 7)?.unwrap_or(0);
+                beats.answered(redis_now, now);
+                return self.beat(&reply);
+            }
+            let redis_now = reply.part(&self.connector, 0)?.unwrap_or(0);
+            // It was called late, and was not: its answer is here. So Redis's clock has stepped.
+            sent = beats.again(&sent, redis_now).ok_or_else(|| self.connector.not_now())?;
+        }
+    }
+
+    fn beat(&self, reply: &Tagged) -> Result<Beat, RegistryError> {
         let books = reply.part::<Vec<(String, String)>>(&self.connector, 0)?.unwrap_or_default().into_iter();
         let books = books.filter_map(|(id, state)| Some((id.parse().ok()?, booked(&state)))).collect();
         let reaped = reply.part(&self.connector, 1)?.unwrap_or_default();
@@ -298,10 +319,14 @@ impl Registry {
         };
         let reply: (String, Option<Vec<Vec<String>>>) = tagged2(&mut self.connector, &self.scripts.take, build).await?;
         fence(&reply.0)?;
+        if reply.0 == "not-now" {
+            return Err(self.connector.not_now());
+        }
         Ok(reply.1.unwrap_or_default().iter().map(|row| taken(row)).collect())
     }
 
-    /// Says what became of sessions. One result each: `done`, `placed NODE`, `failed`, `gone`, or a [`Comeback`].
+    /// Says what became of sessions, and how the node is: one that is not active is out of the rotation before they are
+    /// settled. One result each: `done`, `placed NODE`, `waiting`, `failed`, `gone`, or a [`Comeback`].
     ///
     /// # Errors
     /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
@@ -309,13 +334,14 @@ impl Registry {
         &mut self,
         node: &NodeName,
         generation: Generation,
+        state: NodeState,
         outcomes: &[(SessionId, Outcome)],
     ) -> Result<Vec<String>, RegistryError> {
         let (rejoin_tries, give_up) = (self.rejoin_tries(), self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
-            call.arg(rejoin_tries).arg(give_up);
+            call.arg(rejoin_tries).arg(give_up).arg(state.as_str());
             for (session, outcome) in outcomes {
                 let (what, reason) = match outcome {
                     Outcome::Live => ("live", String::new()),
@@ -369,10 +395,16 @@ impl Registry {
     ///
     /// # Errors
     /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
-    pub async fn leave(&mut self, node: &NodeName, generation: Generation) -> Result<usize, RegistryError> {
+    pub async fn leave(
+        &mut self,
+        node: &NodeName,
+        generation: Generation,
+        beats: &mut Beats,
+    ) -> Result<usize, RegistryError> {
+        let number = beats.last_one();
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(ms(LEAVE_GRACE));
-            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
+            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep)).arg(number);
         };
         let reply: (String, Option<Vec<Vec<String>>>) =
             tagged2(&mut self.connector, &self.scripts.leave, build).await?;
@@ -392,6 +424,7 @@ impl Registry {
         let reply: Vec<String> = self.connector.run(&self.scripts.logout, build).await?;
         let found = reply.get(1).and_then(|id| id.parse().ok()).zip(reply.get(2).cloned());
         Ok(match (reply.first().map(String::as_str), found) {
+            (Some("not-now"), _) => return Err(self.connector.not_now()),
             (Some("ended"), Some((id, node))) => LoggedOut::Ended(id, node),
             (Some("asked"), Some((id, node))) => LoggedOut::Asked(id, node),
             (_, _) => LoggedOut::Nobody,

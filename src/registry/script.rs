@@ -3,6 +3,7 @@
 
 use redis::Script;
 
+const JUDGE: &str = include_str!("scripts/judge.lua");
 const LIBRARY: &str = include_str!("scripts/lib.lua");
 
 macro_rules! scripts {
@@ -14,9 +15,9 @@ macro_rules! scripts {
         }
 
         impl Scripts {
-            /// Joins the library with each script.
+            /// Joins judge and library with each script.
             pub(super) fn new() -> Self {
-                Self { $($name: Script::new(&format!("{LIBRARY}\n{}", include_str!(concat!("scripts/", $file, ".lua")))),)* }
+                Self { $($name: Script::new(&format!("{JUDGE}\n{LIBRARY}\n{}", include_str!(concat!("scripts/", $file, ".lua")))),)* }
             }
         }
 

@@ -42,6 +42,8 @@ pub enum Verdict {
     Existing,
     /// No session was made.
     Refused,
+    /// Nothing was decided: Redis was away or empty, and not all nodes have reported since. Ask again.
+    NotNow,
     /// Explain: a node would be chosen.
     WouldPlace,
 }
@@ -56,7 +58,7 @@ pub struct Placement {
     pub session: Option<SessionId>,
     /// The node; empty if none.
     pub node: String,
-    /// The session's state; `refused` if there is none.
+    /// The session's state; `refused` or `not-now` if there is none.
     pub state: String,
     /// Why it was refused.
     pub reason: String,
@@ -84,6 +86,7 @@ impl Placement {
             "placed" => Verdict::Placed,
             "existing" => Verdict::Existing,
             "would-place" => Verdict::WouldPlace,
+            "not-now" => Verdict::NotNow,
             _ => Verdict::Refused,
         };
         let session = session.parse().ok();
@@ -91,6 +94,7 @@ impl Placement {
             Verdict::Placed | Verdict::Existing => state,
             Verdict::Refused => "refused".to_owned(),
             Verdict::WouldPlace => "would-place".to_owned(),
+            Verdict::NotNow => "not-now".to_owned(),
         };
         let candidate = |(name, _extension, why, load): (String, String, String, f64)| Candidate {
             eligible: why.is_empty(),

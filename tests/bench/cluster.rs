@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use evenring::config::Settings;
 use evenring::daemon::new_session;
-use evenring::ids::{Generation, SessionId};
+use evenring::ids::{Generation, Now, SessionId};
 use evenring::node::NodeState;
 use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::Class;
 use evenring::registry::view::{Verdict, Which};
-use evenring::registry::{LoginRequest, Registry};
+use evenring::registry::{Beats, LoginRequest, Registry};
 
 use crate::lab::now;
 use crate::lab::redis::Redis;
@@ -84,7 +84,15 @@ impl Tables {
             let generation = Generation::from_bits(u64::from(number));
             registry.register(&node, generation, "bench").await.expect("Redis").expect("a free name");
             registry.phones(&node.name, generation, &changes).await.expect("Redis");
-            registry.heartbeat(&node.name, generation, NodeState::Active, 0, ROUND as usize).await.expect("Redis");
+            registry
+                .heartbeat(
+                    &node.name,
+                    generation,
+                    (NodeState::Active, 0, ROUND as usize),
+                    (&mut Beats::default(), Now::default()),
+                )
+                .await
+                .expect("Redis");
         }
     }
 

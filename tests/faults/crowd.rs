@@ -100,6 +100,7 @@ async fn here(settings: &Settings, alias: &str) -> Told {
     match registry.place(&request, session).await {
         Ok(placement) => match placement.verdict {
             Verdict::Placed | Verdict::Existing => (placement.session, Answer::Accepted),
+            Verdict::NotNow => (None, Answer::Error(format!("not now: {}", placement.reason))),
             Verdict::Refused | Verdict::WouldPlace => {
                 let whys: Vec<String> = placement.nodes.iter().map(|row| format!("{} {}", row.name, row.why)).collect();
                 (None, Answer::Refused(format!("{} ({})", placement.reason, whys.join(", "))))

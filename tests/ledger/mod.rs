@@ -15,12 +15,12 @@ use std::io::Write as _;
 use std::str::FromStr;
 
 use evenring::config::{NodeSettings, Settings};
-use evenring::ids::{Alias, Extension, Generation, NodeName, SessionId};
+use evenring::ids::{Alias, Extension, Generation, NodeName, Now, SessionId};
 use evenring::node::NodeState;
 use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::{Class, Outcome, Reason};
 use evenring::registry::view::{NodeRow, Placement, SessionRow, Which};
-use evenring::registry::{LoginRequest, Order, Registry, RegistryError, Takes};
+use evenring::registry::{Beats, LoginRequest, Order, Registry, RegistryError, Takes};
 use redis::aio::MultiplexedConnection;
 
 use crate::lab::redis::Redis;
@@ -79,6 +79,8 @@ pub struct Cluster {
     pub registry: Registry,
     /// A plain one.
     pub raw: MultiplexedConnection,
+    /// Numbers for all heartbeats of all nodes.
+    pub beats: Beats,
     /// Numbers for all takes of all nodes.
     pub takes: Takes,
     toml: String,
@@ -103,7 +105,7 @@ impl Cluster {
         let toml = format!("{}\n{toml}", patient.join("\n"));
         let registry = Registry::new(&settings(&redis.url(), &toml)).expect("a registry");
         let raw = connect(&redis).await;
-        Self { redis, registry, raw, takes: Takes::default(), toml, sessions: 0 }
+        Self { redis, registry, raw, beats: Beats::default(), takes: Takes::default(), toml, sessions: 0 }
     }
 
     /// One more registry, with a connection of its own.
@@ -136,7 +138,12 @@ impl Cluster {
 
     /// A heartbeat of an active node; what it ended for others.
     pub async fn beat(&mut self, member: &Member) -> Vec<(String, String, String)> {
-        let beat = self.registry.heartbeat(&member.name, member.generation, NodeState::Active, 0, 1);
+        let beat = self.registry.heartbeat(
+            &member.name,
+            member.generation,
+            (NodeState::Active, 0, 1),
+            (&mut self.beats, Now::default()),
+        );
         beat.await.expect("heartbeat").reaped
     }
 
@@ -169,7 +176,9 @@ impl Cluster {
 
     /// Reports one outcome.
     pub async fn report(&mut self, member: &Member, id: SessionId, outcome: Outcome) -> String {
-        let results = self.registry.report(&member.name, member.generation, &[(id, outcome)]).await.expect("report");
+        let told = [(id, outcome)];
+        let report = self.registry.report(&member.name, member.generation, NodeState::Active, &told);
+        let results = report.await.expect("report");
         results.into_iter().next().expect("one result")
     }
 
@@ -200,15 +209,19 @@ impl Cluster {
         command.query_async(&mut self.raw).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// As if a node had been in the rotation for longer than a lease: only then it judges the calls of others.
-    pub async fn steady(&mut self, name: &str) {
-        self.run::<u64>(&["HSET", &format!("NS:node:{name}"), "steady_since", "1000"]).await;
-    }
-
-    /// As if a node's host had died long ago.
+    /// As if a node's host had died long ago, while the others beat.
     pub async fn lapse(&mut self, name: &str) {
         let key = format!("NS:node:{name}");
-        self.run::<u64>(&["HSET", &key, "lease_until", "1000", "reap_at", "1000"]).await;
+        self.run::<u64>(&["HSET", &key, "lease_until", "1000", "beat", "-1000000000"]).await;
+        self.run::<u64>(&["HSET", "NS:judge", "floor", "-2000000000"]).await;
+    }
+
+    /// As if nobody had beaten for `ms`, because Redis was away: all that it knows of time is that much older.
+    pub async fn silence(&mut self, ms: u64) {
+        for name in self.run::<Vec<String>>(&["SMEMBERS", "NS:index:nodes"]).await {
+            self.run::<i64>(&["HINCRBY", &format!("NS:node:{name}"), "lease_until", &format!("-{ms}")]).await;
+        }
+        self.run::<i64>(&["HINCRBY", "NS:judge", "seen", &format!("-{ms}")]).await;
     }
 
     /// The flag alone, as if it had been set while the node was just taking its orders.
@@ -268,6 +281,7 @@ pub fn word<T: Debug>(result: Result<T, RegistryError>) -> &'static str {
         RegistryError::NotWritable { .. } => "not-writable",
         RegistryError::Fenced => "fenced",
         RegistryError::Forgotten => "forgotten",
+        RegistryError::NotNow { .. } => "not-now",
         RegistryError::Script { .. } => "script",
     }
 }

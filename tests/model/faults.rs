@@ -14,15 +14,11 @@ use crate::ledger::id;
 impl Pair<'_> {
     pub(super) async fn leave(&mut self, voice: Voice) -> Checked {
         let generation = self.generation(voice);
-        let real = refusal(self.cluster.registry.leave(&id(voice.node), generation).await)?;
+        let real = refusal(self.cluster.registry.leave(&id(voice.node), generation, &mut self.cluster.beats).await)?;
+        let number = self.beaten();
         same("leave", real.as_ref().map(drop).map_err(|r| *r), self.fence(voice))?;
         let Ok(real) = real else { return Ok(()) };
-        let now = self.world.now;
-        let node = self.world.nodes.get_mut(voice.node).expect("a node");
-        (node.state, node.line) = ("stopped".into(), Vec::new());
-        (node.lease_until, node.reap_at) = (now, now + limits::GRACE);
-        // To the scripts the lease ends 1 ms before: over at once.
-        node.lease_until -= 1;
+        self.world.stop(voice.node, number, limits::GRACE);
         self.world.say_node("node-stopped", voice.node, "");
         let moved = self.move_placed(voice.node, "stopped").await?;
         same("moved", real, moved)

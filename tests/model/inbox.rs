@@ -76,7 +76,9 @@ impl Pair<'_> {
             Some(login) => Some(self.place_mail(&message.id, &login).await?),
             None => None,
         };
-        if until == Until::Answered {
+        // Nobody knows yet: it comes back.
+        let waits = placed.as_ref().is_some_and(|(_, model)| model.verdict == "not-now");
+        if until == Until::Answered && !waits {
             let (placement, text) = match &placed {
                 Some((placement, model)) => (Ok(placement), self.answer_text(placement, model)),
                 None => (Err("no login"), String::new()),

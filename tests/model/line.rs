@@ -44,7 +44,7 @@ impl World {
         let sessions = self.open().filter(|(_, s)| s.node == node).count();
         match self.nodes.get(node) {
             None => return "unknown",
-            Some(known) if known.lease_until >= self.now => return "alive",
+            Some(known) if known.state != "stopped" && !self.is_dead(known) => return "alive",
             Some(_) if sessions > 0 => return "busy",
             Some(_) => {}
         }
@@ -88,7 +88,7 @@ impl Pair<'_> {
             "placed" => {
                 let most = (line.len() + self.world.behind(&s.node).len()) as u64;
                 let fits = row.place.is_none_or(|place| place > line.len() as u64 && place <= most);
-                same("a place behind", (row.place.is_some(), fits), (!line.is_empty(), true))?;
+                same("a place behind", (row.place.is_some(), fits), (!line.is_empty() && !s.waits, true))?;
             }
             _ => same("no place", row.place, None)?,
         }

@@ -37,7 +37,8 @@ end
 local function scores(key)
   for _, id in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZINCRBY', key, -by, id) end
 end
-for _, key in ipairs(redis.call('KEYS', ns .. ':node:*')) do fields(key, { 'lease_until', 'reap_at', 'steady_since' }) end
+for _, key in ipairs(redis.call('KEYS', ns .. ':node:*')) do fields(key, { 'lease_until' }) end
+fields(ns .. ':judge', { 'seen' })
 for _, key in ipairs(redis.call('KEYS', ns .. ':session:*')) do
   fields(key, { 'since', 'created', 'give_up' })
   local left = redis.call('PTTL', key)
@@ -135,6 +136,10 @@ impl Look {
             let orders = self.orders(s["node"], id);
             let visible = orders.iter().filter(|at| **at <= self.clock).count();
             match s["state"] {
+                // It waits until the nodes have reported.
+                "placed" if s["order"].is_empty() => {
+                    say(orders.is_empty(), format!("{id} waits and has orders {orders:?}"));
+                }
                 "placed" => say(orders.len() == 1 && visible == 1, format!("{id} is placed with orders {orders:?}")),
                 _ => say(orders.len() <= 1, format!("{id} has the orders {orders:?}")),
             }
@@ -192,8 +197,9 @@ impl Look {
                     put("refused", pairs.get("refused").copied().unwrap_or("0").to_owned());
                     // `leave` ends the lease 1 ms before its own time
                     put("lease_until", when(&(score(pairs["lease_until"]) + 1).to_string()));
-                    put("reap_at", when(pairs["reap_at"]));
-                    put("steady_since", when(pairs["steady_since"]));
+                    put("beat", second(score(pairs["beat"])));
+                    put("lease", pairs["lease"].to_owned());
+                    put("beats", pairs.get("beats").copied().unwrap_or("0").to_owned());
                 }
                 ("session", _) => self.session_facts(key, zero, &mut put),
                 ("phones" | "contacts", _) => {
@@ -202,6 +208,12 @@ impl Look {
                 ("aliases", _) => drop(pairs.iter().map(|(k, v)| put(k, (*v).to_owned())).collect::<Vec<_>>()),
                 ("index", "ended") => drop(pairs.iter().map(|(k, v)| put(k, when(v))).collect::<Vec<_>>()),
                 ("index", "open" | "due") => drop(pairs.iter().map(|(k, v)| put(k, when(v))).collect::<Vec<_>>()),
+                ("judge", _) => {
+                    for name in ["tick", "floor", "hold"] {
+                        put(name, second(pairs.get(name).map_or(0, |text| score(text))));
+                    }
+                    put("seen", when(pairs["seen"]));
+                }
                 // follow from the sessions, and are checked as invariants
                 ("holders" | "QUEUES" | "story", _) | ("index", "nodes") | ("local" | "remote", _) => {}
                 (queue, "Q") if queue.starts_with("ring-") || queue == "logins" || queue == REPLY => {}
@@ -287,8 +299,9 @@ fn node_facts(world: &World, facts: &mut Facts) {
         put("take", n.take.to_string());
         put("refused", n.refused.to_string());
         put("lease_until", second(n.lease_until + 1));
-        put("reap_at", second(n.reap_at));
-        put("steady_since", second(n.steady_since));
+        put("beat", second(n.beat));
+        put("lease", n.lease.to_string());
+        put("beats", n.beats.to_string());
     }
 }
 
@@ -296,6 +309,12 @@ fn node_facts(world: &World, facts: &mut Facts) {
 pub fn facts_of(world: &World) -> Facts {
     let mut facts = Facts::new();
     node_facts(world, &mut facts);
+    if let Some(seen) = world.judge.seen {
+        for (name, at) in [("tick", world.judge.tick), ("floor", world.judge.floor), ("hold", world.judge.hold)] {
+            facts.insert(format!("judge.{name}"), second(at));
+        }
+        facts.insert("judge.seen".into(), second(seen));
+    }
     for (node, list) in &world.phones {
         facts.extend(list.iter().map(|(extension, state)| (format!("phones:{node}.{extension}"), state.clone())));
     }

@@ -13,6 +13,7 @@
 
 pub mod faults;
 pub mod inbox;
+pub mod judge;
 pub mod line;
 pub mod look;
 pub mod op;

@@ -60,6 +60,8 @@ pub enum Op {
         state: &'static str,
         channels: usize,
         rejoin: bool,
+        /// It was sent long ago, and is carried out only now.
+        late: bool,
     },
     Phones {
         voice: Voice,
@@ -209,8 +211,8 @@ pub fn op() -> impl Strategy<Value = Op> {
     let again = prop::option::weighted(0.1, 0..64_usize);
     prop_oneof![
         2 => register(),
-        10 => (voice(), state, 0..3_usize, any::<bool>())
-            .prop_map(|(voice, state, channels, rejoin)| Op::Beat { voice, state, channels, rejoin }),
+        10 => (voice(), state, 0..3_usize, any::<bool>(), prop::bool::weighted(0.1))
+            .prop_map(|(voice, state, channels, rejoin, late)| Op::Beat { voice, state, channels, rejoin, late }),
         4 => phone_changes(),
         1 => contacts(),
         8 => inbox(),
@@ -243,7 +245,7 @@ pub fn beginning() -> Vec<Op> {
         let voice = Voice { node, old: false };
         ops.push(Op::Register { node, host: "h", same: false, weight: 1, cap: None, red: false });
         ops.push(Op::Phones { voice, replace: true, phones: PHONES[..3].iter().map(|e| (*e, "registered")).collect() });
-        ops.push(Op::Beat { voice, state: "active", channels: 0, rejoin: false });
+        ops.push(Op::Beat { voice, state: "active", channels: 0, rejoin: false, late: false });
     }
     ops.push(Op::SetAlias { alias: "desk", places: vec![("e1", "a"), ("e2", "b"), ("e3", "c")] });
     ops

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use evenring::ids::SessionId;
 
+use super::judge::AWAIT;
 use super::world::{Chosen, Fault, Kind, Message, Ms, Node, Row, Session, World, limits::SUFFIX};
 
 /// Why a call is refused as a whole.
@@ -56,25 +57,28 @@ impl World {
         }
     }
 
-    /// `Err`: the host that holds the name.
-    pub fn register(&mut self, name: &str, new: Node) -> Result<Option<String>, String> {
+    /// `Err`: the host that holds the name. `returns`: this generation was registered before.
+    pub fn register(&mut self, name: &str, new: Node, returns: bool) -> Result<Option<String>, String> {
+        self.hear();
         let old = self.nodes.get(name);
         if let Some(old) = old
             && old.generation != new.generation
             && old.host != new.host
-            && old.lease_until >= self.now
+            && old.state != "stopped"
+            && !self.is_dead(old)
         {
             return Err(old.host.clone());
         }
         let previous = old.map(|old| old.generation.clone());
         let again = old.is_some_and(|old| old.generation == new.generation && old.state == "starting");
         let (drain, refused) = old.map_or((false, 0), |old| (old.drain, old.refused));
-        let take = old.filter(|old| old.generation == new.generation).map_or(0, |old| old.take);
-        let until = self.now + self.limits.lease;
-        self.nodes.insert(
-            name.to_owned(),
-            Node { drain, refused, take, lease_until: until, reap_at: until, steady_since: self.now, ..new },
-        );
+        let same = old.filter(|old| old.generation == new.generation);
+        let (take, beats) = same.map_or((0, 0), |old| (old.take, old.beats));
+        let (lease, beat, lease_until) = (self.limits.lease, self.judge.tick, self.now + self.limits.lease);
+        if previous.is_none() && returns {
+            self.judge.hold = beat + lease;
+        }
+        self.nodes.insert(name.to_owned(), Node { drain, refused, take, beats, lease, beat, lease_until, ..new });
         if !again {
             self.say_node("node-starting", name, &format!("version {}", env!("CARGO_PKG_VERSION")));
         }
@@ -99,6 +103,7 @@ impl World {
             tried: BTreeSet::new(),
             give_up: Some(self.now + self.limits.give_up),
             wanted: false,
+            waits: false,
             taken: None,
             due: None,
             gone_at: None,
@@ -145,10 +150,15 @@ impl World {
             reason: reason.into(),
             rows: rows_of(&rows),
         };
+        if rows.is_empty() && !meaning.explicit {
+            return Ok(answer("not-now", None, String::new(), "no-node"));
+        }
+        if !rows.is_empty() && (self.is_unsettled() || self.awaits(&meaning.targets)) {
+            return Ok(answer("not-now", None, String::new(), "recovering"));
+        }
         if !rows.iter().any(|row| row.why.is_empty()) {
             let reason = match () {
-                () if rows.is_empty() && meaning.explicit => "empty-alias",
-                () if rows.is_empty() => "no-node",
+                () if rows.is_empty() => "empty-alias",
                 () if !meaning.known => "unknown-alias",
                 () => "no-eligible-node",
             };
@@ -209,6 +219,7 @@ impl World {
     fn assign(&mut self, id: SessionId, mut s: Session, row: &Row, why: &str) {
         let expires = self.now + self.limits.expiry;
         s.attempt += 1;
+        s.waits = false;
         (s.node, s.extension) = (row.node.clone(), row.extension.clone());
         (s.state, s.reason, s.since, s.due) = ("placed", String::new(), self.now, Some(expires));
         let kind = Kind::Ring { attempt: s.attempt, expires, extension: s.extension.clone() };
@@ -235,6 +246,7 @@ impl World {
         let (now, keep) = (self.now, self.limits.keep);
         let s = self.sessions.get_mut(&id).expect("a session");
         (s.state, s.reason, s.since, s.due) = (state, reason.to_owned(), now, None);
+        s.waits = false;
         s.gone_at = Some(now + keep);
         self.ended.insert(id, now);
         self.say(id, state, reason);
@@ -252,15 +264,21 @@ impl World {
             return Ok("failed".into());
         }
         // A node that rang nobody is no try.
-        s.unrung += u32::from(s.state == "placed" || ["draining", "stopping"].contains(&why));
-        if s.attempt - s.unrung >= self.limits.tries || s.give_up.is_none_or(|at| self.now > at) {
+        s.unrung += u32::from(!s.waits && (s.state == "placed" || ["draining", "stopping"].contains(&why)));
+        if s.attempt >= self.limits.tries + s.unrung || s.give_up.is_none_or(|at| self.now > at) {
             self.finish(id, "failed", why);
             return Ok("failed".into());
         }
         let meaning = self.meaning(&s.alias);
         self.end_lost_in_the_way(id, &meaning.targets, &s);
         let rows = self.survey(&meaning.targets, &s, Some(id));
-        if rows.iter().all(|row| !row.why.is_empty()) {
+        let nobody = rows.iter().all(|row| !row.why.is_empty());
+        if nobody && (self.is_silent() || self.awaits(&meaning.targets)) {
+            self.drop_order(id);
+            self.await_nodes(id, s, why);
+            return Ok("waiting".into());
+        }
+        if nobody {
             self.finish(id, "failed", why);
             return Ok("failed".into());
         }
@@ -269,6 +287,33 @@ impl World {
         let (result, why) = (format!("placed {}", best.node), format!("{why} on {}", s.node));
         self.assign(id, s, &best, &why);
         Ok(result)
+    }
+
+    /// It stays where it is, without an order, until the nodes have reported.
+    fn await_nodes(&mut self, id: SessionId, mut s: Session, why: &str) {
+        let again = std::mem::replace(&mut s.waits, true);
+        (s.state, s.reason, s.since, s.due) = ("placed", why.to_owned(), self.now, Some(self.now + AWAIT));
+        self.sessions.insert(id, s);
+        if !again {
+            self.say(id, "placed", &format!("{why}: waiting for the nodes to report"));
+        }
+    }
+
+    /// An order that nobody took in time, or a session that waited: placed again. Says with what result.
+    pub fn overdue(&mut self, id: SessionId, chosen: Chosen<'_>) -> Result<String, Fault> {
+        let s = &self.sessions[&id];
+        let why = if s.waits { s.reason.clone() } else { "order-expired".to_owned() };
+        let result = self.place_again(id, &why, chosen)?;
+        Ok(if result == "failed" { why } else { result })
+    }
+
+    /// A node that is not active any more says so with what became of its sessions, and is out before they are settled.
+    pub fn told_state(&mut self, node: &str, state: &str) {
+        let Some(known) = self.nodes.get_mut(node) else { return };
+        if known.state == "active" && state != "active" {
+            known.state = state.to_owned();
+            self.say_node("node-down", node, "");
+        }
     }
 
     pub fn report(
@@ -316,6 +361,7 @@ impl World {
                 self.drop_order(id);
                 let s = self.sessions.get_mut(&id).expect("a session");
                 (s.state, s.since, s.due) = (state, now, None);
+                s.waits = false;
                 self.say(id, state, "found in Asterisk");
             }
             self.sessions.get_mut(&id).expect("a session").taken = None;
@@ -339,6 +385,7 @@ impl World {
             tried: old.map(|old| old.tried).unwrap_or_default(),
             give_up: None,
             wanted: false,
+            waits: false,
             taken: None,
             due: None,
             gone_at: None,
@@ -393,7 +440,15 @@ impl World {
         let meaning = self.meaning(&new.alias);
         self.end_lost_in_the_way(fresh, &meaning.targets, &new);
         let rows = self.survey(&meaning.targets, &new, Some(fresh));
-        if rows.iter().all(|row| !row.why.is_empty()) {
+        let nobody = rows.iter().all(|row| !row.why.is_empty());
+        if nobody && (self.is_silent() || self.awaits(&meaning.targets)) {
+            self.say(id, "rejoin", &format!("as {fresh}, when the other nodes have reported"));
+            let (node, result) =
+                (lost.node.clone(), format!("rejoined {} {fresh} {} {}", lost.node, new.alias, new.agent));
+            self.await_nodes(fresh, Session { node, waits: false, ..new }, "node-lost");
+            return Ok(Some(result));
+        }
+        if nobody {
             self.say(id, "stranded", "no other node can ring the phone");
             return Ok(Some(format!("stranded {} {}", new.alias, new.agent)));
         }
@@ -412,7 +467,7 @@ impl World {
         self.ended.retain(|_, at| *at > oldest);
     }
 
-    /// (what, session, node)
+    /// (what, session, node). `not-now`: nobody knows.
     pub fn logout(&mut self, who: &str) -> (&'static str, Option<(SessionId, String)>) {
         let stem = who.strip_suffix(SUFFIX).filter(|stem| !stem.is_empty()).unwrap_or(who);
         let tests: [&dyn Fn(&Session) -> bool; 4] =
@@ -421,7 +476,7 @@ impl World {
         if found.is_none() {
             found = self.open().map(|(id, _)| id).find(|id| id.to_string() == who);
         }
-        let Some(id) = found else { return ("none", None) };
+        let Some(id) = found else { return (if self.is_unsettled() { "not-now" } else { "none" }, None) };
         let s = self.sessions.get_mut(&id).expect("a session");
         let node = s.node.clone();
         if s.state == "placed" {

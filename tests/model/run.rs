@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenring::config::NodeSettings;
-use evenring::ids::{Generation, SessionId};
-use evenring::node::session::Outcome;
+use evenring::ids::{Generation, Now, SessionId};
+use evenring::node::session::{Outcome, Reason};
 use evenring::node::{Duty, Live, NodeState};
-use evenring::registry::{Adopted, Comeback, InboxMessage, LoggedOut, Order, Registry, RegistryError, Take, Takes};
+use evenring::registry::{
+    Adopted, Beats, Comeback, InboxMessage, LoggedOut, Order, Registry, RegistryError, Take, Takes,
+};
 
 use evenring::registry::story::Place;
 
@@ -21,7 +23,7 @@ use crate::ledger::{Cluster, id, session};
 
 /// The settings that `world::limits` says.
 pub const TOML: &str = "
-placement.lease = '100s'
+placement.lease = '160s'
 placement.order_expiry = '200s'
 placement.session_keep = '400s'
 placement.tries = 2
@@ -51,6 +53,10 @@ pub struct Pair<'a> {
     /// How each was last rung.
     pub(super) history: BTreeMap<SessionId, Session>,
     numbers: u64,
+    /// The generation that the registry has registered last.
+    last_registered: Option<Generation>,
+    /// How many numbers of heartbeats are used up.
+    beats: u64,
     /// How far each generation is with its takes.
     takes: BTreeMap<Generation, Takes>,
     /// What has been read of the story.
@@ -90,6 +96,7 @@ pub async fn run(cluster: &mut Cluster, ops: &[Op]) -> Checked {
 impl<'a> Pair<'a> {
     async fn new(cluster: &'a mut Cluster) -> Self {
         let _: () = cluster.run(&["FLUSHALL"]).await;
+        (cluster.registry, cluster.beats) = (cluster.another(), Beats::default());
         let look = Look::at(&mut cluster.raw).await;
         let zero = look.clock - 50;
         let (generations, history) = (BTreeMap::new(), BTreeMap::new());
@@ -105,6 +112,8 @@ impl<'a> Pair<'a> {
             known,
             history,
             numbers: 0,
+            last_registered: None,
+            beats: 0,
             takes: BTreeMap::new(),
             read: Place::start(),
             auto,
@@ -160,7 +169,9 @@ impl<'a> Pair<'a> {
     async fn one(&mut self, op: &Op) -> Checked {
         match op {
             Op::Register { .. } => self.register(op).await,
-            Op::Beat { voice, state, channels, rejoin } => self.beat(*voice, state, *channels, *rejoin).await,
+            Op::Beat { voice, state, channels, rejoin, late } => {
+                self.beat(*voice, (state, *channels), *rejoin, *late).await
+            }
             Op::Phones { voice, replace, phones } => self.phones(*voice, *replace, phones).await,
             Op::Contacts { voice, contacts } => self.contacts(*voice, contacts).await,
             Op::SetAlias { alias, places } => self.set_alias(alias, places).await,
@@ -193,10 +204,12 @@ impl<'a> Pair<'a> {
             }
             Op::Lapse { node } => {
                 if let Some(known) = self.world.nodes.get_mut(*node) {
-                    (known.lease_until, known.reap_at) = (LONG_AGO, LONG_AGO);
-                    let (key, at) =
-                        (format!("NS:node:{node}"), (self.zero - self.world.now + LONG_AGO + 50).to_string());
-                    let _: u64 = self.cluster.run(&["HSET", &key, "lease_until", &at, "reap_at", &at]).await;
+                    (known.lease_until, known.beat) = (LONG_AGO, LONG_AGO);
+                    self.world.judge.floor = 2 * LONG_AGO;
+                    let at = (self.zero - self.world.now + LONG_AGO + 50).to_string();
+                    let (key, long_ago) = (format!("NS:node:{node}"), LONG_AGO.to_string());
+                    let _: u64 = self.cluster.run(&["HSET", &key, "lease_until", &at, "beat", &long_ago]).await;
+                    let _: u64 = self.cluster.run(&["HSET", "NS:judge", "floor", &(2 * LONG_AGO).to_string()]).await;
                 }
                 Ok(())
             }
@@ -233,15 +246,20 @@ impl<'a> Pair<'a> {
             campaigns: campaigns.into_iter().map(str::to_owned).collect(),
             channels: 0,
             lease_until: 0,
-            reap_at: 0,
+            beat: 0,
+            lease: 0,
+            beats: 0,
             refused: 0,
-            steady_since: 0,
             lost: false,
             told: None,
             line: Vec::new(),
             take: 0,
         };
-        let model = self.world.register(node, new);
+        let returns = self.last_registered == Some(generation);
+        let model = self.world.register(node, new, returns);
+        if model.is_ok() {
+            self.last_registered = Some(generation);
+        }
         if model.is_ok() && last != Some(generation) {
             self.generations.entry(node).or_default().push(generation);
         }
@@ -249,56 +267,45 @@ impl<'a> Pair<'a> {
         same("register", real, model)
     }
 
-    async fn beat(&mut self, voice: Voice, state: &str, channels: usize, rejoin: bool) -> Checked {
+    /// One more number is used up.
+    pub(super) fn beaten(&mut self) -> u64 {
+        self.beats += 1;
+        self.beats
+    }
+
+    async fn beat(&mut self, voice: Voice, (state, channels): (&str, usize), rejoin: bool, late: bool) -> Checked {
         let generation = self.generation(voice);
         let as_node = match state {
             "active" => NodeState::Active,
             "down" => NodeState::Down,
             _ => NodeState::Starting,
         };
-        let registry = if rejoin { &mut self.auto } else { &mut self.cluster.registry };
-        let beat = registry.heartbeat(&id(voice.node), generation, as_node, channels, 0).await;
-        let beat = refusal(beat)?;
+        // One that comes late has numbers that are used up.
+        let mut first = Beats::default();
+        let (registry, beats) = match rejoin {
+            true => (&mut self.auto, if late { &mut first } else { &mut self.cluster.beats }),
+            false => (&mut self.cluster.registry, if late { &mut first } else { &mut self.cluster.beats }),
+        };
+        let how = (as_node, channels, 0);
+        let real = registry.heartbeat(&id(voice.node), generation, how, (beats, Now::default())).await;
+        let used = self.world.nodes.get(voice.node).map_or(0, |node| node.beats);
+        // It is sent twice: whoever hears that it is late sends it again.
+        let number = if late { used.clamp(0, 1) + 1 } else { self.beaten() };
+        let is_late = matches!(real, Err(RegistryError::NotNow { .. }));
         let fence = self.fence(voice);
+        if is_late || late && fence.is_ok() && used >= number {
+            return same("a heartbeat that comes late", (is_late, used >= number), (true, true));
+        }
+        let beat = refusal(real)?;
         same("heartbeat", beat.as_ref().map(drop).map_err(|r| *r), fence)?;
         let Ok(beat) = beat else { return Ok(()) };
         self.look().await;
-        let until = self.world.now + super::world::limits::LEASE;
-        let node = self.world.nodes.get_mut(voice.node).expect("a node");
-        let last = node.lease_until - super::world::limits::LEASE;
-        if self.world.now - last > super::world::limits::LEASE / 2 {
-            node.steady_since = self.world.now;
-        }
-        let steady = self.world.now - node.steady_since >= super::world::limits::LEASE;
-        let (lost, changed) = (std::mem::take(&mut node.lost), (node.state == "active") != (state == "active"));
-        (node.state, node.channels) = (state.to_owned(), channels);
-        (node.lease_until, node.reap_at) = (until, until);
-        self.world.beaten(voice.node, changed, lost, steady);
-        let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-        for (session, node, reason) in &beat.reaped {
-            let at: SessionId = id(session);
-            let s = self.world.sessions.get(&at).filter(|s| s.is_open() && s.node == *node);
-            let s =
-                s.ok_or_else(|| format!("{session} was ended, but the model has no such open session on {node}"))?;
-            if reason == "order-expired" {
-                let late = s.due.is_some_and(|due| due <= self.world.now);
-                same("an expired order", true, late)?;
-                self.world.finish(at, "failed", reason);
-            } else {
-                same("a lost node", true, self.world.is_lost(s) && node != voice.node)?;
-                let rejoin = if rejoin { Rejoined::Auto(reason) } else { Rejoined::Manual };
-                same("reaped", reason.clone(), self.world.reap_one(at, rejoin, Chosen::Told(&chosen))?)?;
-            }
-        }
-        for (_, _, reason) in &beat.reaped {
-            self.remember(reason);
-        }
-        // Who has just come back himself ends nobody else's calls: Redis may have been away.
-        let later = |s: &Session| {
-            !steady && s.state == "live" && self.world.nodes.get(&s.node).is_none_or(|n| n.state != "stopped")
-        };
+        let (changed, lost) =
+            self.world.beat(voice.node, number, state, channels).ok_or("a late heartbeat was heard")?;
+        self.world.beaten(voice.node, changed, lost);
+        self.reaped(voice, &beat.reaped, rejoin)?;
         let left = self.world.open().find(|(_, s)| {
-            (s.node != voice.node && self.world.is_lost(s) && !later(s))
+            (s.node != voice.node && self.world.is_lost(s) && !s.waits)
                 || s.due.is_some_and(|due| due <= self.world.now)
         });
         same("left behind by a heartbeat", None, left.map(|(id, _)| id))?;
@@ -315,6 +322,30 @@ impl<'a> Pair<'a> {
             .map(|(id, s)| (id, if s.wanted { "unwanted" } else { s.state }))
             .collect();
         same("books", books, model)
+    }
+
+    /// What a heartbeat has settled for others, or placed again.
+    fn reaped(&mut self, voice: Voice, rows: &[(String, String, String)], rejoin: bool) -> Checked {
+        let chosen = |id: SessionId| self.look.node_of(&id.to_string());
+        for (session, node, reason) in rows {
+            let at: SessionId = id(session);
+            let s = self.world.sessions.get(&at).filter(|s| s.is_open() && s.node == *node);
+            let s =
+                s.ok_or_else(|| format!("{session} was ended, but the model has no such open session on {node}"))?;
+            let result = if self.world.is_lost(s) && node != voice.node {
+                let rejoin = if rejoin { Rejoined::Auto(reason) } else { Rejoined::Manual };
+                self.world.reap_one(at, rejoin, Chosen::Told(&chosen))?
+            } else {
+                let late = s.due.is_some_and(|due| due <= self.world.now);
+                same("an expired order", true, late)?;
+                self.world.overdue(at, Chosen::Told(&chosen))?
+            };
+            same("reaped", reason.clone(), result)?;
+        }
+        for (_, _, reason) in rows {
+            self.remember(reason);
+        }
+        Ok(())
     }
 
     async fn place(&mut self, login: &Login, again: Option<usize>) -> Checked {
@@ -352,12 +383,18 @@ impl<'a> Pair<'a> {
                 Take { number, since: since.min(number) }
             }
         };
-        let real = refusal(self.cluster.registry.take(&id(voice.node), generation, asked, most).await)?;
+        let real = self.cluster.registry.take(&id(voice.node), generation, asked, most).await;
+        if matches!(real, Err(RegistryError::NotNow { .. })) {
+            same("a fence", self.fence(voice), Ok(()))?;
+            return same("nobody beats", self.world.is_silent(), true);
+        }
+        let real = refusal(real)?;
         if fetch == Fetch::Heard {
             self.takes.entry(generation).or_default().hear();
         }
         same("take", real.as_ref().map(drop).map_err(|r| *r), self.fence(voice))?;
         let Ok(real) = real else { return Ok(()) };
+        same("nobody beats", self.world.is_silent(), false)?;
         let real: Vec<Order> = real.into_iter().map(|taken| taken.order).collect();
         self.look().await;
         let generation = generation.to_string();
@@ -421,12 +458,16 @@ impl<'a> Pair<'a> {
         let generation = self.generation(voice);
         let ids: Vec<_> = outcomes.iter().map(|(which, what)| (self.which(*which), *what)).collect();
         let list: Vec<_> = ids.iter().map(|(id, what)| (*id, outcome(what))).collect();
+        // A node loses its calls with its Asterisk.
+        let lost = list.iter().any(|(_, outcome)| *outcome == Outcome::Ended(Reason::NodeLost));
+        let told = if lost { NodeState::Down } else { NodeState::Active };
         let registry = if rejoin { &mut self.auto } else { &mut self.cluster.registry };
-        let real = refusal(registry.report(&id(voice.node), generation, &list).await)?;
+        let real = refusal(registry.report(&id(voice.node), generation, told, &list).await)?;
         let fence = self.fence(voice);
         same("report", real.as_ref().map(drop).map_err(|r| *r), fence)?;
         let Ok(real) = real else { return Ok(()) };
         self.look().await;
+        self.world.told_state(voice.node, told.as_str());
         let mut model = Vec::new();
         for ((at, what), result) in ids.iter().zip(&real) {
             let node = result.split(' ').nth(1).map(str::to_owned);
@@ -474,7 +515,10 @@ impl<'a> Pair<'a> {
     }
 
     async fn logout(&mut self, who: String) -> Checked {
-        let real = self.cluster.registry.logout(&id(&who)).await.map_err(|e| e.to_string())?;
+        let real = match self.cluster.registry.logout(&id(&who)).await {
+            Err(RegistryError::NotNow { .. }) => return same("logout", ("not-now", None), self.world.logout(&who)),
+            real => real.map_err(|e| e.to_string())?,
+        };
         let real = match real {
             LoggedOut::Nobody => ("none", None),
             LoggedOut::Ended(at, node) => ("ended", Some((at, node))),

@@ -10,14 +10,13 @@ use super::world::World;
 
 impl World {
     /// What a heartbeat says: of its own node, and of those whose lease has ended.
-    pub(super) fn beaten(&mut self, node: &str, changed: bool, lost: bool, steady: bool) {
+    pub(super) fn beaten(&mut self, node: &str, changed: bool, lost: bool) {
         if changed || lost {
             let event = if self.nodes[node].state == "active" { "node-up" } else { "node-down" };
             self.say_node(event, node, if lost { "its lease had ended" } else { "" });
         }
-        let now = self.now;
-        let unnoticed = |n: &super::world::Node| n.reap_at < now && n.state != "stopped" && !n.lost;
-        let gone = self.nodes.iter().filter(|(name, n)| steady && *name != node && unnoticed(n));
+        let unnoticed = |n: &super::world::Node| self.is_dead(n) && n.state != "stopped" && !n.lost;
+        let gone = self.nodes.iter().filter(|(name, n)| *name != node && unnoticed(n));
         let gone: Vec<String> = gone.map(|(name, _)| name.clone()).collect();
         for name in gone {
             self.nodes.get_mut(&name).expect("a node").lost = true;

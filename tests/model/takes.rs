@@ -69,8 +69,8 @@ impl World {
 
     fn hand_out(&mut self, taker: &Taker<'_>, id: SessionId, expires: Ms, chosen: Chosen<'_>) -> Result<Taken, Fault> {
         if self.now > expires {
-            self.finish(id, "failed", "order-expired");
-            return Ok(Taken::Expired(id));
+            let result = self.place_again(id, "order-expired", chosen)?;
+            return Ok(if result == "failed" { Taken::Expired(id) } else { Taken::Moved(id, result) });
         }
         let host = &self.nodes[taker.node];
         if host.state != "active" || host.drain {

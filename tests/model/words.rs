@@ -93,6 +93,7 @@ pub fn answer(real: &Placement) -> Answer {
         Verdict::Existing => "existing",
         Verdict::Refused => "refused",
         Verdict::WouldPlace => "would-place",
+        Verdict::NotNow => "not-now",
     };
     let rows = real.nodes.iter().map(|row| (row.name.clone(), row.why.clone(), row.load)).collect();
     let (node, reason) = (real.node.clone(), real.reason.clone());

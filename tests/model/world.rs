@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenring::ids::SessionId;
 
+use super::judge::Judge;
+
 /// Milliseconds of model time.
 pub type Ms = i64;
 /// What disagrees, in words.
@@ -13,7 +15,7 @@ pub type Fault = String;
 /// The settings of the run; all multiples of 20 s, so that no step of time ends exactly on a limit.
 pub mod limits {
     use super::Ms;
-    pub const LEASE: Ms = 100_000;
+    pub const LEASE: Ms = 160_000;
     pub const EXPIRY: Ms = 200_000;
     pub const KEEP: Ms = 400_000;
     pub const GRACE: Ms = 60_000;
@@ -35,11 +37,12 @@ pub struct Node {
     pub campaigns: Vec<String>,
     pub channels: usize,
     pub lease_until: Ms,
-    pub reap_at: Ms,
+    /// The tick of its last heartbeat, how many ticks it is alive after that, and its number.
+    pub beat: Ms,
+    pub lease: Ms,
+    pub beats: u64,
     /// How often an older generation of it was.
     pub refused: u64,
-    /// It has beaten without a gap since.
-    pub steady_since: Ms,
     /// The others have noticed that its lease has ended.
     pub lost: bool,
     /// The number of the last word on its phones.
@@ -69,6 +72,8 @@ pub struct Session {
     /// `None`: never again.
     pub give_up: Option<Ms>,
     pub wanted: bool,
+    /// It has no order: it waits until the nodes have reported.
+    pub waits: bool,
     /// The generation that took its order, and the number of that take.
     pub taken: Option<(String, u64)>,
     /// When the order that nobody has taken expires.
@@ -173,8 +178,11 @@ pub struct World {
     pub woken: Vec<String>,
     /// What the story must have got, until somebody looks: whose (a session, a node, or nobody), and what.
     pub story: Vec<(String, String)>,
+    pub judge: Judge,
     /// A bug that the simulation plants: a session that is only placed is no load.
     pub blind: bool,
+    /// Another one: a lease that has ended by the clock makes a node dead.
+    pub hasty: bool,
 }
 
 impl World {
@@ -194,9 +202,9 @@ impl World {
         self.sessions.iter().filter(|(_, s)| s.is_open()).map(|(id, s)| (*id, s))
     }
 
-    /// Its node is so long gone that the session counts as over.
+    /// Its node is dead, so that the session counts as over.
     pub fn is_lost(&self, session: &Session) -> bool {
-        self.nodes.get(&session.node).is_none_or(|node| node.reap_at < self.now)
+        self.nodes.get(&session.node).is_none_or(|node| self.is_dead(node))
     }
 
     pub fn locals(&self, node: &str) -> usize {
@@ -222,9 +230,11 @@ impl World {
         let Some(node) = self.nodes.get(name) else { return "unknown-node".into() };
         let phone = self.phones.get(name).and_then(|list| list.get(extension));
         let full = !remote && node.cap.is_some_and(|cap| self.locals(name) >= cap as usize);
+        let left = node.lease_until - self.now;
+        let over = left < 0 || left > node.lease;
         match phone {
-            _ if node.lease_until < self.now && node.state == "stopped" => "stopped".into(),
-            _ if node.lease_until < self.now => "lapsed".into(),
+            _ if over && node.state == "stopped" => "stopped".into(),
+            _ if over => "lapsed".into(),
             _ if node.state != "active" => node.state.clone(),
             _ if node.drain => "draining".into(),
             _ if !node.campaigns.is_empty() && !node.campaigns.iter().any(|c| c == campaign) => "campaign".into(),

@@ -1,5 +1,6 @@
 //! P10: what drain and resume do, and what they leave alone.
 
+use evenring::ids::Now;
 use evenring::node::session::{Outcome, Reason};
 use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::{Adopted, Order, Registry, Turned};
@@ -54,7 +55,7 @@ async fn p10_the_last_node_says_so_and_what_nobody_can_ring_fails() {
     cluster.up("a", &["cc100"]).await;
     let b = cluster.up("b", &[]).await;
     let (placed, _) = cluster.placed("cc100x", "7").await;
-    cluster.registry.leave(&b.name, b.generation).await.unwrap();
+    cluster.registry.leave(&b.name, b.generation, &mut cluster.beats).await.unwrap();
     let turned = turn(&mut cluster, "a", Duty::Draining).await;
     assert_eq!((turned.others, &turned.moved[0].node), (0, &None));
     assert_eq!(cluster.fate(placed).await, ("failed".into(), "draining".into()));
@@ -92,11 +93,17 @@ async fn p10_the_node_is_told_and_every_heartbeat_says_it() {
     let message = news.next().await.unwrap();
     assert!(Registry::is_about_duty(&message), "{message:?}");
     let duty = |beat: evenring::registry::Beat| beat.duty;
-    let beat = cluster.registry.heartbeat(&a.name, a.generation, NodeState::Active, 0, 1).await;
+    let beat = cluster
+        .registry
+        .heartbeat(&a.name, a.generation, (NodeState::Active, 0, 1), (&mut cluster.beats, Now::default()))
+        .await;
     assert_eq!(beat.map(duty).unwrap(), Duty::Draining);
     // A daemon that is started again finds it.
     let a = cluster.up("a", &["cc100"]).await;
-    let beat = cluster.registry.heartbeat(&a.name, a.generation, NodeState::Active, 0, 1).await;
+    let beat = cluster
+        .registry
+        .heartbeat(&a.name, a.generation, (NodeState::Active, 0, 1), (&mut cluster.beats, Now::default()))
+        .await;
     assert_eq!(beat.map(duty).unwrap(), Duty::Draining);
     turn(&mut cluster, "a", Duty::Serving).await;
     assert!(Registry::is_about_duty(&news.next().await.unwrap()));
@@ -110,7 +117,10 @@ async fn p10_p12_a_redis_that_forgot_is_told_again_before_the_node_can_get_a_log
     let a = cluster.up("a", &["cc100"]).await;
     turn(&mut cluster, "a", Duty::Draining).await;
     cluster.run::<()>(&["FLUSHALL"]).await;
-    let beat = cluster.registry.heartbeat(&a.name, a.generation, NodeState::Active, 0, 1).await;
+    let beat = cluster
+        .registry
+        .heartbeat(&a.name, a.generation, (NodeState::Active, 0, 1), (&mut cluster.beats, Now::default()))
+        .await;
     assert_eq!(word(beat), "forgotten");
     // What the daemon does then, in this order: it is not active before it drains.
     assert_eq!(cluster.registry.register(&node("a"), a.generation, "host").await.unwrap(), Ok(None));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenring::config::NodeSettings;
+use evenring::ids::Now;
 use evenring::node::NodeState;
 use evenring::node::roster::PhoneState;
 use evenring::node::session::Class;
@@ -116,7 +117,12 @@ async fn ties_go_to_fewest_channels_and_then_anywhere() {
     }
     assert!(firsts.len() == 3 && firsts.values().all(|count| *count >= 60), "{firsts:?}");
     for (member, channels) in members.iter().zip([3, 1, 2]) {
-        let beat = cluster.registry.heartbeat(&member.name, member.generation, NodeState::Active, channels, 1);
+        let beat = cluster.registry.heartbeat(
+            &member.name,
+            member.generation,
+            (NodeState::Active, channels, 1),
+            (&mut cluster.beats, Now::default()),
+        );
         beat.await.unwrap();
     }
     for _ in 0..10 {
@@ -134,7 +140,7 @@ async fn set_phone(cluster: &mut Cluster, member: &Member, state: PhoneState) {
 async fn p3_each_refusal_says_why() {
     let mut cluster = Cluster::start().await;
     let nobody = cluster.place(&login("cc100x", "7")).await;
-    assert_eq!((nobody.verdict, nobody.reason.as_str()), (Verdict::Refused, "no-node"));
+    assert_eq!((nobody.verdict, nobody.reason.as_str()), (Verdict::NotNow, "no-node"));
     let mut red = node("a");
     red.campaigns = vec![id("red"), id("blue")];
     red.max_agents = Some(1);
@@ -164,7 +170,11 @@ async fn p3_each_refusal_says_why() {
     assert_eq!(why(&mut cluster, "red").await, "full");
     cluster.registry.logout(&id("8")).await.unwrap();
     for (state, word) in [(NodeState::Starting, "starting"), (NodeState::Down, "down"), (NodeState::Active, "")] {
-        cluster.registry.heartbeat(&a.name, a.generation, state, 0, 1).await.unwrap();
+        cluster
+            .registry
+            .heartbeat(&a.name, a.generation, (state, 0, 1), (&mut cluster.beats, Now::default()))
+            .await
+            .unwrap();
         assert_eq!(why(&mut cluster, "red").await, word);
     }
     cluster.drain("a", true).await;
@@ -173,7 +183,7 @@ async fn p3_each_refusal_says_why() {
     cluster.lapse("a").await;
     assert_eq!(why(&mut cluster, "red").await, "lapsed");
     cluster.beat(&a).await;
-    cluster.registry.leave(&a.name, a.generation).await.unwrap();
+    cluster.registry.leave(&a.name, a.generation, &mut cluster.beats).await.unwrap();
     assert_eq!(why(&mut cluster, "red").await, "stopped");
     cluster.alias("desk", &["cc100@elsewhere"]).await;
     assert_eq!(whys(&cluster.place(&login("desk", "")).await), [("elsewhere", "unknown-node")]);

@@ -61,7 +61,7 @@ async fn who_waits_is_queued_with_his_place_until_the_node_says_otherwise() {
     assert_eq!(cluster.node("a").await.queued, 0);
     assert_eq!(word(cluster.registry.line(&a.name, a.generation, &[ids[1]]).await), "fenced");
     cluster.registry.line(&next.name, next.generation, &[ids[1]]).await.unwrap();
-    cluster.registry.leave(&next.name, next.generation).await.unwrap();
+    cluster.registry.leave(&next.name, next.generation, &mut cluster.beats).await.unwrap();
     assert_eq!(cluster.node("a").await.queued, 0, "a daemon that stops rings nobody");
 }
 

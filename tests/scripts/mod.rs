@@ -4,6 +4,7 @@
 mod drain;
 mod even;
 mod faults;
+mod judge;
 mod line;
 mod one_ring;
 mod rejoin;

@@ -1,11 +1,11 @@
 //! P4: no login is forgotten. P5 and P6: the dead leave, once. P10: drain. And the fence, and leaving in good order.
 
 use evenring::config::NodeSettings;
-use evenring::ids::Generation;
+use evenring::ids::{Generation, Now};
 use evenring::node::session::{Login, Outcome, Reason};
 use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::view::Which;
-use evenring::registry::{Adopted, Order, Take, Taken, Takes};
+use evenring::registry::{Adopted, Beats, Order, Take, Taken, Takes};
 
 use crate::ledger::{Cluster, Member, cannot, id, login, node, phones, word};
 
@@ -181,15 +181,18 @@ async fn p5_p6_a_lost_nodes_sessions_end_exactly_once() {
             cluster.report(member, login.session, Outcome::Live).await;
         }
     }
-    cluster.lapse("a").await;
-    cluster.steady("b").await;
-    cluster.steady("c").await;
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut survivors = Vec::new();
     for at in 0..40 {
-        let (mut registry, member) = (cluster.another(), members[1 + at % 2].clone());
+        let (mut registry, node) = (cluster.another(), node(&format!("d{at}")));
+        registry.register(&node, Generation::from_bits(1_000 + at), "host").await.unwrap().unwrap();
+        survivors.push((registry, node.name, Generation::from_bits(1_000 + at)));
+    }
+    cluster.lapse("a").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for (mut registry, name, generation) in survivors {
         tasks.spawn(async move {
-            let beat = registry.heartbeat(&member.name, member.generation, NodeState::Active, 0, 1).await.unwrap();
-            beat.reaped
+            let how = (NodeState::Starting, 0, 1);
+            registry.heartbeat(&name, generation, how, (&mut Beats::default(), Now::default())).await.unwrap().reaped
         });
     }
     let reaped: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
@@ -208,7 +211,11 @@ async fn p5_what_a_fault_took_from_the_tables_comes_back() {
     let Order::Ring(login) = cluster.take(&a).await.remove(0) else { panic!("no order") };
     cluster.report(&a, session, Outcome::Live).await;
     cluster.run::<u64>(&["DEL", "NS:local:a", "NS:holders", "NS:index:open"]).await;
-    let beat = cluster.registry.heartbeat(&a.name, a.generation, NodeState::Active, 1, 1).await.unwrap();
+    let beat = cluster
+        .registry
+        .heartbeat(&a.name, a.generation, (NodeState::Active, 1, 1), (&mut cluster.beats, Now::default()))
+        .await
+        .unwrap();
     assert_eq!(beat.books, []);
     let adopted = cluster.registry.adopt(&a.name, a.generation, &[(login.clone(), Live::Yes)]).await.unwrap();
     assert_eq!(adopted, [Adopted::Kept]);
@@ -270,10 +277,20 @@ async fn p6_what_an_old_generation_says_is_refused() {
     for (member, expected) in [(&old, "fenced"), (&stranger, "forgotten")] {
         let (name, generation) = (&member.name, member.generation);
         let registry = &mut cluster.registry;
-        assert_eq!(word(registry.heartbeat(name, generation, NodeState::Down, 0, 0).await), expected);
+        assert_eq!(
+            word(
+                registry
+                    .heartbeat(name, generation, (NodeState::Down, 0, 0), (&mut cluster.beats, Now::default()))
+                    .await
+            ),
+            expected
+        );
         assert_eq!(word(registry.take(name, generation, Take { number: 1, since: 1 }, 9).await), expected);
-        assert_eq!(word(registry.report(name, generation, &[(session, Outcome::Live)]).await), expected);
-        assert_eq!(word(registry.leave(name, generation).await), expected);
+        assert_eq!(
+            word(registry.report(name, generation, NodeState::Active, &[(session, Outcome::Live)]).await),
+            expected
+        );
+        assert_eq!(word(registry.leave(name, generation, &mut cluster.beats).await), expected);
         let settings = NodeSettings { weight: 9, ..node(name.as_str()) };
         assert_eq!(word(registry.limits(&settings, generation).await), expected);
         assert_eq!(word(registry.contacts(name, generation, &[]).await), expected);
@@ -284,7 +301,11 @@ async fn p6_what_an_old_generation_says_is_refused() {
     assert_eq!(cluster.run::<Vec<String>>(&["HGETALL", &format!("NS:session:{session}")]).await, before);
     let row = cluster.node(new.name.as_str()).await;
     assert_eq!((row.state.as_str(), row.refused), ("active", 8), "each refusal is counted");
-    let beat = cluster.registry.heartbeat(&new.name, new.generation, NodeState::Active, 0, 1).await.unwrap();
+    let beat = cluster
+        .registry
+        .heartbeat(&new.name, new.generation, (NodeState::Active, 0, 1), (&mut cluster.beats, Now::default()))
+        .await
+        .unwrap();
     assert_eq!(beat.refused, 8, "and the node's daemon hears of it");
     assert_eq!(cluster.run::<u64>(&["HLEN", &format!("NS:phones:{}", new.name)]).await, 1);
 }
@@ -329,7 +350,7 @@ async fn leaving_moves_orders_and_keeps_calls_for_the_grace() {
     cluster.report(&a, live, Outcome::Live).await;
     let (moved, _) = cluster.placed("cc101x", "8").await;
     let b = cluster.up("b", &["cc101"]).await;
-    assert_eq!(cluster.registry.leave(&a.name, a.generation).await.unwrap(), 1);
+    assert_eq!(cluster.registry.leave(&a.name, a.generation, &mut cluster.beats).await.unwrap(), 1);
     assert_eq!(cluster.row(moved).await.node, "b");
     assert_eq!(cluster.beat(&b).await, [], "the grace");
     assert_eq!(cluster.fate(live).await.0, "live");
@@ -339,8 +360,8 @@ async fn leaving_moves_orders_and_keeps_calls_for_the_grace() {
     cluster.registry.register(&node("a"), next, "other").await.unwrap().unwrap();
     let found = [(channel(live), Live::Yes)];
     assert_eq!(cluster.registry.adopt(&a.name, next, &found).await.unwrap(), [Adopted::Kept]);
-    cluster.registry.leave(&a.name, next).await.unwrap();
-    cluster.run::<u64>(&["HSET", "NS:node:a", "reap_at", "1000"]).await;
+    cluster.registry.leave(&a.name, next, &mut cluster.beats).await.unwrap();
+    cluster.lapse("a").await;
     assert_eq!(cluster.beat(&b).await, [(live.to_string(), "a".into(), "node-lost".into())]);
 }
 

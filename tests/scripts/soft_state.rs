@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use evenring::ids::Now;
 use evenring::node::roster::PhoneState;
 use evenring::node::session::Outcome;
 use evenring::node::{Live, NodeState};
@@ -27,7 +28,10 @@ async fn p12_after_flushall_a_node_tells_everything_again() {
     cluster.report(&a, live, Outcome::Live).await;
     cluster.run::<()>(&["FLUSHALL"]).await;
 
-    let beat = cluster.registry.heartbeat(&a.name, a.generation, NodeState::Active, 2, 2).await;
+    let beat = cluster
+        .registry
+        .heartbeat(&a.name, a.generation, (NodeState::Active, 2, 2), (&mut cluster.beats, Now::default()))
+        .await;
     assert_eq!(word(beat), "forgotten");
     cluster.registry.register(&node("a"), a.generation, "host").await.unwrap().unwrap();
     let known = phones(PhoneState::Registered, ["cc100", "cc101"]);
@@ -68,7 +72,12 @@ async fn p5_phones_that_a_failover_lost_are_noticed_at_the_next_heartbeat() {
     let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100", "cc101"]).await;
     let beat = async |cluster: &mut Cluster| {
-        cluster.registry.heartbeat(&a.name, a.generation, NodeState::Active, 0, 2).await.unwrap().phones_lost
+        cluster
+            .registry
+            .heartbeat(&a.name, a.generation, (NodeState::Active, 0, 2), (&mut cluster.beats, Now::default()))
+            .await
+            .unwrap()
+            .phones_lost
     };
     let change = phones(PhoneState::Unregistered, ["cc100"]);
     let change = evenring::node::roster::PhoneChanges { replace: false, ..change };
@@ -116,7 +125,11 @@ async fn told_in_parts(meanwhile: &[&str]) -> (BTreeSet<usize>, bool, Cluster) {
     };
     assert!(touched, "no part was seen: it was told in one piece");
     seen.insert(cluster.run::<usize>(&["HLEN", "NS:phones:a"]).await);
-    let lost = registry.heartbeat(&a.name, a.generation, NodeState::Active, 0, 2).await.unwrap().phones_lost;
+    let lost = registry
+        .heartbeat(&a.name, a.generation, (NodeState::Active, 0, 2), (&mut cluster.beats, Now::default()))
+        .await
+        .unwrap()
+        .phones_lost;
     (seen, lost, cluster)
 }
 

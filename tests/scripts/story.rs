@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+use evenring::ids::Now;
 use evenring::node::session::{Outcome, Reason};
+use evenring::registry::Beats;
 use evenring::registry::story::{Entry, Place, Told};
 
 use crate::lab::redis::Redis;
@@ -168,7 +170,10 @@ async fn a_user_who_may_not_write_it_is_told_and_everything_else_works() {
     assert_eq!(registry.take_mute(), None, "once");
     let changes = phones(evenring::node::roster::PhoneState::Registered, ["cc100"]);
     registry.phones(&node.name, life, &changes).await.unwrap();
-    registry.heartbeat(&node.name, life, evenring::node::NodeState::Active, 0, 1).await.unwrap();
+    registry
+        .heartbeat(&node.name, life, (evenring::node::NodeState::Active, 0, 1), (&mut Beats::default(), Now::default()))
+        .await
+        .unwrap();
     let placed = registry.place(&login("cc100x", "7"), session(1)).await.unwrap();
     assert_eq!(placed.state, "placed", "{placed:?}");
     let mut raw = connect(&poor).await;

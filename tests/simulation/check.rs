@@ -91,13 +91,13 @@ impl Sim {
         self.store.pass(self.now);
         let (host, generation) = self.voices(life);
         let node = self.hosts[host].name.clone();
-        let alone = matches!(&call, Call::Report(outcomes) if outcomes.len() == 1);
+        let alone = matches!(&call, Call::Report(_, outcomes) if outcomes.len() == 1);
         let registers = matches!(call, Call::Register { .. });
         let current = self.store.world.nodes.get(&node).map(|known| known.generation == generation);
         let adopted =
             if let Call::Adopt(found) = &call { found.iter().map(|(l, _)| l.session).collect() } else { Vec::new() };
         let shown = if self.trace.on { format!("{call:?}") } else { String::new() };
-        if matches!(call, Call::Report(_) | Call::Adopt(_) | Call::Take(_) | Call::Register { .. }) {
+        if matches!(call, Call::Report(..) | Call::Adopt(_) | Call::Take(_) | Call::Register { .. }) {
             self.strike(host);
         }
         let reply = self.store.run(&node, &generation, call);

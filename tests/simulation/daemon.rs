@@ -86,7 +86,7 @@ pub enum End {
 }
 
 impl Daemon {
-    fn clock(&self, now: Ms) -> Now {
+    pub fn clock(&self, now: Ms) -> Now {
         Now(Duration::from_millis(u64::try_from(now - self.born).unwrap_or(0)))
     }
 
@@ -372,6 +372,7 @@ impl Sim {
             phones: pending.phones,
             adopt: pending.adopt.into_values().collect(),
             outcomes: pending.outcomes.into_iter().collect(),
+            state: d.node.state().as_str(),
             pulse: (pending.beat && !leave).then_some(pulse),
             leave,
         }

@@ -1,5 +1,7 @@
 //! The registry's plain model, as the tests of the scripts have it. Owns nothing but the way to it.
 
+#[path = "../model/judge.rs"]
+pub mod judge;
 #[path = "../model/rules.rs"]
 pub mod rules;
 #[path = "../model/takes.rs"]

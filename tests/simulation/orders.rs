@@ -92,6 +92,10 @@ impl Sim {
             return false;
         }
         d.fetcher.fetching = false;
+        // The heartbeat comes first; the poll looks again.
+        if matches!(reply, Some(Reply::NotNow)) && !d.fetcher.closed {
+            return true;
+        }
         let Some(Reply::Taken(orders)) = reply else {
             d.fetcher.listening = false;
             if d.fetcher.closed {

@@ -6,7 +6,7 @@ use evenring::ids::SessionId;
 use evenring::node::roster::PhoneChanges;
 use evenring::node::session::{Class, Login, Outcome};
 use evenring::node::{BookedState, Live};
-use evenring::registry::{Adopted, Order, Take};
+use evenring::registry::{Adopted, Order, Sent, Take};
 
 use super::model::rules::{Refused, Rejoined};
 use super::model::takes::{Taken, Taker};
@@ -24,16 +24,21 @@ pub enum Call {
         boot: u32,
         weight: u32,
         cap: Option<u32>,
+        /// This generation was registered before.
+        returns: bool,
     },
     /// With the number of this word.
     Phones(PhoneChanges, u64),
     Adopt(Vec<(Login, Live)>),
-    Report(Vec<(SessionId, Outcome)>),
+    /// With the node's state.
+    Report(&'static str, Vec<(SessionId, Outcome)>),
     Beat {
         state: &'static str,
         channels: usize,
+        sent: Sent,
     },
-    Leave,
+    /// With a number that no heartbeat so far has reached.
+    Leave(u64),
     Take(Take),
 }
 
@@ -43,8 +48,12 @@ pub enum Reply {
     Held,
     Refused(Refused),
     Adopted(Vec<Adopted>),
-    /// The sessions, and the number of the last word on phones.
-    Books(Vec<(SessionId, BookedState)>, Option<u64>),
+    /// The sessions, the number of the last word on phones, and Redis's time.
+    Books(Vec<(SessionId, BookedState)>, Option<u64>, Ms),
+    /// A heartbeat that comes late, or at a time that nobody expects; with Redis's time.
+    Late(Ms),
+    /// It is not known yet.
+    NotNow,
     Taken(Vec<Order>),
 }
 
@@ -97,6 +106,7 @@ fn told(login: &Login) -> Session {
         tried: std::collections::BTreeSet::new(),
         give_up: None,
         wanted: false,
+        waits: false,
         taken: None,
         due: None,
         gone_at: None,
@@ -136,8 +146,8 @@ impl Store {
     /// Runs a script for this generation of this node.
     pub fn run(&mut self, node: &str, generation: &str, call: Call) -> Reply {
         self.world.step += 1;
-        if let Call::Register { boot, weight, cap } = call {
-            return self.register(node, generation, boot, weight, cap);
+        if let Call::Register { boot, weight, cap, returns } = call {
+            return self.register(node, generation, (boot, weight, cap), returns);
         }
         match self.world.fence(node, generation) {
             Err(Refused::Fenced) if self.unfenced => {}
@@ -148,14 +158,23 @@ impl Store {
             Call::Register { .. } => Reply::Done,
             Call::Phones(changes, number) => self.phones(node, changes, number),
             Call::Adopt(found) => self.adopt(node, &found),
-            Call::Report(outcomes) => self.report(node, &outcomes),
-            Call::Beat { state, channels } => self.beat(node, state, channels),
-            Call::Leave => self.leave(node),
+            Call::Report(state, outcomes) => {
+                self.world.told_state(node, state);
+                self.report(node, &outcomes)
+            }
+            Call::Beat { state, channels, sent } => self.beat(node, state, channels, &sent),
+            Call::Leave(number) => self.leave(node, number),
             Call::Take(asked) => self.take(node, generation, asked),
         }
     }
 
-    fn register(&mut self, node: &str, generation: &str, boot: u32, weight: u32, cap: Option<u32>) -> Reply {
+    fn register(
+        &mut self,
+        node: &str,
+        generation: &str,
+        (boot, weight, cap): (u32, u32, Option<u32>),
+        returns: bool,
+    ) -> Reply {
         let new = Node {
             generation: generation.to_owned(),
             host: format!("{node}/{boot}"),
@@ -166,15 +185,16 @@ impl Store {
             campaigns: Vec::new(),
             channels: 0,
             lease_until: 0,
-            reap_at: 0,
+            beat: 0,
+            lease: 0,
+            beats: 0,
             lost: false,
             told: None,
             line: Vec::new(),
             take: 0,
             refused: 0,
-            steady_since: 0,
         };
-        if self.world.register(node, new).is_ok() { Reply::Done } else { Reply::Held }
+        if self.world.register(node, new, returns).is_ok() { Reply::Done } else { Reply::Held }
     }
 
     fn phones(&mut self, node: &str, changes: PhoneChanges, number: u64) -> Reply {
@@ -215,11 +235,18 @@ impl Store {
         Reply::Done
     }
 
-    fn beat(&mut self, node: &str, state: &str, channels: usize) -> Reply {
-        let (now, until) = (self.world.now, self.world.now + self.world.limits.lease);
-        if let Some(n) = self.world.nodes.get_mut(node) {
-            (n.state, n.channels, n.lease_until, n.reap_at) = (state.to_owned(), channels, until, until);
+    fn beat(&mut self, node: &str, state: &str, channels: usize, sent: &Sent) -> Reply {
+        let off = self.world.now - i64::try_from(sent.expected).expect("a time");
+        if sent.step == 0 && sent.expected > 0 && off.abs() > self.world.limits.lease / 3 {
+            return Reply::Late(self.world.now);
         }
+        if sent.step != 0 {
+            self.world.correct(sent.step);
+        }
+        if self.world.beat(node, sent.number, state, channels).is_none() {
+            return Reply::Late(self.world.now);
+        }
+        let now = self.world.now;
         let world = &self.world;
         let lost = world.open().filter(|(_, s)| s.node != node && world.is_lost(s)).map(|(id, _)| id);
         for id in lost.take(REAP_MOST).collect::<Vec<_>>() {
@@ -230,19 +257,18 @@ impl Store {
         }
         let due = self.world.open().filter(|(_, s)| s.due.is_some_and(|due| due <= now)).map(|(id, _)| id);
         for id in due.take(REAP_MOST).collect::<Vec<_>>() {
-            self.world.finish(id, "failed", "order-expired");
+            if self.world.sessions.get(&id).is_some_and(Session::is_open) {
+                self.world.overdue(id, Chosen::Free).expect("a free choice");
+            }
         }
         self.world.forget_ended();
         let mine = self.world.open().filter(|(_, s)| s.node == node);
         let told = self.world.nodes.get(node).and_then(|n| n.told);
-        Reply::Books(mine.map(|(id, s)| (id, booked(s))).collect(), told)
+        Reply::Books(mine.map(|(id, s)| (id, booked(s))).collect(), told, now)
     }
 
-    fn leave(&mut self, node: &str) -> Reply {
-        let now = self.world.now;
-        if let Some(n) = self.world.nodes.get_mut(node) {
-            (n.state, n.lease_until, n.reap_at) = ("stopped".to_owned(), now - 1, now + GRACE);
-        }
+    fn leave(&mut self, node: &str, number: u64) -> Reply {
+        self.world.stop(node, number, GRACE);
         let placed = self.world.open().filter(|(_, s)| s.node == node && s.state == "placed");
         for id in placed.map(|(id, _)| id).collect::<Vec<_>>() {
             self.world.place_again(id, "stopped", Chosen::Free).expect("a free choice");
@@ -251,6 +277,9 @@ impl Store {
     }
 
     fn take(&mut self, node: &str, generation: &str, asked: Take) -> Reply {
+        if self.world.is_silent() {
+            return Reply::NotNow;
+        }
         let (mut orders, now) = (Vec::new(), self.world.now);
         if !self.world.may_take(node, asked.number) {
             return Reply::Taken(orders);

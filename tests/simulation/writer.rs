@@ -2,11 +2,11 @@
 //! call after the other. Stands for `src/daemon/books.rs`, and for the connection to Redis below it
 //! (`src/registry/client.rs`): what may be lost or late. Must never decide what to write.
 
-use evenring::ids::SessionId;
+use evenring::ids::{Now, SessionId};
 use evenring::node::roster::PhoneChanges;
 use evenring::node::session::{Login, Outcome};
 use evenring::node::{BookedState, Live};
-use evenring::registry::Adopted;
+use evenring::registry::{Adopted, Beats, Sent};
 
 use super::Sim;
 use super::agenda::{Ask, Ear, Event, Mouth};
@@ -23,6 +23,7 @@ pub struct Batch {
     pub phones: Option<PhoneChanges>,
     pub adopt: Vec<(Login, Live)>,
     pub outcomes: Vec<(SessionId, Outcome)>,
+    pub state: &'static str,
     pub pulse: Option<(&'static str, usize)>,
     pub leave: bool,
 }
@@ -53,14 +54,19 @@ pub struct Writer {
     number: u32,
     /// The number of the last word on phones, as `Registry` counts.
     told: u64,
+    beats: Beats,
+    /// The heartbeat that is under way, and when it was handed out.
+    sent: Option<(Sent, Now)>,
+    /// It has been registered once.
+    known: bool,
 }
 
 impl Writer {
     /// The next call that the batch needs.
-    fn next(&self, weight: u32, cap: Option<u32>, boot: u32) -> Option<Call> {
+    fn next(&mut self, weight: u32, cap: Option<u32>, boot: u32, now: Now) -> Option<Call> {
         let b = &self.batch;
         if !self.registered {
-            return Some(Call::Register { boot, weight, cap });
+            return Some(Call::Register { boot, weight, cap, returns: self.known });
         }
         if let Some(changes) = &b.phones {
             return Some(Call::Phones(changes.clone(), self.told + 1));
@@ -69,18 +75,22 @@ impl Writer {
             return Some(Call::Adopt(b.adopt.clone()));
         }
         if !b.outcomes.is_empty() {
-            return Some(Call::Report(b.outcomes.clone()));
+            return Some(Call::Report(b.state, b.outcomes.clone()));
         }
         if let Some((state, channels)) = b.pulse {
-            return Some(Call::Beat { state, channels });
+            let (sent, _) = *self.sent.get_or_insert((self.beats.next(now), now));
+            return Some(Call::Beat { state, channels, sent });
         }
-        b.leave.then_some(Call::Leave)
+        if !b.leave {
+            return None;
+        }
+        Some(Call::Leave(self.beats.last_one()))
     }
 
     /// Takes out of the batch what has been written.
     fn take_out(&mut self, reply: Reply) {
         if !self.registered {
-            (self.registered, self.done.registered) = (true, true);
+            (self.registered, self.done.registered, self.known) = (true, true, true);
         } else if self.batch.phones.take().is_some() {
         } else if !self.batch.adopt.is_empty() {
             let Reply::Adopted(results) = reply else { return };
@@ -89,7 +99,9 @@ impl Writer {
         } else if !self.batch.outcomes.is_empty() {
             self.batch.outcomes.clear();
         } else if self.batch.pulse.take().is_some() {
-            if let Reply::Books(books, told) = reply {
+            let sent = self.sent.take();
+            if let Reply::Books(books, told, redis) = reply {
+                self.beats.answered(u64::try_from(redis).unwrap_or(0), sent.map_or(Now::default(), |(_, at)| at));
                 self.done.phones_lost = self.told > 0 && told != Some(self.told);
                 self.done.books = Some(books);
             }
@@ -110,7 +122,7 @@ impl Sim {
     /// The next call, or the end of the batch.
     fn go_on(&mut self, d: &mut Daemon) -> Option<Done> {
         let host = &self.hosts[d.host];
-        match d.writer.next(host.weight, host.cap, host.boot) {
+        match d.writer.next(host.weight, host.cap, host.boot, d.clock(self.now)) {
             Some(call) => {
                 d.writer.told += u64::from(matches!(call, Call::Phones(..)));
                 d.writer.number += 1;
@@ -133,6 +145,20 @@ impl Sim {
         let wrong = match reply {
             None => Some(Wrong::Outage),
             Some(Reply::Refused(refused)) => Some(Wrong::Refused(refused)),
+            Some(Reply::Late(redis)) => {
+                let again = d
+                    .writer
+                    .sent
+                    .and_then(|(sent, at)| Some((d.writer.beats.again(&sent, u64::try_from(redis).unwrap_or(0))?, at)));
+                d.writer.sent = again;
+                match again {
+                    Some(_) => {
+                        let _ = self.go_on(d);
+                        return (true, None);
+                    }
+                    None => Some(Wrong::Outage),
+                }
+            }
             Some(Reply::Held) => {
                 d.writer.done.held = true;
                 None
@@ -144,6 +170,7 @@ impl Sim {
             }
         };
         d.writer.number += 1;
+        d.writer.sent = None;
         if matches!(wrong, Some(Wrong::Refused(Refused::Forgotten))) {
             d.writer.registered = false;
         }

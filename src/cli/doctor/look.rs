@@ -149,6 +149,7 @@ pub(super) async fn cluster(settings: &Settings) -> (Option<View>, Vec<Finding>)
                 RegistryError::Unreachable { .. } => {
                     "start Redis (`systemctl start redis-server`), and check redis.url"
                 }
+                RegistryError::NotNow { .. } => "wait a few seconds and ask again",
                 RegistryError::Settings(_)
                 | RegistryError::NotWritable { .. }
                 | RegistryError::Fenced

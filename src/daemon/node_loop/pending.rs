@@ -62,6 +62,7 @@ impl Pending {
             phones: self.phones,
             adopt: self.adopt.into_values().collect(),
             outcomes: self.outcomes.into_iter().collect(),
+            state: pulse.state,
             line: self.line,
             notes: self.notes,
             pulse: (self.beat && !leave).then_some(pulse),

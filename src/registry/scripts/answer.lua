@@ -6,5 +6,5 @@ local queue, id, answers, body = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local ours = { QUEUES = true, holders = true, aliases = true, story = true }
 local known = redis.call('ZSCORE', ns .. ':' .. queue, id)
 dequeue(queue, id)
-if known and answers ~= '' and not ours[answers] then enqueue(answers, body, 'answer:' .. id) end
+if known and answers ~= '' and not ours[answers] then enqueue(answers, body, 'answer:' .. id, wall()) end
 return { 'ok' }

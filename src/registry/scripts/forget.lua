@@ -1,11 +1,12 @@
--- forget.lua: a node that will not come back is taken off the list, with all that is known of it. Only one whose lease has
--- ended and that has no session left. One that comes back after all registers as a new one.
+-- forget.lua: a node that will not come back is taken off the list, with all that is known of it. Only one that is dead and
+-- has no session left. One that comes back after all registers as a new one.
 -- ARGV  1 node
 -- reply { 'forgotten' } | { 'unknown' } | { 'alive', lease left ms } | { 'busy', sessions }
 local node = ARGV[1]
 local key = ns .. ':node:' .. node
-local left = tonumber(redis.call('HGET', key, 'lease_until') or '0') - clock()
-if left >= 0 then return { 'alive', left } end
+local n = redis.call('HMGET', key, 'beat', 'lease', 'lost', 'state')
+local left = lease_left(n[1], n[2], n[3])
+if left >= 0 and n[4] ~= 'stopped' then return { 'alive', left } end
 local sessions = redis.call('SCARD', ns .. ':local:' .. node) + redis.call('SCARD', ns .. ':remote:' .. node)
 if sessions > 0 then return { 'busy', sessions } end
 if redis.call('SREM', ns .. ':index:nodes', node) + redis.call('DEL', key) == 0 then return { 'unknown' } end

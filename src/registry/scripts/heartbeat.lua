@@ -1,31 +1,38 @@
 -- heartbeat.lua: renews the lease and says how the node is; then does the housekeeping that any living node may do,
 -- and that one script makes happen once: it ends the sessions of nodes that are gone (an order that was not taken there
--- is placed elsewhere, P4), fails orders that nobody took in time, and forgets what ended long ago.
+-- is placed elsewhere, P4), places again what nobody took in time, and forgets what ended long ago.
 -- ARGV  1 node  2 generation  3 lease ms  4 state (starting|active|down)  5 channels  6 registrations
 --       7 keep ended ms  8 most sessions to clean in one beat  9 order expiry ms
 --       10 tries of an agent's new session when his node is lost, 0 = he logs in again himself  11 give up after ms
--- reply { 'ok', sessions, reaped, drain (0|1), refused, phones, ring, logins } | { 'fenced' } | { 'unknown' }
+--       12 number of this heartbeat  13 time as the daemon expects it here, by what Redis said last and its own clock
+--       (0 = it knows none)  14 by how many ms Redis's clock has stepped, as the daemon found when it was called late; or 0
+-- reply { 'ok', sessions, reaped, drain (0|1), refused, phones, ring, logins, now } | { 'late', now } (a later one was carried
+--       out before, or it came at another time than expected: nothing was changed) | { 'fenced' } | { 'unknown' }
 --       sessions of { session, state }: what Redis has for this node, unwanted = to be hung up; reaped of { session,
---       node, reason }: order-expired, node-lost, what rejoin() says, or 'placed NODE' for one placed elsewhere; refused = how often older
+--       node, reason }: order-expired, node-lost, what rejoin() says, 'placed NODE' for one placed elsewhere, or waiting; refused = how often older
 --       generations of this node were; phones the number of the last word on phones ('' = none); ring and logins:
 --       { messages that wait in that queue (1000 at most), ms that the oldest has waited }
 local node, generation, lease_ms, state = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local keep_ms, most, expiry_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local tries, give_up_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
+local number, expected, step = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local bad = fenced(node, generation)
 if bad then return { bad } end
+local own = redis.call('HMGET', ns .. ':node:' .. node, 'beats', 'state', 'lost')
+if number <= tonumber(own[1] or '0') then return { 'late', clock() } end
+-- Who hears that is there to say it again, and knows that the clock is wrong.
+if step == 0 and expected > 0 and math.abs(clock() - expected) > lease_ms / 3 then return { 'late', clock() } end
+if step ~= 0 and correct(step) and step < 0 then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':logins', '(' .. wall(), '+inf', 'LIMIT', 0, 1000)) do
+    redis.call('ZADD', ns .. ':logins', wall(), id)
+  end
+end
 local now = clock()
--- After an outage of Redis leases have ended, one a little before the other, and the calls go on. So only who has beaten
--- without a gap for as long as a lease ends the calls of others: in that time each of them could have beaten too. A gap
--- is half a lease.
-local tries, give_up_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
-local own = redis.call('HMGET', ns .. ':node:' .. node, 'lease_until', 'steady_since', 'state', 'lost')
-local steady_since = tonumber(own[2] or now)
-if now - (tonumber(own[1] or '0') - lease_ms) > lease_ms / 2 then steady_since = now end
-local steady = now - steady_since >= lease_ms
-redis.call('HSET', ns .. ':node:' .. node, 'steady_since', steady_since, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
-  'lease_until', now + lease_ms, 'reap_at', now + lease_ms)
-if (own[3] == 'active') ~= (state == 'active') or own[4] == '1' then
-  note_node(state == 'active' and 'node-up' or 'node-down', node, own[4] == '1' and 'its lease had ended' or '')
+hear(now, lease_ms)
+redis.call('HSET', ns .. ':node:' .. node, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
+  'lease_until', now + lease_ms, 'beat', judge.tick, 'lease', lease_ms, 'beats', number)
+if (own[2] == 'active') ~= (state == 'active') or own[3] == '1' then
+  note_node(state == 'active' and 'node-up' or 'node-down', node, own[3] == '1' and 'its lease had ended' or '')
   redis.call('HSET', ns .. ':node:' .. node, 'lost', '')
 end
 
@@ -40,11 +47,9 @@ local function reap(name, calls)
         local result = place_again(id, s, 'node-lost', now, expiry_ms, keep_ms)
         reaped[#reaped + 1] = { id, name, result == 'failed' and 'node-lost' or result }
       elseif is_open(s) and s.node == name and s.state == 'live' and calls == 'lost' then
-        if steady then
-          finish(id, s, 'ended', 'node-lost', now, keep_ms)
-          local result = tries > 0 and rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
-          reaped[#reaped + 1] = { id, name, result or 'node-lost' }
-        end
+        finish(id, s, 'ended', 'node-lost', now, keep_ms)
+        local result = tries > 0 and rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
+        reaped[#reaped + 1] = { id, name, result or 'node-lost' }
       elseif is_open(s) and s.node == name then
         finish(id, s, s.state == 'live' and 'ended' or 'failed', 'node-lost', now, keep_ms)
         reaped[#reaped + 1] = { id, name, 'node-lost' }
@@ -56,23 +61,24 @@ local function reap(name, calls)
 end
 for _, name in ipairs(redis.call('SMEMBERS', ns .. ':index:nodes')) do
   if name ~= node then
-    local n = redis.call('HMGET', ns .. ':node:' .. name, 'reap_at', 'state', 'lost')
-    if not n[1] or tonumber(n[1]) < now then
-      if steady and n[1] and n[2] ~= 'stopped' and n[3] ~= '1' then
+    local n = redis.call('HMGET', ns .. ':node:' .. name, 'beat', 'lease', 'lost', 'state')
+    if is_dead(n[1], n[2], n[3]) then
+      if n[1] and n[4] ~= 'stopped' and n[3] ~= '1' then
         redis.call('HSET', ns .. ':node:' .. name, 'lost', 1)
         note_node('node-lost', name, 'no heartbeat for a lease')
       end
-      reap(name, n[2] == 'stopped' and 'kept' or 'lost')
+      reap(name, n[4] == 'stopped' and 'kept' or 'lost')
     end
   end
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':index:due', '-inf', now, 'LIMIT', 0, most)) do
   local s = record(session_key(id))
-  if is_open(s) and s.state == 'placed' then
-    finish(id, s, 'failed', 'order-expired', now, keep_ms)
-    reaped[#reaped + 1] = { id, s.node, 'order-expired' }
-  end
   redis.call('ZREM', ns .. ':index:due', id)
+  if is_open(s) and s.state == 'placed' then
+    local from, why = s.node, s.order == '' and s.reason or 'order-expired'
+    local result = place_again(id, s, why, now, expiry_ms, keep_ms)
+    reaped[#reaped + 1] = { id, from, result == 'failed' and why or result }
+  end
 end
 redis.call('ZREMRANGEBYSCORE', ns .. ':index:ended', '-inf', now - keep_ms)
 
@@ -95,9 +101,9 @@ for _, set in ipairs({ ':local:', ':remote:' }) do
   end
 end
 local mine = redis.call('HMGET', ns .. ':node:' .. node, 'drain', 'refused', 'phones')
-local function backlog(queue)
-  local waiting = redis.call('ZRANGEBYSCORE', ns .. ':' .. queue, '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1000)
-  return { #waiting / 2, waiting[2] and now - math.floor(tonumber(waiting[2])) or 0 }
+local function backlog(queue, at)
+  local waiting = redis.call('ZRANGEBYSCORE', ns .. ':' .. queue, '-inf', at, 'WITHSCORES', 'LIMIT', 0, 1000)
+  return { #waiting / 2, waiting[2] and at - math.floor(tonumber(waiting[2])) or 0 }
 end
 return { 'ok', sessions, reaped, mine[1] == '1' and 1 or 0, tonumber(mine[2] or '0'), mine[3] or '',
-  backlog('ring-' .. node), backlog('logins') }
+  backlog('ring-' .. node, now), backlog('logins', wall()), now }

@@ -1,14 +1,14 @@
 -- lib.lua: what every script shares. It is put before each script's own text, so a script is one round trip.
 --
--- KEYS[1]  the namespace, e.g. {evenring}. Every key begins with it, so that all live in one slot of a Redis Cluster.
--- Times are milliseconds on Redis's own clock. A session is open while it is placed, ringing or live.
+-- Times are milliseconds on Redis's own clock, as judge.lua has it. A session is open while it is placed, ringing or live.
 --
 --   NS:index:nodes   SET   names of all nodes that ever registered
 --   NS:index:open    ZSET  open sessions by the time of their last change
 --   NS:index:due     ZSET  placed sessions by the time at which their order expires
 --   NS:index:ended   ZSET  ended and failed sessions by the time they ended
 --   NS:node:NAME     HASH  generation host state drain weight max_agents campaigns channels registrations version
---                          lease_until reap_at refused steady_since (it has beaten without a gap since)
+--                          lease_until  beat (the tick of its last heartbeat)  lease (ms; of one that stopped: its grace)
+--                          beats (the number of its last heartbeat)  refused
 --                          lost (1 = the others have noticed the end of its lease)  noted (the number of its last note)
 --                          kept kept_at kept_why kept_result (how often the keepalive command has run, and the last run)
 --                          phones (the number of the last word on them)
@@ -27,13 +27,6 @@
 --   NS:story         STREAM what happened: event node session alias agent phone reason, see tell and note
 --   NS:news:ID       PUBLISH "STATE REASON" at every change of a session
 --   NS:rt:ring-NAME  PUBLISH "duty" when the node drains or resumes; anything else is RSMQ's word for a new order
-local ns = KEYS[1]
-
--- One moment for the whole script; Redis stops its own clock for it as well.
-local moment = redis.call('TIME')
-
-local function clock() return moment[1] * 1000 + math.floor(moment[2] / 1000) end
-
 -- HGETALL as a table; nil if the key is not there.
 local function record(key)
   local flat = redis.call('HGETALL', key)
@@ -90,13 +83,14 @@ local function open_queue(queue)
   end
 end
 
--- RSMQ's sendMessage. The seed stands in for RSMQ's random 22 characters; the caller makes it unique.
-local function enqueue(queue, body, seed)
+-- RSMQ's sendMessage. The seed stands in for RSMQ's random 22 characters; the caller makes it unique. at: the time at
+-- which it can be received.
+local function enqueue(queue, body, seed, at)
   local key = ns .. ':' .. queue
   local attributes = key .. ':Q'
   local us = moment[1] * 1000000 + moment[2]
   local id = base36(us) .. redis.sha1hex(seed):sub(1, 22)
-  redis.call('ZADD', key, clock(), id)
+  redis.call('ZADD', key, at, id)
   redis.call('HSET', attributes, id, body)
   if redis.call('HINCRBY', attributes, 'totalsent', 1) == 1 then open_queue(queue) end
   redis.call('PUBLISH', ns .. ':rt:' .. queue, redis.call('ZCARD', key))
@@ -153,15 +147,15 @@ local function finish(id, s, state, reason, now, keep_ms)
   tell(id, s, state, reason)
 end
 
--- The open session that a holder field names. A session whose node is long gone counts as over, and is ended here
--- (unless dry), so that nobody has to wait for the next heartbeat of a survivor.
+-- The open session that a holder field names. A session whose node is dead counts as over, and is ended here (unless dry),
+-- so that nobody has to wait for the next heartbeat of a survivor.
 local function held(field, now, keep_ms, dry)
   local id = redis.call('HGET', ns .. ':holders', field)
   if not id then return nil end
   local s = record(session_key(id))
   if is_open(s) then
-    local reap_at = tonumber(redis.call('HGET', ns .. ':node:' .. s.node, 'reap_at') or '0')
-    if reap_at >= now then return id, s end
+    local n = redis.call('HMGET', ns .. ':node:' .. s.node, 'beat', 'lease', 'lost')
+    if not is_dead(n[1], n[2], n[3]) then return id, s end
   end
   if dry then return nil end
   if is_open(s) then
@@ -176,7 +170,9 @@ end
 -- would look at first.
 local function refusal(n, phone, agents, campaign, remote, now)
   if not n[1] then return 'unknown-node' end
-  if tonumber(n[1]) < now then return n[2] == 'stopped' and 'stopped' or 'lapsed' end
+  local left = tonumber(n[1]) - now
+  -- More than the whole lease: the clock that wrote it was another one.
+  if left < 0 or left > tonumber(n[9]) then return n[2] == 'stopped' and 'stopped' or 'lapsed' end
   if n[2] ~= 'active' then return n[2] or 'unknown-node' end
   if n[3] == '1' then return 'draining' end
   if n[7] and n[7] ~= '' and not (' ' .. n[7] .. ' '):find(' ' .. campaign .. ' ', 1, true) then return 'campaign' end
@@ -190,14 +186,16 @@ end
 -- why ('' = it may ring), load}. The best of them has the lowest load, then the fewest channels; among equals the
 -- session's id decides. tried is a text of node names, each with a blank on both sides. guard: a phone that another
 -- session holds is not free; needed where the extensions differ from node to node, or from those of the last time.
--- Without keep_ms nothing is written. Returns the best as {name, extension} or nil, and all rows.
+-- Without keep_ms nothing is written. Returns the best as {name, extension} or nil, all rows, and whether one of the nodes
+-- is awaited.
 local function survey(rows, guard, campaign, remote, tried, id, now, keep_ms)
-  local best, seen, least, fewest = {}, {}, 0, 0
+  local best, seen, least, fewest, awaited = {}, {}, 0, 0, false
   for i = 1, #rows do
     local row = rows[i]
     local name, extension = row[1], row[2]
     local n = redis.call('HMGET', ns .. ':node:' .. name,
-      'lease_until', 'state', 'drain', 'weight', 'max_agents', 'channels', 'campaigns')
+      'lease_until', 'state', 'drain', 'weight', 'max_agents', 'channels', 'campaigns', 'beat', 'lease', 'lost')
+    awaited = awaited or is_awaited(n[8], n[9], n[10], n[2])
     local agents = redis.call('SCARD', ns .. ':local:' .. name)
     local why = refusal(n, row[3], agents, campaign, remote, now)
     if why == '' and tried ~= '' and tried:find(' ' .. name .. ' ', 1, true) then why = 'tried' end
@@ -217,9 +215,9 @@ local function survey(rows, guard, campaign, remote, tried, id, now, keep_ms)
     end
   end
   local row = best[1]
-  if not row then return nil, rows end
+  if not row then return nil, rows, awaited end
   if best[2] then row = best[tonumber(id:sub(-6), 16) % #best + 1] end
-  return { name = row[1], extension = row[2] }, rows
+  return { name = row[1], extension = row[2] }, rows, awaited
 end
 
 -- Where an alias may ring: a list of {node, extension, state of the phone there}. An explicit alias wins over the
@@ -253,26 +251,44 @@ local function resolve(alias, suffix)
   return is_known and itself or targets, is_known, false
 end
 
--- Reserves the session on the row's node and puts the order into that node's queue. why: for the story, if it is not new.
-local function assign(id, s, row, now, expiry_ms, why)
-  local attempt = tonumber(s.try or '0') + 1
-  s.node, s.extension, s.state, s.reason = row.name, row.extension, 'placed', ''
+-- Writes a placed session with its attempt so far. order: its message in the node's queue ('' = it has none yet).
+local function write_placed(id, s, order, due, now)
   redis.call('SADD', load_set(s), id)
   redis.call('HSET', ns .. ':holders', 'agent:' .. s.agent, id, 'alias:' .. s.alias, id, 'phone:' .. s.extension, id)
   redis.call('ZADD', ns .. ':index:open', now, id)
-  redis.call('ZADD', ns .. ':index:due', now + expiry_ms, id)
+  redis.call('ZADD', ns .. ':index:due', due, id)
+  redis.call('HSET', session_key(id), 'alias', s.alias, 'extension', s.extension, 'agent', s.agent,
+    'campaign', s.campaign, 'remote', s.remote, 'node', s.node, 'state', 'placed', 'reason', s.reason, 'since', now,
+    'created', s.created, 'try', s.try, 'tried', s.tried, 'tries', s.tries, 'suffix', s.suffix,
+    'give_up', s.give_up, 'order', order)
+end
+
+-- Reserves the session on the row's node and puts the order into that node's queue. why: for the story, if it is not new.
+local function assign(id, s, row, now, expiry_ms, why)
+  local attempt, due = tonumber(s.try or '0') + 1, now + expiry_ms
+  s.node, s.extension, s.state, s.reason, s.try = row.name, row.extension, 'placed', '', attempt
   local order = enqueue('ring-' .. row.name, cjson.encode({ v = 1, kind = 'ring', session = id, try = attempt,
     alias = s.alias, extension = s.extension, agent = s.agent, campaign = s.campaign, remote = s.remote == '1',
-    expires = now + expiry_ms }), id .. ':' .. attempt)
-  redis.call('HSET', session_key(id), 'alias', s.alias, 'extension', s.extension, 'agent', s.agent,
-    'campaign', s.campaign, 'remote', s.remote, 'node', s.node, 'state', 'placed', 'reason', '', 'since', now,
-    'created', s.created, 'try', attempt, 'tried', s.tried, 'tries', s.tries, 'suffix', s.suffix,
-    'give_up', s.give_up, 'order', order)
+    expires = due }), id .. ':' .. attempt, now)
+  write_placed(id, s, order, due, now)
   tell(id, s, 'placed', why)
 end
 
+-- How long a session waits that no node can ring before all of them have beaten again.
+local retry_ms = 1000
+
+-- No node can ring the session, as far as is known, and not all is known: it stays where it is, without an order, and is
+-- placed again by a heartbeat. why says what was wrong.
+local function await_nodes(id, s, why, now)
+  local again = s.state == 'placed' and s.order == ''
+  s.state, s.reason, s.try = 'placed', why, s.try or '0'
+  write_placed(id, s, '', now + retry_ms, now)
+  if not again then tell(id, s, 'placed', why .. ': waiting for the nodes to report') end
+  return 'waiting'
+end
+
 -- The session's node cannot ring it: takes the next least loaded node that was not tried, or fails the session.
--- why says what was wrong there. Returns 'placed NODE' or 'failed'.
+-- why says what was wrong there. Returns 'placed NODE', 'waiting' (see await_nodes) or 'failed'.
 local function place_again(id, s, why, now, expiry_ms, keep_ms)
   local old_extension, tried = s.extension, s.tried
   -- One that drains is left out anyway, and may be asked again when it has resumed.
@@ -282,13 +298,20 @@ local function place_again(id, s, why, now, expiry_ms, keep_ms)
     return 'failed'
   end
   -- A node that rang nobody is no try: a drain, a stop, a host that died with the order in its queue.
-  if s.state == 'placed' or why == 'draining' or why == 'stopping' then s.tries = tonumber(s.tries) + 1 end
+  local waits = s.state == 'placed' and s.order == ''
+  if not waits and (s.state == 'placed' or why == 'draining' or why == 'stopping') then s.tries = tonumber(s.tries) + 1 end
   if tonumber(s.try) >= tonumber(s.tries) or now > tonumber(s.give_up) then
     finish(id, s, 'failed', why, now, keep_ms)
     return 'failed'
   end
   -- What the alias means may have changed since, so the phone may be another one, and somebody's.
-  local best = survey(resolve(s.alias, s.suffix), true, s.campaign, s.remote, tried, id, now, keep_ms)
+  local targets = resolve(s.alias, s.suffix)
+  local best, _, awaited = survey(targets, true, s.campaign, s.remote, tried, id, now, keep_ms)
+  if not best and (awaited or is_silent(now)) then
+    drop_order(s)
+    s.tried = tried
+    return await_nodes(id, s, why, now)
+  end
   if not best then
     finish(id, s, 'failed', why, now, keep_ms)
     return 'failed'
@@ -329,7 +352,15 @@ local function rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
   end
   local f = { alias = s.alias, agent = s.agent, campaign = s.campaign, remote = s.remote, suffix = s.suffix,
     tries = tries, tried = ' ' .. s.node .. ' ', created = now, give_up = now + give_up_ms }
-  local best = survey(resolve(f.alias, f.suffix), true, f.campaign, f.remote, f.tried, fresh, now, keep_ms)
+  local targets = resolve(f.alias, f.suffix)
+  local best, _, awaited = survey(targets, true, f.campaign, f.remote, f.tried, fresh, now, keep_ms)
+  if not best and (awaited or is_silent(now)) then
+    note('rejoin', s.node, id, s, 'as ' .. fresh .. ', when the other nodes have reported')
+    f.node, f.extension = s.node, s.extension
+    await_nodes(fresh, f, 'node-lost', now)
+    redis.call('HSET', session_key(fresh), 'rejoined_from', id)
+    return 'rejoined ' .. s.node .. ' ' .. fresh .. ' ' .. s.alias .. ' ' .. s.agent
+  end
   if not best then
     note('stranded', s.node, id, s, 'no other node can ring the phone')
     return 'stranded ' .. s.alias .. ' ' .. s.agent

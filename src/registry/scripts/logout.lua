@@ -2,7 +2,7 @@
 -- also be one whose session was made by its bare extension. One that has not been rung is ended here;
 -- for any other its node gets an order to hang up.
 -- ARGV  1 who  2 keep ended ms  3 alias suffix
--- reply { 'none' } | { 'ended', session, node } | { 'asked', session, node }
+-- reply { 'none' } | { 'not-now' } (Redis may not know of it yet) | { 'ended', session, node } | { 'asked', session, node }
 local who, keep_ms, suffix = ARGV[1], ARGV[2], ARGV[3]
 local now = clock()
 local id, s = held('alias:' .. who, now, keep_ms)
@@ -15,12 +15,12 @@ if not id then
   s = record(session_key(who))
   if is_open(s) then id = who end
 end
-if not id then return { 'none' } end
+if not id then return { (is_silent(now) or judge.tick < judge.hold) and 'not-now' or 'none' } end
 if s.state == 'placed' then
   finish(id, s, 'ended', 'logged-out', now, keep_ms)
   return { 'ended', id, s.node }
 end
 redis.call('HSET', session_key(id), 'wanted', 1)
 if s.wanted ~= '1' then note('logout', s.node, id, s, 'asked for') end
-enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }), 'hangup:' .. id .. ':' .. now)
+enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }), 'hangup:' .. id .. ':' .. now, now)
 return { 'asked', id, s.node }

@@ -3,7 +3,8 @@
 -- ARGV  1 mode (place|explain)  2 session  3 alias  4 agent ('' = the phone's own name)  5 campaign ('' = none)
 --       6 remote (0|1)  7 alias suffix  8 order expiry ms  9 tries  10 give up after ms  11 keep ended ms
 -- reply { outcome, session, node, state, reason, extension, agent, rows }
---       outcome placed (in mode explain: would-place) | existing | refused;
+--       outcome placed (in mode explain: would-place) | existing | refused | not-now (Redis was away or empty, and not all
+--       nodes have reported since: nobody knows who is logged in there);
 --       rows of { node, extension, why ('' = eligible), load (an integer, or a text) }, in no order
 local mode, id, alias, agent, campaign, remote = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local suffix, expiry_ms, tries, give_up_ms, keep_ms = ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10]), ARGV[11]
@@ -47,12 +48,12 @@ for i, field in ipairs(fields) do
   end
 end
 
-local best, rows = survey(targets, explicit, campaign, remote, '', id, now, mode == 'place' and keep_ms or nil)
-if not best then
-  local reason = 'no-eligible-node'
-  if #rows == 0 then reason = explicit and 'empty-alias' or 'no-node' elseif not known then reason = 'unknown-alias' end
-  return reply('refused', {}, '', reason, rows)
+local best, rows, awaited = survey(targets, explicit, campaign, remote, '', id, now, mode == 'place' and keep_ms or nil)
+if #rows == 0 then
+  return reply(explicit and 'refused' or 'not-now', {}, '', explicit and 'empty-alias' or 'no-node', rows)
 end
+if awaited or is_silent(now) or judge.tick < judge.hold then return reply('not-now', {}, '', 'recovering', rows) end
+if not best then return reply('refused', {}, '', known and 'no-eligible-node' or 'unknown-alias', rows) end
 if mode == 'explain' then
   return reply('would-place', { node = best.name, extension = best.extension }, '', '', rows)
 end

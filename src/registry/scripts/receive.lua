@@ -3,7 +3,7 @@
 -- reply { id, body, times received } | {}
 local queue, vt = ARGV[1], tonumber(ARGV[2])
 local key = ns .. ':' .. queue
-local now = clock()
+local now = wall()
 local id = redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 1)[1]
 if not id then return {} end
 redis.call('ZADD', key, now + vt * 1000, id)

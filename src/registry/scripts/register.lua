@@ -3,23 +3,27 @@
 --       is its next life, which has proved that the one before is dead: it takes over at once. Anybody else waits for
 --       the end of the lease. What stands behind the blank is for people.
 --       4 lease ms  5 weight  6 max agents ('' = no cap)  7 campaigns, blank-separated ('' = all)  8 version
+--       9 1 = this generation was registered before: where Redis does not know the node, it has lost more than that
 -- reply { 'ok', previous generation or '', why the story cannot be written or '' } | { 'held', host, lease left ms }
 local node, generation, host, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = ns .. ':node:' .. node
 local now = clock()
 local n = record(key)
+hear(now, lease_ms)
 local function who(text) return text:match('^%S*') end
-if n and n.generation ~= generation and who(n.host or '') ~= who(host) and tonumber(n.lease_until or '0') >= now then
-  return { 'held', n.host or '', tonumber(n.lease_until) - now }
+local left = n and lease_left(n.beat, n.lease, n.lost) or -1
+if n and n.state ~= 'stopped' and n.generation ~= generation and who(n.host or '') ~= who(host) and left >= 0 then
+  return { 'held', n.host or '', left }
 end
 local previous = n and n.generation or ''
+if previous == '' and ARGV[9] == '1' then redis.call('HSET', ns .. ':judge', 'hold', judge.tick + lease_ms) end
 redis.call('SADD', ns .. ':index:nodes', node)
 redis.call('HSET', key, 'generation', generation, 'host', host, 'state', 'starting', 'weight', ARGV[5],
   'max_agents', ARGV[6], 'campaigns', ARGV[7], 'version', ARGV[8], 'channels', 0, 'registrations', 0, 'phones', '',
-  'line', '', 'lost', '', 'lease_until', now + lease_ms, 'reap_at', now + lease_ms, 'steady_since', now)
+  'line', '', 'lost', '', 'lease_until', now + lease_ms, 'beat', judge.tick, 'lease', lease_ms)
 redis.call('HSETNX', key, 'drain', 0)
--- The takes of the next life are numbered anew.
-if previous ~= generation then redis.call('HDEL', key, 'take') end
+-- The takes and heartbeats of the next life are numbered anew.
+if previous ~= generation then redis.call('HDEL', key, 'take', 'beats') end
 -- An RSMQ client sends only into queues that exist.
 open_queue('logins')
 open_queue('ring-' .. node)

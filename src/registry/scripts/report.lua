@@ -1,17 +1,22 @@
 -- report.lua: a node says what became of its sessions. Fenced by generation; idempotent.
 -- ARGV  1 node  2 generation  3 order expiry ms  4 keep ended ms  5 tries of an agent's new session when his call is
---       lost with this node's Asterisk, 0 = he logs in again himself  6 give up after ms, then for each session three:
+--       lost with this node's Asterisk, 0 = he logs in again himself  6 give up after ms  7 state of the node: one that is
+--       not active is out of the rotation before its sessions are settled, then for each session three:
 --       session, what (live|ended|failed|cannot), reason
 --       cannot = this node could not ring the phone: the next node is tried (P4)
 -- reply { 'ok', results } | { 'fenced' } | { 'unknown' }
---       a result each: done | placed NODE | failed | gone (no such open session on this node) | what rejoin() says
+--       a result each: done | placed NODE | waiting | failed | gone (no such open session on this node) | what rejoin() says
 local node, generation, expiry_ms, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
 local results = {}
 local tries, give_up_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
-for i = 7, #ARGV, 3 do
+if ARGV[7] ~= 'active' and redis.call('HGET', ns .. ':node:' .. node, 'state') == 'active' then
+  redis.call('HSET', ns .. ':node:' .. node, 'state', ARGV[7])
+  note_node('node-down', node, '')
+end
+for i = 8, #ARGV, 3 do
   local id, what, reason = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local s = record(session_key(id))
   local result = 'done'

@@ -5,7 +5,8 @@
 -- handed out again (P4). A node that has a line puts it behind that (line.lua).
 -- ARGV  1 node  2 generation  3 visibility time in s  4 max orders  5 order expiry ms  6 keep ended ms
 --       7 number of this take  8 number of the first take whose answer did not come, or this one
--- reply { 'ok', rows } | { 'fenced' } | { 'unknown' }
+-- reply { 'ok', rows } | { 'not-now' } (no node has beaten for a while: how old an order is, is known after that)
+--       | { 'fenced' } | { 'unknown' }
 --       rows of { 'ring', session, try, alias, extension, agent, campaign, remote, waited ms } | { 'hangup', session }
 --             | { 'moved', session, where } | { 'expired', session } | { 'stale', session }
 local node, generation, vt, max = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -13,6 +14,7 @@ local expiry_ms, keep_ms, number, since = tonumber(ARGV[5]), ARGV[6], tonumber(A
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
+if is_silent(now) then return { 'not-now' } end
 local queue = 'ring-' .. node
 local key = ns .. ':' .. queue
 local attributes = key .. ':Q'
@@ -25,8 +27,9 @@ local line = mine[3] or ''
 local function hand_out(id, s, order)
   local expires = tonumber(order.expires) or 0
   if now > expires then
-    finish(id, s, 'failed', 'order-expired', now, keep_ms)
-    return { 'expired', id }
+    local result = place_again(id, s, 'order-expired', now, expiry_ms, keep_ms)
+    if result == 'failed' then return { 'expired', id } end
+    return { 'moved', id, result }
   end
   if mine[1] ~= 'active' or mine[2] == '1' then
     local why = mine[2] == '1' and 'draining' or mine[1]

@@ -1,0 +1,72 @@
+-- judge.lua: what time it is, and which node may be called dead (P14). It is put before lib.lua and each script.
+--
+-- A lease is measured in ticks. A tick is a ms in which a node's heartbeat has shown that nodes could beat: a heartbeat
+-- moves `tick` by the time since the last one of any node, by three eighths of a lease at most. So neither an outage of Redis nor
+-- a clock that is set ends a lease. After a silence of two thirds of a lease every lease begins again, at `floor`; until
+-- each node has beaten or its lease is over, nobody knows what it has, and a new login has to wait.
+--
+-- KEYS[1]  the namespace, e.g. {evenring}. Every key begins with it, so that all live in one slot of a Redis Cluster.
+--
+--   NS:judge  HASH  tick   the ms in which nodes could beat
+--                   seen   time of the last heartbeat of any node
+--                   lease  ms, of the node that sent it
+--                   floor  the tick at which the last silence ended
+--                   hold   before this tick Redis may lack sessions that nodes have: a node came back to it and was unknown
+--                   shift  ms to add to Redis's clock: what it was set by, or what the clock of another Redis differs by
+local ns = KEYS[1]
+
+-- One moment for the whole script; Redis stops its own clock for it as well.
+local moment = redis.call('TIME')
+
+local judge = {}
+do
+  local fields = { 'tick', 'seen', 'lease', 'floor', 'hold', 'shift' }
+  local known = redis.call('HMGET', ns .. ':judge', unpack(fields))
+  for i, field in ipairs(fields) do judge[field] = tonumber(known[i] or 0) end
+end
+
+-- ms since 1970 as Redis has it: only for queues that other programs use, too.
+local function wall() return moment[1] * 1000 + math.floor(moment[2] / 1000) end
+
+-- ms since 1970 that no change of Redis's clock moves: for all that is compared.
+local function clock() return wall() + judge.shift end
+
+-- Whether no node beats now: Redis was away until a moment ago, its clock is another one, or no node is left.
+local function is_silent(now)
+  return now < judge.seen or now - judge.seen > judge.lease * 2 / 3
+end
+
+-- A node speaks for itself, so each of them could.
+local function hear(now, lease)
+  local gap = now - judge.seen
+  local advance = math.min(math.max(gap, 0), math.floor(lease * 3 / 8))
+  if gap < 0 or gap > lease * 2 / 3 then
+    advance = math.max(advance, 1)
+    judge.floor = judge.tick + advance
+  end
+  judge.tick, judge.seen, judge.lease = judge.tick + advance, now, lease
+  redis.call('HSET', ns .. ':judge', 'tick', judge.tick, 'seen', now, 'lease', lease, 'floor', judge.floor)
+end
+
+-- A daemon found that Redis's clock went on by `step` ms more (or less) than time did. True if it is so.
+local function correct(step)
+  local gap = clock() - judge.seen
+  local stepped = step < 0 and gap < 0 or step > 0 and gap > judge.lease * 2 / 3
+  if not stepped then return false end
+  judge.shift = judge.shift - (step > 0 and math.min(step, gap) or step)
+  redis.call('HSET', ns .. ':judge', 'shift', judge.shift)
+  return true
+end
+
+-- What is left of a node's lease in ticks; below 0 it is dead. beat, lease and lost are fields of its hash.
+local function lease_left(beat, lease, lost)
+  if not beat or lost == '1' then return -1 end
+  return tonumber(lease) - judge.tick + math.max(tonumber(beat), judge.floor)
+end
+
+local function is_dead(beat, lease, lost) return lease_left(beat, lease, lost) < 0 end
+
+-- It has not beaten since the last silence, and is not dead yet.
+local function is_awaited(beat, lease, lost, state)
+  return beat and tonumber(beat) < judge.floor and state ~= 'stopped' and not is_dead(beat, lease, lost)
+end

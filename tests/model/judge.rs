@@ -1,0 +1,99 @@
+//! P14: which node may be called dead. Owns the ticks, by which leases are measured, and Redis's wrong clock. Must never know
+//! Redis: `src/registry/scripts/judge.lua` says the same in its own words.
+
+use super::world::{Ms, Node, World};
+
+/// What is known of time. See `judge.lua` for each.
+#[derive(Debug, Clone, Default)]
+pub struct Judge {
+    pub tick: Ms,
+    pub seen: Option<Ms>,
+    pub lease: Ms,
+    pub floor: Ms,
+    pub hold: Ms,
+    pub shift: Ms,
+}
+
+/// What a session that no node can ring waits before it is placed again.
+pub const AWAIT: Ms = 1_000;
+
+impl World {
+    fn gap(&self) -> Ms {
+        self.judge.seen.map_or(Ms::MAX, |seen| self.now - seen)
+    }
+
+    /// No node beats now.
+    pub fn is_silent(&self) -> bool {
+        let gap = self.gap();
+        gap < 0 || gap > self.judge.lease * 2 / 3
+    }
+
+    /// Logins of whom nothing is known have to wait.
+    pub fn is_unsettled(&self) -> bool {
+        self.is_silent() || self.judge.tick < self.judge.hold
+    }
+
+    /// A node speaks for itself.
+    pub fn hear(&mut self) {
+        let (lease, gap) = (self.limits.lease, self.gap());
+        let mut advance = gap.clamp(0, lease * 3 / 8);
+        if gap < 0 || gap > lease * 2 / 3 {
+            advance = advance.max(1);
+            self.judge.floor = self.judge.tick + advance;
+        }
+        self.judge.tick += advance;
+        (self.judge.seen, self.judge.lease) = (Some(self.now), lease);
+    }
+
+    /// A daemon has found that Redis's clock went on by so much more than time did.
+    pub fn correct(&mut self, step: Ms) {
+        let gap = self.gap();
+        let by = match () {
+            () if step < 0 && gap < 0 => step,
+            () if step > 0 && gap > self.judge.lease * 2 / 3 => step.min(gap),
+            () => 0,
+        };
+        self.judge.shift -= by;
+        self.now -= by;
+    }
+
+    /// What is left of a node's lease; below 0 it is dead.
+    pub fn lease_left(&self, node: &Node) -> Ms {
+        if node.lost { -1 } else { node.lease - self.judge.tick + node.beat.max(self.judge.floor) }
+    }
+
+    pub fn is_dead(&self, node: &Node) -> bool {
+        self.lease_left(node) < 0 || self.hasty && node.lease_until < self.now
+    }
+
+    /// One of these nodes has not beaten since the last silence, and may yet.
+    pub fn awaits(&self, targets: &[(String, String)]) -> bool {
+        let awaited = |node: &Node| node.beat < self.judge.floor && node.state != "stopped" && !self.is_dead(node);
+        targets.iter().any(|(name, _)| self.nodes.get(name).is_some_and(awaited))
+    }
+
+    /// A heartbeat. `None`: one with a higher number was there before it. Else whether it came into or left the rotation,
+    /// and whether the others had given it up.
+    pub fn beat(&mut self, name: &str, number: u64, state: &str, channels: usize) -> Option<(bool, bool)> {
+        if self.nodes.get(name).is_none_or(|node| number <= node.beats) {
+            return None;
+        }
+        self.hear();
+        let (tick, lease, until) = (self.judge.tick, self.limits.lease, self.now + self.limits.lease);
+        let node = self.nodes.get_mut(name)?;
+        let changed = (node.state == "active") != (state == "active");
+        (node.state, node.channels) = (state.to_owned(), channels);
+        (node.beat, node.lease, node.lease_until, node.beats) = (tick, lease, until, number);
+        Some((changed, std::mem::take(&mut node.lost)))
+    }
+
+    /// A node stops in good order: for the grace its sessions stay.
+    pub fn stop(&mut self, name: &str, number: u64, grace: Ms) {
+        let (now, tick) = (self.now, self.judge.tick);
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        (node.state, node.line) = ("stopped".to_owned(), Vec::new());
+        (node.beat, node.lease, node.beats) = (tick, grace, number);
+        // To the scripts the lease ends 1 ms before: over at once.
+        node.lease_until = now - 1;
+    }
+}
