@@ -9,7 +9,7 @@ mod lab;
 use std::time::Duration;
 
 use cluster::{Cluster, SOON};
-use lab::evenring::Place;
+use lab::evenring::{Place, Sections};
 use lab::phone::{Behaviour, Phones};
 use lab::{Lab, Spec, Version, now, wait_until};
 
@@ -106,4 +106,52 @@ fn p6_a_frozen_daemon_loses_its_name_and_what_it_says_is_refused_and_counted() {
     assert_eq!(cluster.session(&live)["state"], "live", "{}", second.log());
     assert_eq!((phones.rings("cc100"), phones.live()), (1, 1));
     assert_eq!(cluster.json_and_code(&["login", "cc101x", "--wait"]).1, 0, "{}", second.log());
+}
+
+/// Half a second longer than the lease, and far shorter than the default one.
+const STANDSTILL: Duration = Duration::from_millis(1_400);
+
+#[test]
+fn p6_p8_a_daemon_that_stood_still_for_its_lease_rings_nobody_of_before_and_begins_anew() {
+    let lab = Lab::start(&["a", "b"].map(|name| Spec { name, version: Version::V22, endpoints: 6 }));
+    let phones = Phones::register(100, 5, &lab.sip(), Behaviour::ANSWER);
+    phones.wait_registered(SOON);
+    let rest = "[placement]\nlease = \"900ms\"\nheartbeat = \"250ms\"\n[ring]\nrate = 1\nburst = 1\n";
+    let mut cluster = Cluster::with(&lab, &Sections { rest, ..Sections::default() });
+    cluster.wait_phones("a", 5);
+    cluster.wait_phones("b", 5);
+    assert_eq!(cluster.json_and_code(&["drain", "b"]).1, 0);
+    let sessions: Vec<String> = (100..105)
+        .map(|number| {
+            let answer = cluster.json(&["login", &format!("cc{number}x")]);
+            answer["session"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+        })
+        .collect();
+    wait_until(SOON, "the first to be live", || cluster.session(&sessions[0])["state"] == "live");
+    let generation = cluster.node("a")["generation"].clone();
+    assert_eq!(cluster.json_and_code(&["resume", "b"]).1, 0);
+    cluster.daemons[0].sigstop();
+    let stopped = now();
+    let rung_by_a = || phones.invites().iter().filter(|ring| lab.name_of(ring.node) == "a").count();
+    let before = rung_by_a();
+    wait_until(SOON, "more than the lease to pass", || stopped.elapsed() > STANDSTILL);
+    cluster.daemons[0].sigcont();
+    wait_until(SOON, "a new generation in the rotation", || {
+        let node = cluster.node("a");
+        node["generation"] != generation && node["state"] == "active"
+    });
+    assert!(cluster.daemons[0].is_running());
+    cluster.daemons[0].wait_log("this daemon stood still for longer than its lease", SOON);
+    cluster.wait_session(&sessions[0], "live", "");
+    for session in &sessions[1..] {
+        cluster.wait_session(session, "failed", "node-lost");
+    }
+    assert_eq!(rung_by_a(), before, "b has judged it, and what waited there rings nobody: {}", cluster.logs());
+    assert_eq!((cluster.agents()["a"], cluster.agents()["b"]), (1, 0), "clean counts");
+    for number in 101..105 {
+        assert_eq!(cluster.json_and_code(&["login", &format!("cc{number}x"), "--wait"]).1, 0, "{}", cluster.logs());
+    }
+    for name in phones.names() {
+        assert_eq!(phones.rings(&name), 1, "{name}");
+    }
 }

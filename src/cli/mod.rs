@@ -184,9 +184,10 @@ impl CliError {
                 }
             }
             Self::Daemon(DaemonError::NameTaken { .. } | DaemonError::Loop(LoopError::Fenced { .. })) => NAME_TAKEN,
-            Self::Daemon(DaemonError::Loop(LoopError::TaskEnded(_)) | DaemonError::Signals(_)) | Self::Runtime(_) => {
-                FAILED
-            }
+            Self::Daemon(
+                DaemonError::Loop(LoopError::TaskEnded(_) | LoopError::StoodStill { .. }) | DaemonError::Signals(_),
+            )
+            | Self::Runtime(_) => FAILED,
         }
     }
 }

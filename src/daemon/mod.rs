@@ -105,10 +105,8 @@ pub fn new_session() -> SessionId {
 pub async fn run(settings: Settings, again: Again) -> Result<(), DaemonError> {
     // From here on SIGHUP ends nothing.
     let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
-    let login = settings.require_ami()?;
-    let contacts_login = settings.contacts_login()?;
-    let generation = Generation::from_bits(random_bits());
     let name = settings.node.name.clone();
+    let mut generation = Generation::from_bits(random_bits());
     info!(node = %name, %generation, version = env!("CARGO_PKG_VERSION"), ami = %settings.ami.address,
         redis = %settings.redis.url, "starting");
 
@@ -121,57 +119,97 @@ pub async fn run(settings: Settings, again: Again) -> Result<(), DaemonError> {
     let (metrics, page) = metrics::Metrics::new(clock);
     let (vitals, seen) = watch::channel(vitals::Vitals::new());
     let (told, in_force) = watch::channel(reload::InForce::of(&settings));
-    let (to_ami, ami_orders) = mpsc::channel(ACTIONS_WAITING);
-    let (ami_told, from_ami) = mpsc::channel(AMI_WAITING);
-    let (batches, batch_ears) = mpsc::channel(1);
-    let (done_told, done) = mpsc::channel(1);
-    let (orders_told, orders) = mpsc::channel(ORDERS_WAITING);
-    let (open, open_ears) = watch::channel(false);
-
-    let link = link_settings(&settings, login, EventMask::DAEMON, generation);
-    let ami = ami::Ami::new(name.clone(), settings.ami.clone(), link, clock, "main");
-    serve_http(&settings, in_force.clone(), clock, page, seen, ami.counts.clone(), &mut tasks);
-    tasks.spawn(ami.run(ami_orders, ami_told));
-
-    let (registry, holder) = (Registry::new(&settings)?, claim.holder.clone());
-    let books = books::Books::new(registry, in_force.clone(), generation, holder, metrics.clone(), clock);
-    tasks.spawn(books.run(batch_ears, done_told));
-
-    let contacts_open = open_ears.clone();
-    let fetcher = orders::Orders {
-        registry: Registry::new(&settings)?,
-        node: name.clone(),
-        generation,
-        takes: Takes::default(),
-        poll: settings.placement.poll,
-        clock,
-        metrics: metrics.clone(),
-        settings: in_force.clone(),
-    };
-    tasks.spawn(fetcher.run(orders_told, open_ears));
-
-    if let Some(login) = contacts_login {
-        let link = link_settings(&settings, login, EventMask::SYSTEM, generation);
-        let contacts = contacts::Contacts::new(&settings, Registry::new(&settings)?, link, generation, clock);
-        tasks.spawn(contacts.run(contacts_open));
-    }
-
-    keep_alive(&settings, generation, clock, metrics.clone(), vitals.subscribe(), &mut tasks)?;
     let stop = listen_to_signals(&mut tasks)?;
-    let node = Node::new(name.clone(), generation, settings.ring.clone(), clock.now());
-    let mouths = node_loop::Mouths { ami: to_ami, batches, open, vitals };
-    let ears = node_loop::Ears { ami: from_ami, orders, done, settings: in_force, stop };
-    let longest_write = (settings.redis.connect_timeout + settings.redis.response_timeout) * CALLS_IN_A_WRITE;
-    let node_loop = node_loop::NodeLoop::new(name.clone(), node, clock, mouths, metrics, longest_write);
-    let heartbeat = settings.placement.heartbeat;
-    tasks.spawn(reload::Reload { settings, again, told }.run(hangup));
-    let result = node_loop.run(ears, heartbeat).await;
+    let counts = Arc::default();
+    serve_http(&settings, in_force.clone(), clock, page, seen, Arc::clone(&counts), &mut tasks);
+    tasks.spawn(reload::Reload { settings: settings.clone(), again, told }.run(hangup));
+    let process = Process { settings, holder: claim.holder.clone(), clock, metrics, counts, vitals, in_force, stop };
+    let result = loop {
+        match process.live(generation).await {
+            Err(DaemonError::Loop(LoopError::StoodStill { stood_ms, .. })) => {
+                generation = Generation::from_bits(random_bits());
+                warn!(node = %name, stood_ms, %generation, "this daemon stood still for longer than its lease: what it had not \
+                    rung is rung by others; it begins anew");
+            }
+            result => break result,
+        }
+    };
     tasks.shutdown().await;
     match &result {
         Ok(()) => info!(node = %name, "stopped"),
         Err(error) => warn!(node = %name, reason = %error, "ended"),
     }
-    Ok(result?)
+    result
+}
+
+/// What outlives a generation.
+#[derive(Debug)]
+struct Process {
+    settings: Settings,
+    holder: String,
+    clock: clock::Clock,
+    metrics: metrics::Metrics,
+    counts: Arc<ami::Counts>,
+    vitals: watch::Sender<vitals::Vitals>,
+    in_force: watch::Receiver<reload::InForce>,
+    stop: watch::Receiver<Option<&'static str>>,
+}
+
+impl Process {
+    /// One generation, from the first connection to the last word.
+    async fn live(&self, generation: Generation) -> Result<(), DaemonError> {
+        let (settings, clock, metrics) = (&self.settings, self.clock, self.metrics.clone());
+        let (login, contacts_login) = (settings.require_ami()?, settings.contacts_login()?);
+        let name = settings.node.name.clone();
+        self.vitals.send_replace(vitals::Vitals::new());
+        let mut tasks = JoinSet::new();
+        let (to_ami, ami_orders) = mpsc::channel(ACTIONS_WAITING);
+        let (ami_told, from_ami) = mpsc::channel(AMI_WAITING);
+        let (batches, batch_ears) = mpsc::channel(1);
+        let (done_told, done) = mpsc::channel(1);
+        let (orders_told, orders) = mpsc::channel(ORDERS_WAITING);
+        let (open, open_ears) = watch::channel(false);
+
+        let link = link_settings(settings, login, EventMask::DAEMON, generation);
+        let mut ami = ami::Ami::new(name.clone(), settings.ami.clone(), link, clock, "main");
+        ami.counts = Arc::clone(&self.counts);
+        tasks.spawn(ami.run(ami_orders, ami_told));
+
+        let (registry, holder, in_force) = (Registry::new(settings)?, self.holder.clone(), self.in_force.clone());
+        let books = books::Books::new(registry, in_force, generation, holder, metrics.clone(), clock);
+        tasks.spawn(books.run(batch_ears, done_told));
+
+        let contacts_open = open_ears.clone();
+        let fetcher = orders::Orders {
+            registry: Registry::new(settings)?,
+            node: name.clone(),
+            generation,
+            takes: Takes::default(),
+            poll: settings.placement.poll,
+            clock,
+            metrics: metrics.clone(),
+            settings: self.in_force.clone(),
+        };
+        tasks.spawn(fetcher.run(orders_told, open_ears));
+
+        if let Some(login) = contacts_login {
+            let link = link_settings(settings, login, EventMask::SYSTEM, generation);
+            let contacts = contacts::Contacts::new(settings, Registry::new(settings)?, link, generation, clock);
+            tasks.spawn(contacts.run(contacts_open));
+        }
+
+        keep_alive(settings, generation, clock, metrics.clone(), self.vitals.subscribe(), &mut tasks)?;
+        let (ring, lease) = (self.in_force.borrow().ring.clone(), settings.placement.lease);
+        let node = Node::new(name.clone(), generation, ring, lease, clock.now());
+        let mouths = node_loop::Mouths { ami: to_ami, batches, open, vitals: self.vitals.clone() };
+        let (settings_ears, stop) = (self.in_force.clone(), self.stop.clone());
+        let ears = node_loop::Ears { ami: from_ami, orders, done, settings: settings_ears, stop };
+        let longest_write = (settings.redis.connect_timeout + settings.redis.response_timeout) * CALLS_IN_A_WRITE;
+        let node_loop = node_loop::NodeLoop::new(name, node, clock, mouths, metrics, (longest_write, lease));
+        let result = node_loop.run(ears, settings.placement.heartbeat).await;
+        tasks.shutdown().await;
+        Ok(result?)
+    }
 }
 
 /// Starts the task that watches for an Asterisk that stays away, if the settings name a command.
@@ -193,8 +231,8 @@ fn keep_alive(
 }
 
 /// Tells when the daemon is to stop, and by which signal.
-fn listen_to_signals(tasks: &mut JoinSet<()>) -> Result<mpsc::Receiver<&'static str>, DaemonError> {
-    let (stop_told, stop) = mpsc::channel(1);
+fn listen_to_signals(tasks: &mut JoinSet<()>) -> Result<watch::Receiver<Option<&'static str>>, DaemonError> {
+    let (stop_told, stop) = watch::channel(None);
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     tasks.spawn(async move {
@@ -202,8 +240,7 @@ fn listen_to_signals(tasks: &mut JoinSet<()>) -> Result<mpsc::Receiver<&'static 
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        // The loop may be gone already.
-        let _ = stop_told.send(name).await;
+        stop_told.send_replace(Some(name));
         std::future::pending::<()>().await;
     });
     Ok(stop)

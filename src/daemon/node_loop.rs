@@ -53,9 +53,26 @@ pub enum LoopError {
         /// The name.
         node: NodeName,
     },
+    /// This process stood still for longer than its lease: others may have its sessions, and it begins anew.
+    #[error("the daemon of node {node} stood still for {stood_ms} ms, longer than its lease")]
+    StoodStill {
+        /// The name.
+        node: NodeName,
+        /// How long.
+        stood_ms: u128,
+    },
     /// A task ended that must not.
     #[error("the {0} task ended unexpectedly; this is a bug")]
     TaskEnded(&'static str),
+}
+
+/// What ends with the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// The whole daemon.
+    Process,
+    /// Only this life of it.
+    Anew,
 }
 
 /// What the loop listens to.
@@ -65,7 +82,8 @@ pub(super) struct Ears {
     pub(super) orders: mpsc::Receiver<Word>,
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) settings: watch::Receiver<InForce>,
-    pub(super) stop: mpsc::Receiver<&'static str>,
+    /// The signal by which the daemon was told to stop.
+    pub(super) stop: watch::Receiver<Option<&'static str>>,
 }
 
 /// What the loop speaks to.
@@ -104,6 +122,9 @@ pub(super) struct NodeLoop {
     redis_down: bool,
     /// The last heartbeat that Redis took brought this node into the rotation.
     told_active: bool,
+    lease: Duration,
+    /// When the loop went round last.
+    turned: Now,
     repeats: Repeats,
     name_repeats: Repeats,
     /// Of a snapshot that is refused every second.
@@ -121,7 +142,7 @@ impl NodeLoop {
         clock: Clock,
         mouths: Mouths,
         metrics: Metrics,
-        longest_write: Duration,
+        (longest_write, lease): (Duration, Duration),
     ) -> Self {
         Self {
             name,
@@ -140,6 +161,8 @@ impl NodeLoop {
             name_is_held: false,
             redis_down: false,
             told_active: false,
+            lease,
+            turned: clock.now(),
             repeats: Repeats::default(),
             name_repeats: Repeats::default(),
             snapshot_repeats: Repeats::default(),
@@ -157,12 +180,19 @@ impl NodeLoop {
             self.mouths.open.send_if_modified(|open| std::mem::replace(open, self.registered) != self.registered);
             self.hand_to_writer();
             let now = self.clock.now();
+            // Every heartbeat turns it.
+            let stood = now.since(std::mem::replace(&mut self.turned, now));
+            if stood >= self.lease {
+                let (node, stood_ms) = (self.name.clone(), stood.as_millis());
+                self.stop(ears, Ending::Anew).await?;
+                return Err(LoopError::StoodStill { node, stood_ms });
+            }
             let deadline = [self.node.next_deadline(now), self.retry_at].into_iter().flatten().min();
             tokio::select! {
                 biased;
-                signal = ears.stop.recv() => {
-                    info!(node = %self.name, signal = signal.unwrap_or("none"), "stopping");
-                    return self.stop(ears).await;
+                _ = ears.stop.changed() => {
+                    info!(node = %self.name, signal = (*ears.stop.borrow()).unwrap_or("none"), "stopping");
+                    return self.stop(ears, Ending::Process).await;
                 }
                 done = ears.done.recv() => self.written(done.ok_or(LoopError::TaskEnded("registry"))?)?,
                 count = ears.ami.recv_many(&mut news, NEWS_AT_ONCE) => {
@@ -402,8 +432,10 @@ impl NodeLoop {
     }
 
     /// Leaves the rotation, says the last words to Redis and goodbye to Asterisk. Calls are not touched.
-    async fn stop(mut self, mut ears: Ears) -> Result<(), LoopError> {
-        notify::stopping();
+    async fn stop(mut self, mut ears: Ears, ending: Ending) -> Result<(), LoopError> {
+        if ending == Ending::Process {
+            notify::stopping();
+        }
         self.mouths.open.send_replace(false);
         self.mouths.vitals.send_modify(|vitals| vitals.stopping = true);
         let give_up = self.clock.now().after(LAST_WORDS);

@@ -153,9 +153,6 @@ pub enum Note {
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 /// Redis and the node must disagree for this long before it is called drift: a report may be on its way.
 const DISAGREE_FOR: Duration = Duration::from_millis(900);
-/// An order that was taken longer ago than this and is not rung yet: this process stood still meanwhile (an order that
-/// waits for its turn has a timer), and others may have it by now (P8).
-const STOOD_STILL: Duration = Duration::from_secs(3);
 /// A full node looks at its line at least so often.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// An Originate that could not be sent is tried again after this.
@@ -190,6 +187,8 @@ pub struct Node {
     name: NodeName,
     generation: Generation,
     ring: RingSettings,
+    /// After so long without a heartbeat others may have its sessions.
+    lease: Duration,
     asterisk: Asterisk,
     /// When Asterisk started, on our clock: a different one means that all calls are gone.
     asterisk_started: Option<Now>,
@@ -220,13 +219,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that knows nothing yet.
-    pub fn new(name: NodeName, generation: Generation, ring: RingSettings, now: Now) -> Self {
+    /// A node that knows nothing yet. A process that stood still for longer than its `lease` rings nobody of what it had
+    /// taken before (P8).
+    pub fn new(name: NodeName, generation: Generation, ring: RingSettings, lease: Duration, now: Now) -> Self {
         let bucket = Bucket::new(ring.rate, ring.burst, now);
         Self {
             name,
             generation,
             ring,
+            lease,
             asterisk: Asterisk::Away { ever: false, gone: false, give_up_at: None },
             asterisk_started: None,
             restarted: false,
@@ -294,8 +295,8 @@ impl Node {
             Asterisk::Ready => None,
         };
         let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty()).then(|| match self.full {
-            // Nothing can be done then; but see STOOD_STILL.
-            true => self.now.after(LOOK_AGAIN),
+            // Nothing can be done then; but who stood still gives it back.
+            true => self.now.after(LOOK_AGAIN.min(self.lease / 3)),
             false => self.bucket.next(now).max(self.hold_until),
         });
         let sessions = if self.is_away() { None } else { self.sessions.values().filter_map(Session::deadline).min() };
@@ -305,7 +306,8 @@ impl Node {
     /// Takes one input; what is to be done comes out of [`Self::next_effect`].
     pub fn handle(&mut self, input: Input<'_>, now: Now) {
         let before = self.state();
-        if now.since(self.now) >= STOOD_STILL {
+        // What waits for its turn has a timer: a gap is a process that stood still.
+        if now.since(self.now) >= self.lease {
             self.give_waiting_back(Reason::NodeLost);
         }
         self.now = now;

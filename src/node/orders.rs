@@ -2,7 +2,7 @@
 //! never judge a call: `session` does.
 
 use super::session::{Login, Outcome, Reason, Session, Step, Stopping};
-use super::{Asterisk, Duty, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, STOOD_STILL, ring};
+use super::{Asterisk, Duty, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, ring};
 use crate::ami::action::Action;
 use crate::ami::id::originate_action_id;
 use crate::ami::outcome::Answer;
@@ -22,7 +22,7 @@ impl Node {
         }
         let mut session = Session::new(login);
         let back = match self.asterisk {
-            Asterisk::Ready => self.rings_nobody().or((now.since(asked) >= STOOD_STILL).then_some(Reason::NodeLost)),
+            Asterisk::Ready => self.rings_nobody().or((now.since(asked) >= self.lease).then_some(Reason::NodeLost)),
             Asterisk::Away { .. } | Asterisk::Syncing { .. } => Some(Reason::NodeLost),
         };
         let step = back.map_or(Step::Nothing, |why| session.lost(why));

@@ -65,7 +65,7 @@ impl Stand {
         write!(file, "[node]\nname = \"n\"\n{toml}").unwrap();
         let settings = Settings::load(Some(file.path()), std::iter::empty()).unwrap();
         let now = Now(Duration::from_secs(3600));
-        let node = Node::new("n".parse().unwrap(), generation(), settings.ring, now);
+        let node = Node::new("n".parse().unwrap(), generation(), settings.ring, settings.placement.lease, now);
         Self { node, now, open: Vec::new(), wire: String::new(), line: String::new() }
     }
 

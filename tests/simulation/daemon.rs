@@ -117,7 +117,8 @@ impl Sim {
         let life = self.daemons.len();
         let generation = Generation::from_bits(0x1000 + u64::try_from(life).unwrap_or(0));
         let name = self.hosts[host].name.clone();
-        let node = Node::new(name.parse().expect("a name"), generation, self.setup.ring.clone(), Now::default());
+        let lease = Duration::from_millis(self.setup.limits.lease.unsigned_abs());
+        let node = Node::new(name.parse().expect("a name"), generation, self.setup.ring.clone(), lease, Now::default());
         let daemon = Daemon {
             host,
             life,

@@ -194,7 +194,8 @@ impl Talk {
     pub(super) async fn truth(&mut self, settings: &Settings) -> Result<Option<Side>, Lost> {
         let Some(booted) = self.booted.clone() else { return Ok(None) };
         let name = settings.node.name.clone();
-        let mut node = Node::new(name, self.generation, settings.ring.clone(), self.clock.now());
+        let mut node =
+            Node::new(name, self.generation, settings.ring.clone(), settings.placement.lease, self.clock.now());
         let event = Event::parse(&booted).map_err(|error| error.to_string())?;
         node.handle(Input::Event(event), self.clock.now());
         let until = self.clock.now().after(settings.ami.action_timeout);
