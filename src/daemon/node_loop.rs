@@ -176,9 +176,6 @@ impl NodeLoop {
         let mut beat = self.clock.every(heartbeat);
         let mut news = Vec::with_capacity(NEWS_AT_ONCE);
         loop {
-            self.carry_out();
-            self.mouths.open.send_if_modified(|open| std::mem::replace(open, self.registered) != self.registered);
-            self.hand_to_writer();
             let now = self.clock.now();
             // Every heartbeat turns it.
             let stood = now.since(std::mem::replace(&mut self.turned, now));
@@ -187,6 +184,10 @@ impl NodeLoop {
                 self.stop(ears, Ending::Anew).await?;
                 return Err(LoopError::StoodStill { node, stood_ms });
             }
+            self.carry_out();
+            self.mouths.open.send_if_modified(|open| std::mem::replace(open, self.registered) != self.registered);
+            self.hand_to_writer();
+            let now = self.clock.now();
             let deadline = [self.node.next_deadline(now), self.retry_at].into_iter().flatten().min();
             tokio::select! {
                 biased;

@@ -133,8 +133,8 @@ pub struct Registry {
     /// The number of the last word on phones. A Redis that took over from another may have lost it, and says so at the
     /// next heartbeat.
     told: u64,
-    /// The generation that this registry has registered.
-    registered: Option<Generation>,
+    /// What this registry has registered.
+    registered: Option<(NodeName, Generation)>,
 }
 
 fn ms(duration: Duration) -> u64 {
@@ -235,11 +235,12 @@ impl Registry {
         host: &str,
     ) -> Result<Result<Option<Generation>, (String, Duration)>, RegistryError> {
         let (campaigns, cap) = (campaigns_of(node), cap_of(node));
+        let returns = self.registered.as_ref().is_some_and(|(name, life)| (name, *life) == (&node.name, generation));
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.name.as_str()).arg(generation.to_string()).arg(host);
             call.arg(ms(self.placement.lease)).arg(node.weight);
             call.arg(&cap).arg(&campaigns).arg(env!("CARGO_PKG_VERSION"));
-            call.arg(u8::from(self.registered == Some(generation)));
+            call.arg(u8::from(returns));
         };
         let reply: Vec<Value> = self.connector.run(&self.scripts.register, build).await?;
         let text = |at: usize| reply.get(at).and_then(|v| String::from_redis_value_ref(v).ok()).unwrap_or_default();
@@ -248,7 +249,7 @@ impl Registry {
             return Ok(Err((text(1), left)));
         }
         self.mute = Some(text(2)).filter(|why| !why.is_empty());
-        self.registered = Some(generation);
+        self.registered = Some((node.name.clone(), generation));
         Ok(Ok(text(1).parse().ok()))
     }
 

@@ -54,7 +54,7 @@ pub struct Pair<'a> {
     pub(super) history: BTreeMap<SessionId, Session>,
     numbers: u64,
     /// The generation that the registry has registered last.
-    last_registered: Option<Generation>,
+    last_registered: Option<(&'static str, Generation)>,
     /// How many numbers of heartbeats are used up.
     beats: u64,
     /// How far each generation is with its takes.
@@ -255,10 +255,10 @@ impl<'a> Pair<'a> {
             line: Vec::new(),
             take: 0,
         };
-        let returns = self.last_registered == Some(generation);
+        let returns = self.last_registered == Some((*node, generation));
         let model = self.world.register(node, new, returns);
         if model.is_ok() {
-            self.last_registered = Some(generation);
+            self.last_registered = Some((*node, generation));
         }
         if model.is_ok() && last != Some(generation) {
             self.generations.entry(node).or_default().push(generation);
