@@ -40,7 +40,7 @@ struct Answer<'a> {
 }
 
 pub(super) async fn run(registry: &mut Registry, settings: &Settings, args: &LoginArgs) -> Result<u8, CliError> {
-    let placement = registry.place(&args.who.request(), new_session()).await?;
+    let placement = place(registry, settings, args).await?;
     let (mut node, mut state, mut reason) = (placement.node.clone(), placement.state.clone(), placement.reason.clone());
     if !args.who.json {
         announce(&placement);
@@ -65,6 +65,20 @@ pub(super) async fn run(registry: &mut Registry, settings: &Settings, args: &Log
         Verdict::Placed | Verdict::Existing => !args.wait || state == "live",
     };
     Ok(if good { DONE } else { FAILED })
+}
+
+/// Asks for a place. Who waits also waits out the moments after an outage in which nothing is decided.
+async fn place(registry: &mut Registry, settings: &Settings, args: &LoginArgs) -> Result<Placement, RegistryError> {
+    let (request, session) = (args.who.request(), new_session());
+    let clock = Clock::start();
+    let until = clock.now().after(settings.placement.lease * 3);
+    loop {
+        let placement = registry.place(&request, session).await?;
+        if !args.wait || placement.verdict != Verdict::NotNow || clock.now() >= until {
+            return Ok(placement);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 fn announce(placement: &Placement) {
