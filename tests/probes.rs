@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use evenring::ami::action::Action;
 use evenring::ami::event::is_wanted;
-use evenring::ami::frame::{FrameError, Item, Limits, Message, Splitter};
+use evenring::ami::frame::{FrameError, Item, Limits, LineEnd, Message, Splitter};
 use evenring::ami::outcome::{Answer, NotSent, Tag, Unknown};
 use evenring::daemon::ami::{FromAmi, Silence, ToAmi};
 use peer::{BANNER, BOOTED, Client, Peer};
@@ -112,7 +112,7 @@ fn a_message_byte_by_byte_costs_no_more_the_longer_it_is() {
         let text = "Output: a line of the output of a command\r\n".repeat(lines) + "\r\n";
         let start = Instant::now();
         for _ in 0..(4000 / lines) {
-            let (mut splitter, mut buf) = (Splitter::without_banner(Limits::DEFAULT), BytesMut::new());
+            let (mut splitter, mut buf) = (Splitter::without_banner(Limits::DEFAULT, LineEnd::CrLf), BytesMut::new());
             let found = text.bytes().filter(|byte| {
                 buf.extend_from_slice(&[*byte]);
                 splitter.next(&mut buf).unwrap().is_some()
@@ -211,11 +211,11 @@ fn a_stream_without_end_takes_bounded_memory() {
         Ok(())
     };
     let wanted = |name: &[u8]| name == b"Hangup";
-    let mut splitter = Splitter::without_banner(Limits::DEFAULT).only(wanted);
+    let mut splitter = Splitter::without_banner(Limits::DEFAULT, LineEnd::CrLf).only(wanted);
     let too_long = Err(FrameError::MessageTooLong { limit_bytes: 8 << 20 });
     assert_eq!(feed(b"Event: Hangup\r\nK: ", &mut splitter), too_long);
-    assert_eq!(feed(b"K: ", &mut Splitter::without_banner(Limits::DEFAULT).only(wanted)), too_long);
-    let mut splitter = Splitter::without_banner(Limits::DEFAULT).only(wanted);
+    assert_eq!(feed(b"K: ", &mut Splitter::without_banner(Limits::DEFAULT, LineEnd::CrLf).only(wanted)), too_long);
+    let mut splitter = Splitter::without_banner(Limits::DEFAULT, LineEnd::CrLf).only(wanted);
     assert_eq!(feed(b"Event: VarSet\r\nK: ", &mut splitter), Ok(()));
     let mut buf = BytesMut::from("xx\r\n\r\nEvent: Hangup\r\n\r\n");
     let Some(Item::Message(message)) = splitter.next(&mut buf).unwrap() else { panic!("nothing") };
@@ -234,8 +234,8 @@ fn bytes_and_keys_are_kept_as_they_are() {
 
 #[test]
 fn every_end_of_a_message_keeps_the_next_one_whole() {
-    check("Event: A\nK: 1\n\nEvent: B\r\n\r\n", &["Event=A|K=1", "Event=B"]);
-    check("Event: A\r\nK: 1\r\n\nEvent: B\r\n\r\n", &["Event=A|K=1", "Event=B"]);
+    check("Event: A\r\nK: 1\n\nEvent: B\r\n\r\n", &["Event=A|K=1\\n\\nEvent: B"]);
+    check("Event: A\r\nK: 1\r\n\r\n\nEvent: B\r\n\r\n", &["Event=A|K=1", "Event=B"]);
     check("\r\n\r\nEvent: A\r\n\r\n\r\n\n\r\nEvent: B\r\n\r\n", &["Event=A", "Event=B"]);
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use evenring::ami::action::{Action, Originate, Target};
-use evenring::ami::frame::{FrameError, Item, Limits, Message, Splitter};
+use evenring::ami::frame::{FrameError, Item, Limits, LineEnd, Message, Splitter};
 use evenring::ids::{ChannelId, SessionId};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -50,7 +50,51 @@ fn any_text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-zA-Z0-9_ ü:<>\"]{0,20}", vec(spice, 0..4).prop_map(|parts| parts.concat()), ".{0,600}"]
 }
 
+fn has_line_end(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"\r\n")
+}
+
+/// What a caller may put into a value: anything that Asterisk passes on, so no CRLF.
+fn any_content() -> impl Strategy<Value = Vec<u8>> {
+    let spice = prop_oneof![
+        Just(b"\n".to_vec()),
+        Just(b"\n\n".to_vec()),
+        Just(b"\r".to_vec()),
+        Just(b"\n\nEvent: Shutdown\nShutdown: Cleanly\nRestart: False\n\n".to_vec()),
+        Just(b"\nActionID: er-1\n".to_vec()),
+        Just(b"--END COMMAND--\n\n".to_vec()),
+        Just(b": ".to_vec()),
+        vec(any::<u8>(), 0..12),
+    ];
+    vec(spice, 0..5).prop_map(|parts| parts.concat()).prop_filter("a CRLF ends the line", |value| !has_line_end(value))
+}
+
 proptest! {
+    #[test]
+    fn content_never_decides_about_framing(
+        messages in vec((any::<bool>(), vec(any_content(), 0..6)), 1..6),
+        stray in prop_oneof![Just(&b""[..]), Just(&b"\r\n"[..]), Just(&b"\n"[..]), Just(&b"\n\r\n"[..])],
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut stream = BANNER.to_vec();
+        for (is_event, values) in &messages {
+            stream.extend_from_slice(stray);
+            stream.extend_from_slice(if *is_event { b"Event: Status\r\n" } else { b"Response: Success\r\n" });
+            for value in values {
+                stream.extend([b"Data: ", &value[..], b"\r\n"].concat());
+            }
+            stream.extend_from_slice(b"ActionID: er-2\r\n\r\n");
+        }
+        let (front, back) = stream.split_at(cut.index(stream.len()));
+        let found = read(Limits::DEFAULT, &[front, back]).unwrap();
+        prop_assert_eq!(found.len(), messages.len());
+        for (message, (is_event, values)) in found.iter().zip(&messages) {
+            prop_assert_eq!(message.all("Data").collect::<Vec<_>>(), values.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            prop_assert_eq!(message.event_name(), is_event.then_some(&b"Status"[..]));
+            prop_assert_eq!((message.action_id(), message.headers().count()), (Some(&b"er-2"[..]), values.len() + 2));
+        }
+    }
+
     #[test]
     fn what_is_built_reads_back(headers in vec(("[A-Za-z][A-Za-z0-9_-]{0,20}", "[^\\x00-\\x1f\\x7f]{0,200}"), 0..20)) {
         let mut action = Action::new("Ping").unwrap();
@@ -117,8 +161,36 @@ proptest! {
         prop_assert_eq!(&read(limits, &pieces), &whole);
         prop_assert_eq!(&read(limits, &bytes), &whole);
         for message in whole.unwrap_or_default() {
-            prop_assert!(message.headers().all(|(name, value)| !name.contains(&b'\n') && !value.contains(&b'\n')));
+            prop_assert!(message.headers().all(|(name, value)| !has_line_end(name) && !has_line_end(value)));
             prop_assert!(message.headers().count() > 0);
+        }
+    }
+}
+
+#[test]
+fn five_thousand_output_lines_are_one_message() {
+    let body: String = (0..5000).map(|n| format!("Output: line {n}\r\n")).collect();
+    let stream = [BANNER, b"Response: Success\r\n", body.as_bytes(), b"\r\n"].concat();
+    for cut in [0, 1, 5000, stream.len()] {
+        let (front, back) = stream.split_at(cut);
+        let found = read(Limits::DEFAULT, &[front, back]).expect("one message");
+        assert_eq!(found.iter().map(|message| message.headers().count()).collect::<Vec<_>>(), [5001]);
+    }
+}
+
+#[test]
+fn a_name_beyond_the_limit_is_too_long_wherever_it_is_cut() {
+    let limits = Limits { message_bytes: 20, headers: 4, ..Limits::DEFAULT };
+    for (name, fits) in [("x".repeat(12), true), ("x".repeat(13), true), ("x".repeat(14), false)] {
+        let stream = format!("Event: {name}\r\n\r\n");
+        for step in [1, 2, 5, 100] {
+            let mut splitter = Splitter::without_banner(limits, LineEnd::CrLf).only(|_| false);
+            let mut buf = BytesMut::new();
+            let found = stream.as_bytes().chunks(step).try_for_each(|piece| {
+                buf.extend_from_slice(piece);
+                splitter.next(&mut buf).map(|_| ())
+            });
+            assert_eq!((found.is_ok(), splitter.skipped()), (fits, u64::from(fits)), "{name} by {step}");
         }
     }
 }

@@ -21,23 +21,39 @@ const HEAD_OF_OUTPUT: [&[u8]; 4] = [b"Response", b"Privilege", b"ActionID", b"Me
 
 static ACTION_ID: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\nActionID:"));
 
+/// How a peer ends its lines: its greeting decides, for the whole connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LineEnd {
+    /// CR LF and nothing else, as Asterisk does: a bare LF, also two of them, belongs to a value.
+    #[default]
+    CrLf,
+    /// LF; one CR before it belongs to the line end.
+    Lf,
+}
+
 /// One message: header lines in their order, names and values as the bytes that were sent. Cheap to clone. It keeps the
 /// buffer alive in which it was received, so do not store one for long: take from it what is needed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     bytes: Bytes,
+    ends: LineEnd,
 }
 
 impl Message {
-    /// The message that `bytes` hold: header lines without the empty line at the end. For tests and tools; from a
-    /// connection, messages come through [`super::frame::Splitter::next`].
+    /// The message that `bytes` hold: header lines, each with its CRLF, without the empty line at the end. For tests and tools;
+    /// from a connection, messages come through [`super::frame::Splitter::next`].
     pub fn new(bytes: impl Into<Bytes>) -> Self {
-        Self { bytes: bytes.into() }
+        Self::with(bytes.into(), LineEnd::CrLf)
+    }
+
+    /// As [`Message::new`], with lines that end so.
+    pub(super) fn with(bytes: Bytes, ends: LineEnd) -> Self {
+        Self { bytes, ends }
     }
 
     /// The same message, borrowed.
     pub fn frame(&self) -> Frame<'_> {
-        Frame { bytes: &self.bytes }
+        Frame { bytes: &self.bytes, ends: self.ends }
     }
 
     /// See [`Frame::as_bytes`].
@@ -105,12 +121,13 @@ impl fmt::Debug for Message {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     bytes: &'a [u8],
+    ends: LineEnd,
 }
 
 impl<'a> Frame<'a> {
-    /// The message that `bytes` hold: header lines without the empty line at the end.
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes }
+    /// The message that `bytes` hold: header lines that end so, without the empty line at the end.
+    pub fn new(bytes: &'a [u8], ends: LineEnd) -> Self {
+        Self { bytes, ends }
     }
 
     /// The header lines as they were sent.
@@ -123,8 +140,8 @@ impl<'a> Frame<'a> {
     /// Asterisks call them, and its end mark is left out.
     #[inline]
     pub fn headers(self) -> Headers<'a> {
-        let lines = if is_follows(self.bytes) { Lines::BeforeOutput } else { Lines::Headers };
-        Headers { rest: self.bytes, lines }
+        let lines = if is_follows(self.bytes, self.ends) { Lines::BeforeOutput } else { Lines::Headers };
+        Headers { rest: self.bytes, lines, ends: self.ends }
     }
 
     /// The values of all header lines called `name` (in any case), in their order.
@@ -141,11 +158,18 @@ impl<'a> Frame<'a> {
     /// The `ActionID`: of an answer, of an item of a list, and of an event that reports on an action. Asterisk always
     /// spells it so; asked of every event, it is found without looking at the lines one by one.
     pub fn action_id(self) -> Option<&'a [u8]> {
-        if is_follows(self.bytes) {
+        if is_follows(self.bytes, self.ends) {
             return self.get("ActionID");
         }
-        let at = ACTION_ID.find(self.bytes)?;
-        Some(header_line(self.bytes.get(at + 1..)?).0.1)
+        let mut from = 0;
+        loop {
+            let at = from + ACTION_ID.find(self.bytes.get(from..)?)?;
+            from = at + 1;
+            // Behind a bare LF it may be part of a value.
+            if self.ends == LineEnd::Lf || self.bytes.get(..at)?.ends_with(b"\r") {
+                return Some(header_line(self.bytes.get(from..)?, self.ends).0.1);
+            }
+        }
     }
 
     /// The name of the event, if it is one: a message with an `Event` header is, whatever else it holds
@@ -153,7 +177,7 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn event_name(self) -> Option<&'a [u8]> {
         match self.bytes.strip_prefix(b"Event: ") {
-            Some(rest) => Some(first_line(rest)),
+            Some(rest) => Some(split_line(rest, self.ends).0),
             None => self.get("Event"),
         }
     }
@@ -180,6 +204,7 @@ type Pair<'a> = (&'a [u8], &'a [u8]);
 pub struct Headers<'a> {
     rest: &'a [u8],
     lines: Lines,
+    ends: LineEnd,
 }
 
 /// What the next line is.
@@ -202,25 +227,29 @@ impl<'a> Iterator for Headers<'a> {
         if self.lines != Lines::Headers {
             return self.output();
         }
-        let (pair, rest) = header_line(self.rest);
+        let (pair, rest) = header_line(self.rest, self.ends);
         self.rest = rest;
         Some(pair)
     }
 }
 
 impl<'a> Headers<'a> {
-    /// A line of an old answer to `Command`. Once the output has begun, everything is output.
+    /// A line of an old answer to `Command`. Once the output has begun, everything is output, and its lines end with LF whatever
+    /// the greeting did.
     #[cold]
     fn output(&mut self) -> Option<Pair<'a>> {
-        let line = first_line(self.rest);
-        let (pair, rest) = header_line(self.rest);
-        self.rest = rest;
-        if self.lines == Lines::BeforeOutput && HEAD_OF_OUTPUT.contains(&pair.0) {
-            return Some(pair);
+        if self.lines == Lines::BeforeOutput {
+            let (pair, rest) = header_line(self.rest, self.ends);
+            if HEAD_OF_OUTPUT.contains(&pair.0) && !pair.1.contains(&b'\n') {
+                self.rest = rest;
+                return Some(pair);
+            }
         }
         self.lines = Lines::Output;
+        let (line, rest) = split_line(self.rest, LineEnd::Lf);
+        self.rest = rest;
         // The mark stands in a line of its own, or behind output that does not end its last line.
-        let last = if self.rest.is_empty() { line.strip_suffix(END_OF_OUTPUT) } else { None };
+        let last = if rest.is_empty() { line.strip_suffix(END_OF_OUTPUT) } else { None };
         match last {
             Some([]) => None,
             Some(text) => Some((b"Output", text)),
@@ -231,22 +260,55 @@ impl<'a> Headers<'a> {
 
 /// Whether this is an old answer to `Command`.
 #[inline]
-pub(super) fn is_follows(message: &[u8]) -> bool {
-    message.strip_prefix(FOLLOWS).is_some_and(|rest| rest.starts_with(b"\r\n") || rest.starts_with(b"\n"))
+pub(super) fn is_follows(message: &[u8], ends: LineEnd) -> bool {
+    message.strip_prefix(FOLLOWS).is_some_and(|rest| match ends {
+        LineEnd::CrLf => rest.starts_with(b"\r\n"),
+        LineEnd::Lf => rest.starts_with(b"\r\n") || rest.starts_with(b"\n"),
+    })
 }
 
 /// The first line of `text` as `name ":" [" "] value`, and what follows it; a line without colon has an empty name. By
 /// hand: it is asked of every line of every message, and combinators cost a tenth of all. Each byte is looked at once: up
 /// to the colon, and from there to the end of the line.
 #[inline(always)]
-fn header_line(text: &[u8]) -> (Pair<'_>, &[u8]) {
+fn header_line(text: &[u8], ends: LineEnd) -> (Pair<'_>, &[u8]) {
     let (name, rest) = text.split_at(first_of(text, b':', b'\n').unwrap_or(text.len()));
-    let Some(rest) = rest.strip_prefix(b":") else {
-        return ((&[], without_cr(name)), rest.get(1..).unwrap_or_default());
-    };
-    let (value, rest) = rest.split_at(first_of(rest, b'\n', b'\n').unwrap_or(rest.len()));
-    let value = without_cr(value);
-    ((name, value.strip_prefix(b" ").unwrap_or(value)), rest.get(1..).unwrap_or_default())
+    let Some(rest) = rest.strip_prefix(b":") else { return odd_line(text, ends) };
+    let (value, rest) = split_line(rest, ends);
+    ((name, value.strip_prefix(b" ").unwrap_or(value)), rest)
+}
+
+/// A line that has no colon, or an LF before it: stray ones before a name belong to nothing.
+#[cold]
+fn odd_line(text: &[u8], ends: LineEnd) -> (Pair<'_>, &[u8]) {
+    let (mut line, rest) = split_line(text, ends);
+    while let Some(stripped) = line.strip_prefix(b"\n") {
+        line = stripped;
+    }
+    let Some(colon) = memchr(b':', line) else { return ((&[], line), rest) };
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    ((name, value.strip_prefix(b" ").unwrap_or(value)), rest)
+}
+
+/// The first line of `text` without its end, and what follows.
+#[inline(always)]
+fn split_line(text: &[u8], ends: LineEnd) -> (&[u8], &[u8]) {
+    first_line(text, ends).unwrap_or_else(|| (without_cr(text), &[]))
+}
+
+/// The first line of `text` without its end, and what follows; `None` if it has no end.
+#[inline(always)]
+pub(super) fn first_line(text: &[u8], ends: LineEnd) -> Option<(&[u8], &[u8])> {
+    let mut from = 0;
+    loop {
+        let at = from + first_of(&text[from..], b'\n', b'\n')?;
+        let (line, rest) = (&text[..at], &text[at + 1..]);
+        match (line.strip_suffix(b"\r"), ends) {
+            (Some(line), LineEnd::CrLf | LineEnd::Lf) => return Some((line, rest)),
+            (None, LineEnd::Lf) => return Some((line, rest)),
+            (None, LineEnd::CrLf) => from = at + 1,
+        }
+    }
 }
 
 /// The first of two bytes. Lines are short, so that a search that is set up for long texts would cost more than it finds:
@@ -269,11 +331,6 @@ fn first_of(text: &[u8], one: u8, other: u8) -> Option<usize> {
     rest.iter().position(|byte| *byte == one || *byte == other).map(|at| blocks.len() * 8 + at)
 }
 
-#[inline]
-fn first_line(text: &[u8]) -> &[u8] {
-    without_cr(&text[..memchr(b'\n', text).unwrap_or(text.len())])
-}
-
 /// A line without the CR that belongs to its end.
 #[inline]
 pub(super) fn without_cr(line: &[u8]) -> &[u8] {
@@ -291,5 +348,16 @@ mod tests {
         assert_eq!(message.all("Variable").collect::<Vec<_>>(), [&b"A=1"[..], "B=é".as_bytes()]);
         assert_eq!(message.text("variable").as_deref(), Some("A=1"));
         assert_eq!((message.is_event(), message.response(), message.get("Va")), (true, None, None));
+    }
+
+    #[test]
+    fn what_stands_behind_a_bare_lf_is_no_header() {
+        let message =
+            Message::new("Event: Status\r\nData: x\nActionID: 1\nUniqueid: 2\n\r\nUniqueid: 3\r\nActionID: 4\r\n");
+        assert_eq!(message.get("Data"), Some(&b"x\nActionID: 1\nUniqueid: 2\n"[..]));
+        assert_eq!((message.get("Uniqueid"), message.action_id()), (Some(&b"3"[..]), Some(&b"4"[..])));
+        assert_eq!(message.headers().count(), 4);
+        let message = Message::with("Event: Status\nData: x\nActionID: 1\r\n".into(), LineEnd::Lf);
+        assert_eq!((message.get("Data"), message.action_id()), (Some(&b"x"[..]), Some(&b"1"[..])));
     }
 }

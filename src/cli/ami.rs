@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, BytesMut};
 use clap::{Args, Subcommand};
+use memchr::{memchr, memmem};
 use serde::Serialize;
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
@@ -19,7 +20,7 @@ use tokio::sync::mpsc;
 
 use super::{CliError, DONE, FAILED, output};
 use crate::ami::action::EventMask;
-use crate::ami::frame::{Frame, Limits, Part, Splitter};
+use crate::ami::frame::{Frame, Limits, LineEnd, Part, Splitter};
 use crate::ami::link::Boot;
 use crate::config::Settings;
 use crate::daemon::ami::{Ami, FromAmi};
@@ -124,7 +125,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// Decodes a capture; the exit code.
 pub(super) fn decode(args: &DecodeArgs) -> u8 {
-    let mut decoder = Decoder { out: BufWriter::new(io::stdout().lock()), errors: false };
+    let mut decoder = Decoder::new(BufWriter::new(io::stdout().lock()));
     let done = if args.file.as_os_str() == "-" {
         decoder.run(io::stdin().lock())
     } else {
@@ -153,11 +154,17 @@ enum Stop {
 struct Decoder<W: Write> {
     out: W,
     errors: bool,
+    /// `None` before the first line has come: its end decides, as that of every greeting does.
+    splitter: Option<(Splitter, LineEnd)>,
 }
 
 impl<W: Write> Decoder<W> {
+    fn new(out: W) -> Self {
+        Self { out, errors: false, splitter: None }
+    }
+
     fn run(&mut self, mut from: impl Read) -> Result<(), Stop> {
-        let (mut splitter, mut buf) = (Splitter::without_banner(LIMITS), BytesMut::new());
+        let mut buf = BytesMut::new();
         let mut piece = vec![0; READ_BYTES];
         loop {
             let count = match from.read(&mut piece) {
@@ -167,54 +174,67 @@ impl<W: Write> Decoder<W> {
                 Err(error) => return Err(Stop::Read(error)),
             };
             buf.extend_from_slice(piece.get(..count).unwrap_or_default());
-            self.cut(&mut splitter, &mut buf)?;
+            self.cut(&mut buf)?;
             self.out.flush().map_err(|_| Stop::Write)?;
         }
-        if !buf.is_empty() {
-            let rest = self.banner(&buf)?;
-            if !rest.is_empty() {
-                self.put(&Line::new(Frame::new(rest), Some("the capture ends in the middle of a message")))?;
-            }
-        }
+        self.end(&buf)?;
         self.out.flush().map_err(|_| Stop::Write)
     }
 
-    fn cut(&mut self, splitter: &mut Splitter, buf: &mut BytesMut) -> Result<(), Stop> {
+    /// What is left when nothing more comes.
+    fn end(&mut self, buf: &[u8]) -> Result<(), Stop> {
+        let rest = match greeting(buf) {
+            Some((version, length)) => {
+                self.put(&Line::bare("banner", version, None))?;
+                buf.get(length..).unwrap_or_default()
+            }
+            None => buf,
+        };
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let ends = self.splitter.as_ref().map_or(LineEnd::CrLf, |(_, ends)| *ends);
+        self.put(&Line::new(Frame::new(rest, ends), Some("the capture ends in the middle of a message")))
+    }
+
+    fn cut(&mut self, buf: &mut BytesMut) -> Result<(), Stop> {
         loop {
+            let (splitter, ends) = match &mut self.splitter {
+                Some((splitter, ends)) => (splitter, *ends),
+                None => {
+                    let Some(ends) = ends_of(buf) else { return Ok(()) };
+                    self.splitter = Some((Splitter::without_banner(LIMITS, ends), ends));
+                    continue;
+                }
+            };
             let used = match splitter.part(buf) {
                 Ok((used, Part::More)) => {
                     buf.advance(used);
                     return Ok(());
                 }
-                Ok((used, Part::Message(frame))) => {
-                    let rest = self.banner(frame.as_bytes())?;
-                    if !rest.is_empty() {
-                        self.put(&Line::new(Frame::new(rest), None))?;
+                // A greeting has no empty line behind it, so it sticks to the first message, which may end otherwise.
+                Ok((used, Part::Message(frame))) => match greeting(frame.as_bytes()) {
+                    Some((version, length)) => {
+                        let at = memmem::find(buf, GREETING).unwrap_or_default();
+                        let ends = ends_of(frame.as_bytes()).unwrap_or(ends);
+                        self.put(&Line::bare("banner", version, None))?;
+                        self.splitter = Some((Splitter::without_banner(LIMITS, ends), ends));
+                        (at + length).min(used)
                     }
-                    used
-                }
-                // The splitter was told that there is none; [`Decoder::banner`] finds it.
+                    None => {
+                        self.put(&Line::new(frame, None))?;
+                        used
+                    }
+                },
+                // The splitter was told that there is none.
                 Ok((used, Part::Banner(_))) => used,
                 Err(error) => {
                     self.put(&Line::bare("error", b"", Some(&error.to_string())))?;
-                    *splitter = Splitter::without_banner(LIMITS);
+                    self.splitter = Some((Splitter::without_banner(LIMITS, ends), ends));
                     buf.len()
                 }
             };
             buf.advance(used);
-        }
-    }
-
-    /// A greeting has no empty line behind it, so it sticks to the first message. Gives that message.
-    fn banner<'a>(&mut self, message: &'a [u8]) -> Result<&'a [u8], Stop> {
-        let end = message.iter().position(|byte| *byte == b'\n').map_or(message.len(), |end| end + 1);
-        let (line, rest) = message.split_at(end);
-        match line.trim_ascii_end().strip_prefix(GREETING) {
-            Some(version) => {
-                self.put(&Line::bare("banner", version, None))?;
-                Ok(rest)
-            }
-            None => Ok(message),
         }
     }
 
@@ -223,6 +243,18 @@ impl<W: Write> Decoder<W> {
         serde_json::to_writer(&mut self.out, line).map_err(|_| Stop::Write)?;
         self.out.write_all(b"\n").map_err(|_| Stop::Write)
     }
+}
+
+/// How the first line ends; `None` if its end has not come.
+fn ends_of(text: &[u8]) -> Option<LineEnd> {
+    let line = &text[..memchr(b'\n', text)?];
+    Some(if line.ends_with(b"\r") { LineEnd::CrLf } else { LineEnd::Lf })
+}
+
+/// The version of the greeting with which `text` begins, and how long its line is.
+fn greeting(text: &[u8]) -> Option<(&[u8], usize)> {
+    let length = memchr(b'\n', text).map_or(text.len(), |end| end + 1);
+    Some((text[..length].trim_ascii_end().strip_prefix(GREETING)?, length))
 }
 
 /// Follows a live connection.
@@ -314,19 +346,17 @@ mod tests {
     #[track_caller]
     fn check(capture: &[u8], expected: &[&str]) {
         for step in [1, 5, capture.len().max(1)] {
-            let mut decoder = Decoder { out: Vec::new(), errors: false };
+            let mut decoder = Decoder::new(Vec::new());
             let mut buf = BytesMut::new();
-            let mut splitter = Splitter::without_banner(LIMITS);
             let (front, back) = capture.split_at(capture.len() - capture.len() % step);
             for piece in front.chunks(step) {
                 buf.extend_from_slice(piece);
-                assert!(decoder.cut(&mut splitter, &mut buf).is_ok());
+                assert!(decoder.cut(&mut buf).is_ok());
             }
             buf.extend_from_slice(back);
-            assert!(decoder.cut(&mut splitter, &mut buf).is_ok());
-            let mut rest = Decoder { out: decoder.out, errors: false };
-            assert!(rest.run(&buf[..]).is_ok());
-            let lines = String::from_utf8(rest.out).expect("JSON is UTF-8");
+            assert!(decoder.cut(&mut buf).is_ok());
+            assert!(decoder.end(&buf).is_ok());
+            let lines = String::from_utf8(decoder.out).expect("JSON is UTF-8");
             assert_eq!(lines.lines().collect::<Vec<_>>(), expected);
         }
     }
@@ -362,6 +392,14 @@ mod tests {
                 r#"{"kind":"banner","name":"5.0.4","headers":[]}"#,
                 r#"{"kind":"event","name":"B","headers":[["Event","B"]]}"#,
                 r#"{"kind":"error","name":"","headers":[["Event","C"],["","K"]],"message":"the capture ends in the middle of a message"}"#,
+            ],
+        );
+        check(
+            b"Asterisk Call Manager/1.1\nEvent: B\n\nEvent: C\nK: 1\n\n",
+            &[
+                r#"{"kind":"banner","name":"1.1","headers":[]}"#,
+                r#"{"kind":"event","name":"B","headers":[["Event","B"]]}"#,
+                r#"{"kind":"event","name":"C","headers":[["Event","C"],["K","1"]]}"#,
             ],
         );
         check(b"Asterisk Call Manager/5.0.4\r\n", &[r#"{"kind":"banner","name":"5.0.4","headers":[]}"#]);

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use bytes::BytesMut;
 use evenring::ami::event::is_wanted;
-use evenring::ami::frame::{Item, Limits, Part, Splitter};
+use evenring::ami::frame::{Item, Limits, LineEnd, Part, Splitter};
 use memchr::{memchr, memmem};
 
 use crate::harness::{Bench, Reach, mb_per_s};
@@ -90,7 +90,7 @@ fn messages(stream: &[u8], mut splitter: Splitter) -> u64 {
 
 /// As [`fields`], but the stream comes in pieces: each time, so much more of it can be seen.
 fn in_pieces(stream: &[u8], piece: usize) -> usize {
-    let mut splitter = Splitter::without_banner(Limits::DEFAULT);
+    let mut splitter = Splitter::without_banner(Limits::DEFAULT, LineEnd::CrLf);
     let (mut pairs, mut at, mut seen, mut fields) = (Pairs::new(), 0, 0, 0);
     while seen < stream.len() {
         seen = (seen + piece).min(stream.len());
@@ -129,7 +129,7 @@ fn through_buffer(stream: &[u8], splitter: &mut Splitter, buf: &mut BytesMut) ->
 }
 
 fn plain() -> Splitter {
-    Splitter::without_banner(Limits::DEFAULT)
+    Splitter::without_banner(Limits::DEFAULT, LineEnd::CrLf)
 }
 
 fn throughput(bench: &mut Bench, stream: &Stream, mixed: &Stream) {

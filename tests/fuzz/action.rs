@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use evenring::ami::action::{Action, EventMask, Originate, Target};
-use evenring::ami::frame::{Item, Limits, Splitter};
+use evenring::ami::frame::{Item, Limits, LineEnd, Splitter};
 use evenring::ids::{ChannelId, SessionId};
 use libfuzzer_sys::fuzz_target;
 
@@ -25,7 +25,7 @@ fn check(action: &Action, id: &str, expected: &[(&str, &str)]) {
         return;
     }
     one_action(&wire);
-    let mut splitter = Splitter::without_banner(Limits::DEFAULT);
+    let mut splitter = Splitter::without_banner(Limits::DEFAULT, LineEnd::CrLf);
     let Ok(Some(Item::Message(message))) = splitter.next(&mut wire) else { panic!("no message") };
     assert!(wire.is_empty());
     let found: Vec<_> = message.headers().collect();

@@ -2,7 +2,7 @@
 #![no_main]
 
 use bytes::BytesMut;
-use evenring::ami::frame::{Item, Limits, Part, Splitter};
+use evenring::ami::frame::{Item, Limits, LineEnd, Part, Splitter};
 use libfuzzer_sys::fuzz_target;
 
 type Lines = Vec<(Vec<u8>, Vec<u8>)>;
@@ -18,8 +18,8 @@ fn is_wanted(name: &[u8]) -> bool {
     name.first().is_none_or(|byte| byte % 2 == 0)
 }
 
-fn splitter(limits: Limits, only: bool) -> Splitter {
-    let splitter = Splitter::without_banner(limits);
+fn splitter(limits: Limits, ends: LineEnd, only: bool) -> Splitter {
+    let splitter = Splitter::without_banner(limits, ends);
     if only { splitter.only(is_wanted) } else { splitter }
 }
 
@@ -62,13 +62,24 @@ fn borrowed(mut splitter: Splitter, stream: &[u8]) -> Read {
     }
 }
 
+/// The complete lines, without their ends.
+fn split_lines(stream: &[u8], ends: LineEnd) -> Vec<&[u8]> {
+    let (mut lines, mut from) = (Vec::new(), 0);
+    for at in 0..stream.len() {
+        let cr = at > from && stream[at - 1] == b'\r';
+        if stream[at] == b'\n' && (cr || ends == LineEnd::Lf) {
+            lines.push(&stream[from..at - usize::from(cr)]);
+            from = at + 1;
+        }
+    }
+    lines
+}
+
 /// The second opinion: line by line, without limits.
-fn plainly(stream: &[u8], only: bool) -> Read {
+fn plainly(stream: &[u8], ends: LineEnd, only: bool) -> Read {
     let (mut messages, mut raw, mut skipped) = (Vec::new(), Vec::<&[u8]>::new(), 0);
-    let complete = &stream[..stream.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)];
-    for line in complete.split_inclusive(|byte| *byte == b'\n') {
-        let line = &line[..line.len() - 1];
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+    for line in split_lines(stream, ends) {
+        let line = if raw.is_empty() { without_stray(line) } else { line };
         let follows = raw.first() == Some(&&b"Response: Follows"[..]);
         if !line.is_empty() {
             raw.push(line);
@@ -88,7 +99,16 @@ fn plainly(stream: &[u8], only: bool) -> Read {
     Read { messages, skipped, error: None }
 }
 
+/// A stray LF before a line belongs to nothing.
+fn without_stray(mut line: &[u8]) -> &[u8] {
+    while let Some(rest) = line.strip_prefix(b"\n") {
+        line = rest;
+    }
+    line
+}
+
 fn pair(line: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let line = without_stray(line);
     match line.iter().position(|byte| *byte == b':') {
         None => (Vec::new(), line.to_vec()),
         Some(colon) => {
@@ -98,14 +118,19 @@ fn pair(line: &[u8]) -> (Vec<u8>, Vec<u8>) {
     }
 }
 
+/// After the head, the lines of the output end with LF, whatever the others do.
 fn old_answer(raw: &[&[u8]]) -> Lines {
-    let is_head = |line: &&[u8]| {
-        line.contains(&b':') && [&b"Response"[..], b"Privilege", b"ActionID", b"Message"].contains(&&pair(line).0[..])
+    let is_head = |line: &&&[u8]| {
+        let (name, value) = pair(line);
+        let named = [&b"Response"[..], b"Privilege", b"ActionID", b"Message"].contains(&&name[..]);
+        named && !value.contains(&b'\n')
     };
-    let head = raw.iter().take_while(|line| is_head(line)).count();
+    let head = raw.iter().take_while(is_head).count();
     let mut found: Lines = raw[..head].iter().map(|line| pair(line)).collect();
-    for (number, line) in raw.iter().enumerate().skip(head) {
-        let last = number + 1 == raw.len();
+    let output: Vec<u8> = raw[head..].iter().flat_map(|line| [line, &b"\r\n"[..]].concat()).collect();
+    let output = split_lines(&output, LineEnd::Lf);
+    for (number, line) in output.iter().enumerate() {
+        let last = number + 1 == output.len();
         let line = if last { line.strip_suffix(b"--END COMMAND--").unwrap_or(line) } else { line };
         if !last || !line.is_empty() {
             found.push((b"Output".to_vec(), line.to_vec()));
@@ -119,11 +144,12 @@ fuzz_target!(|data: &[u8]| {
     let (stream, only) = (&data[2..], choice & 1 == 1);
     let small = Limits { message_bytes: 48, headers: 6, ..Limits::DEFAULT };
     let limits = if choice & 2 == 2 { small } else { Limits::DEFAULT };
-    let whole = owned(splitter(limits, only), std::iter::once(stream));
-    assert_eq!(borrowed(splitter(limits, only), stream), whole);
-    assert_eq!(owned(splitter(limits, only), stream.chunks(1)), whole, "byte by byte");
-    assert_eq!(owned(splitter(limits, only), stream.chunks(usize::from(*seed) + 1)), whole, "in pieces");
+    let ends = if choice & 4 == 4 { LineEnd::Lf } else { LineEnd::CrLf };
+    let whole = owned(splitter(limits, ends, only), std::iter::once(stream));
+    assert_eq!(borrowed(splitter(limits, ends, only), stream), whole);
+    assert_eq!(owned(splitter(limits, ends, only), stream.chunks(1)), whole, "byte by byte");
+    assert_eq!(owned(splitter(limits, ends, only), stream.chunks(usize::from(*seed) + 1)), whole, "in pieces");
     if limits == Limits::DEFAULT {
-        assert_eq!(plainly(stream, only), whole, "the plain reader");
+        assert_eq!(plainly(stream, ends, only), whole, "the plain reader");
     }
 });
