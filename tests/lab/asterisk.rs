@@ -217,8 +217,34 @@ impl Node {
         self.wait_booted();
     }
 
+    /// As [`Self::start`], with a clock of its own that [`Self::step_clock`] sets. It stays as it was set over an end. Needs
+    /// Asterisk 22: the machine's libfaketime wants a libc as new.
+    pub fn start_with_own_clock(&self) {
+        let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+        fs::copy(library, self.root().join("libfaketime.so")).expect("libfaketime of the machine");
+        if !self.root().join("clock").exists() {
+            self.step_clock(0);
+        }
+        let clock = "/usr/bin/env LD_PRELOAD=/libfaketime.so FAKETIME_TIMESTAMP_FILE=/clock FAKETIME_NO_CACHE=1 \
+                     FAKETIME_DONT_FAKE_MONOTONIC=1";
+        self.launch(&clock.split_whitespace().collect::<Vec<_>>());
+        self.wait_booted();
+    }
+
+    /// Sets the clock of an Asterisk that has its own to so many seconds from the machine's.
+    pub fn step_clock(&self, seconds: i64) {
+        let (clock, next) = (self.root().join("clock"), self.root().join("clock.next"));
+        fs::write(&next, format!("{seconds:+}s\n")).expect("write the clock");
+        fs::rename(next, clock).expect("set the clock");
+    }
+
     /// Starts Asterisk and returns at once, while it still loads its modules.
     pub fn start_unbooted(&self) {
+        self.launch(&[]);
+    }
+
+    /// Starts it by way of these words.
+    fn launch(&self, by: &[&str]) {
         let mut process = self.process.lock().unwrap();
         assert!(process.is_none(), "Asterisk {} runs already", self.name);
         let socket = self.root().join("run/asterisk");
@@ -231,6 +257,7 @@ impl Node {
         let child = Command::new("ip")
             .args(["netns", "exec", &self.namespace(), "chroot"])
             .arg(self.root())
+            .args(by)
             .args(["/usr/sbin/asterisk", "-f", "-C", "/etc/asterisk/asterisk.conf"])
             .stdin(Stdio::null())
             .stdout(console.try_clone().expect("the log twice"))

@@ -17,6 +17,7 @@
 pub mod asterisk;
 pub mod baresip;
 pub mod config;
+pub mod door;
 pub mod evenring;
 pub mod http;
 pub mod machine;
