@@ -145,7 +145,7 @@ fn an_order_is_rung_once() {
         ("answer Ping ok", "s1 ended hung-up"),
         // A Redis that lost its last second would order it again.
         ("order s1", "s1 ended hung-up"),
-        ("wait 60000", ""),
+        ("wait 20000", ""),
         ("order s1", "s1 ended hung-up"),
         // The next try is a new one.
         ("order s1 2", "> Originate s1.2"),
@@ -203,14 +203,14 @@ fn what_was_not_sent_waits_and_is_sent_once() {
         ("order s3", "> Originate s3.1"),
         ("closed", "beat down"),
         ("answer Originate notsent", "s3 cannot node-lost"),
-        ("wait 60000", ""),
+        ("wait 20000", ""),
     ]);
 }
 
 #[test]
 fn what_may_have_been_sent_is_asked_for_and_never_sent_again() {
     let asked = [("order s1", "> Originate s1.1"), ("answer Originate unknown", "> Status")];
-    let missing = [("answer Status", "s1 failed outcome-unknown"), ("wait 60000", "")];
+    let missing = [("answer Status", "s1 failed outcome-unknown"), ("wait 20000", "")];
     check(&[&asked[..], &missing].concat());
     check(&[&asked[..], &[("answer Status s1:Ringing", ""), ("up s1", "s1 live")]].concat());
     check(&[&asked[..], &[("answer Status s1:Up", "s1 live"), ("response s1 ok", "")]].concat());
@@ -281,7 +281,7 @@ fn a_hang_up_finds_its_channel() {
         ("answer Hangup ok", ""),
         ("response s1 0", ""),
         ("gone s1 0", "s1 ended logged-out"),
-        ("wait 60000", ""),
+        ("wait 20000", ""),
     ]);
     check(&[("order s1", "> Originate s1.1"), ("hangup s1", ""), ("ringing s1", "> Hangup s1")]);
     check(&[("order s1", "> Originate s1.1"), ("hangup s1", ""), ("response s1 ok", "> Hangup s1")]);

@@ -29,6 +29,37 @@ fn messages(version: &str, name: &str) -> Vec<Message> {
     std::iter::from_fn(next).filter_map(message).collect()
 }
 
+/// Asterisk 13 says nothing of its uptime when a daemon logs in; what every version says of its start is enough.
+#[test]
+fn a_reconnect_is_no_restart_and_a_restart_is_one_as_asterisk_13_and_18_say_it() {
+    for version in ["v13", "v18"] {
+        let said = messages(version, "73-perm-evenring");
+        let status =
+            said.iter().find(|message| message.get("CoreStartupTime").is_some()).expect("CoreStatus is permitted");
+        let booted = messages(version, "01-login-daemon");
+        let booted = booted.iter().find(|message| message.event_name() == Some(b"FullyBooted")).expect("it is booted");
+        assert_eq!(booted.get("Uptime").is_some(), version != "v13");
+        let other =
+            String::from_utf8(status.as_bytes().to_vec()).unwrap().replace("CoreStartupTime: 1", "CoreStartupTime: 2");
+        for (next, reason) in [(status.clone(), "hung-up"), (Message::new(other), "node-lost")] {
+            let mut stand = Stand::new("");
+            stand.started = None;
+            let sync = |stand: &mut Stand, status: &Message, list: &str| {
+                stand.hear(booted);
+                let at = stand.open.iter().position(|(name, ..)| name == "CoreStatus").expect("it is asked");
+                let mut seen = stand.answer(at, Answer::Success(status.clone()));
+                seen.push(stand.say("answer DeviceStateList"));
+                seen.push(stand.say(list));
+                seen.join("; ")
+            };
+            assert!(sync(&mut stand, status, "answer Status s1:Up").contains("adopt s1 live"));
+            stand.say("closed");
+            let seen = sync(&mut stand, &next, "answer Status");
+            assert!(seen.contains(&format!("s1 ended {reason}")), "{version}: {seen}");
+        }
+    }
+}
+
 /// The captured ids with ours in their place.
 fn ours(message: &Message, action_id: &str, unique: &str) -> Message {
     let mut bytes = Vec::new();
@@ -69,7 +100,7 @@ fn check(version: &str, name: &str, action_id: &str, unique: &str, expected: &st
         }
         seen.extend(stand.wait(Duration::from_millis(1)));
     }
-    seen.extend(stand.wait(Duration::from_secs(120)));
+    seen.extend(stand.wait(Duration::from_secs(24)));
     seen.retain(|effect| effect.starts_with("s1") || effect.starts_with('>'));
     assert_eq!(seen.join("; "), expected, "{version}/{name}");
 }

@@ -84,8 +84,8 @@ fn a_connection_that_comes_back_goes_on() {
 fn an_asterisk_that_was_restarted_has_lost_its_calls() {
     let lost = "s1 cannot node-lost; s2 ended node-lost; synced 0 phones 0 channels 0 sessions; beat active";
     let back = [("closed", "s3 cannot node-lost; beat down"), ("wait 1500", "")];
-    // The uptime went back; and an Asterisk that does not say for how long it has been up is a new one.
-    for booted in ["booted 0", "booted"] {
+    // Whatever it says of its uptime: that is a difference of wall times.
+    for booted in ["restarted 0", "restarted 5000", "restarted"] {
         check_on(
             in_the_middle(),
             &[
@@ -105,7 +105,7 @@ fn an_asterisk_that_was_restarted_has_lost_its_calls() {
         &[
             &back[..],
             &[
-                ("booted 0", "> DeviceStateList; > Status; beat starting"),
+                ("restarted 0", "> DeviceStateList; > Status; beat starting"),
                 ("wait 50", ""),
                 ("booted 0", "> DeviceStateList; > Status"),
                 ("answer DeviceStateList", "phones all 0"),
@@ -114,6 +114,82 @@ fn an_asterisk_that_was_restarted_has_lost_its_calls() {
         ]
         .concat(),
     );
+}
+
+/// A clock that was stepped, or an Asterisk 13, which says nothing of its uptime: it is the one it was.
+#[test]
+fn no_clock_says_that_the_calls_are_gone() {
+    let lost = "s1 failed outcome-unknown; s2 ended hung-up; synced 0 phones 0 channels 0 sessions; beat active";
+    for booted in ["booted 0", "booted 90000", "booted"] {
+        let steps = [
+            ("closed", "s3 cannot node-lost; beat down"),
+            ("wait 1500", ""),
+            (booted, "> DeviceStateList; > Status; beat starting"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("answer Status", lost),
+        ];
+        check_on(in_the_middle(), &steps);
+    }
+    // One that may not be asked which it is loses nothing; one that does not answer is asked again.
+    let mut stand = in_the_middle();
+    stand.started = None;
+    let asked = "> CoreStatus; > DeviceStateList; > Status";
+    let steps = [
+        ("closed", "s3 cannot node-lost; beat down"),
+        ("booted", "> CoreStatus; > DeviceStateList; > Status; beat starting"),
+        ("answer CoreStatus unknown", "snapshot failed CoreStatus no answer within 5s"),
+        ("answer DeviceStateList", "phones all 0"),
+        ("answer Status s1:Up s2:Up", "s1 live"),
+        ("wait 1000", asked),
+        ("answer CoreStatus error Permission denied", ""),
+        ("answer DeviceStateList", "phones all 0"),
+        ("answer Status s1:Up", "s2 ended hung-up; synced 0 phones 1 channels 1 sessions; beat active"),
+        ("closed", "beat down"),
+        ("booted", "> CoreStatus; > DeviceStateList; > Status; beat starting"),
+        ("answer CoreStatus process 2026-11-27 10:00:01", ""),
+        ("answer DeviceStateList", "phones all 0"),
+        ("answer Status", "s1 ended node-lost; synced 0 phones 0 channels 0 sessions; beat active"),
+    ];
+    check_on(stand, &steps);
+}
+
+#[test]
+fn a_list_that_is_counted_wrongly_twice_keeps_no_node_out() {
+    let mut steps = [
+        ("closed", "s3 cannot node-lost; beat down"),
+        ("booted", "> DeviceStateList; > Status; beat starting"),
+        ("answer DeviceStateList", "phones all 0"),
+        ("answer Status counted 5 s1:Ringing", "snapshot failed Status the list has 1 items, but Asterisk counted 5"),
+        ("wait 1000", "> DeviceStateList; > Status"),
+        (
+            "answer DeviceStateList counted 2 PJSIP/cc1:NOT_INUSE",
+            "snapshot failed DeviceStateList the list has 1 items, but Asterisk counted 2",
+        ),
+        ("wait 1000", "> DeviceStateList; > Status"),
+        ("answer DeviceStateList counted 3 PJSIP/cc1:NOT_INUSE", "miscounted DeviceStateList 1 not 3; phones all 1"),
+    ];
+    // Who is not among what could be read may be there all the same.
+    let taken = "miscounted Status 1 not 6; synced 1 phones 1 channels 2 sessions; beat active";
+    let other = [("answer Status counted 6 s1:Ringing", taken), ("gone s2 16", "> Ping")];
+    check_on(in_the_middle(), &[&steps[..], &other].concat());
+    // Unless Asterisk is another one.
+    steps[1] = ("restarted", "> DeviceStateList; > Status; beat starting");
+    let taken = "miscounted Status 1 not 6; s2 ended node-lost; synced 1 phones 1 channels 1 sessions; beat active";
+    let other = [("answer Status counted 6 s1:Ringing", taken)];
+    check_on(in_the_middle(), &[&steps[..], &other].concat());
+    // One good list in between, and it begins anew.
+    let steps = [
+        ("booted", "> DeviceStateList; > Status"),
+        ("answer Status counted 5", "snapshot failed Status the list has 0 items, but Asterisk counted 5"),
+        ("answer DeviceStateList", "phones all 0"),
+        ("wait 1000", "> DeviceStateList; > Status"),
+        ("answer Status", ""),
+        ("answer DeviceStateList", "synced 0 phones 0 channels 0 sessions; beat active; phones all 0"),
+        ("closed", "beat down"),
+        ("booted", "> DeviceStateList; > Status; beat starting"),
+        ("answer Status counted 5", "snapshot failed Status the list has 0 items, but Asterisk counted 5"),
+    ];
+    check_on(Stand::new(""), &steps);
 }
 
 #[test]
@@ -286,9 +362,10 @@ fn a_channel_that_nobody_knows_is_not_forgotten_when_the_question_about_it_is_lo
     for lost in ["answer Status unknown", "answer Status notsent"] {
         check(&[
             ("new s1", "> Status"),
-            (lost, "> DeviceStateList; > Status; beat starting"),
-            ("answer DeviceStateList", "phones all 0"),
-            ("answer Status s1:Up", "adopt s1 live; synced 0 phones 1 channels 1 sessions; beat active"),
+            (lost, ""),
+            ("wait 999", ""),
+            ("wait 1", "> Status"),
+            ("answer Status s1:Up", "adopt s1 live"),
         ]);
     }
     // One that is known has a deadline of its own.

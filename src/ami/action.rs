@@ -350,6 +350,11 @@ impl Action {
         Self::known("Hangup").with_id("Channel", channel.to_string())
     }
 
+    /// Asks which Asterisk it is: the answer has the date and time of its start. Needs `reporting`.
+    pub fn core_status() -> Self {
+        Self::known("CoreStatus")
+    }
+
     /// Lists the state of all devices, phones and others. Needs `call` or `reporting`.
     pub fn device_state_list() -> Self {
         Self::known("DeviceStateList").as_list()

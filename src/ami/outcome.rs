@@ -117,10 +117,10 @@ pub enum Unknown {
         limit: usize,
     },
     /// Items are missing, or too many came.
-    #[error("the list has {found} items, but Asterisk counted {counted}")]
+    #[error("the list has {} items, but Asterisk counted {counted}", .items.len())]
     ListCount {
         /// Items that came.
-        found: usize,
+        items: Vec<Message>,
         /// What `ListItems` says.
         counted: String,
     },

@@ -150,7 +150,7 @@ impl Pending {
 fn complete(items: Vec<Message>, message: &Message) -> Answer {
     match message.get("ListItems") {
         Some(counted) if number(counted) != u64::try_from(items.len()).ok() => {
-            Answer::Unknown(Unknown::ListCount { found: items.len(), counted: message.shown("ListItems") })
+            Answer::Unknown(Unknown::ListCount { items, counted: message.shown("ListItems") })
         }
         Some(_) | None => Answer::List { items },
     }

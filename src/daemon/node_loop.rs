@@ -236,7 +236,8 @@ impl NodeLoop {
                 }
                 Err(error) => {
                     self.metrics.events_unreadable.inc();
-                    warn!(node = %self.name, reason = %error, "an event that cannot be read");
+                    warn!(node = %self.name, reason = %error, "an event that cannot be read: asking Asterisk how it is");
+                    self.node.handle(Input::Gap, now);
                 }
             },
             FromAmi::ShuttingDown(is) => self.node.handle(Input::ShuttingDown(is), now),

@@ -2,10 +2,14 @@
 //! write to Redis: its effects are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::session::{Outcome, Reason};
-use super::{Asterisk, BookedState, DISAGREE_FOR, Effect, Live, Node, Note};
+use super::{Asterisk, BookedState, Effect, Live, Node, Note};
 use crate::ids::{Now, SessionId};
+
+/// Redis and the node must disagree for this long before it is called drift: a report may be on its way.
+const DISAGREE_FOR: Duration = Duration::from_millis(900);
 
 impl Node {
     pub(super) fn tell_all(&mut self) {

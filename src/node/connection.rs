@@ -1,25 +1,24 @@
 //! Whether Asterisk is there: booted, gone, back, or given up, and what each means for sessions. Owns how long to wait
 //! for it. Must never know how a connection is made.
 
-use std::time::Duration;
-
 use super::session::Reason;
-use super::snapshot::Snapshot;
+use super::snapshot::{Miscounted, Snapshot};
 use super::{Asterisk, Effect, GIVE_UP_AFTER, Node, Note, Purpose};
 use crate::ids::{Now, SessionId};
 
 impl Node {
-    pub(super) fn booted(&mut self, uptime: Option<Duration>, now: Now) {
-        let started = uptime.map(|uptime| Now(now.0.saturating_sub(uptime)));
-        // It stays said until the channels have been compared: Asterisk may say twice that it is booted.
-        self.restarted |= match (self.asterisk_started, started) {
-            (Some(before), Some(started)) => started > before.after(Duration::from_secs(2)),
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        self.asterisk_started = started.or(Some(now));
+    pub(super) fn booted(&mut self, now: Now) {
         self.sessions.values_mut().for_each(|session| session.reconnected(now));
         self.sync();
+    }
+
+    /// Asterisk says which process it is; `None` if its user may not be told. Only one that is known to be another has lost
+    /// the calls of the one before.
+    pub(super) fn is_process(&mut self, process: Option<Box<[u8]>>) {
+        let Some(process) = process else { return };
+        // It stays said until the channels have been compared: Asterisk may say twice that it is booted.
+        self.restarted |= self.process.as_ref().is_some_and(|before| *before != process);
+        self.process = Some(process);
     }
 
     pub(super) fn closed(&mut self, gone: bool, now: Now) {
@@ -37,6 +36,8 @@ impl Node {
         // Of an Originate that nobody has read yet, "not sent" is still to come; all other answers mean nothing now.
         self.open.retain(|_, purpose| matches!(purpose, Purpose::Originate(_, _)));
         self.disputed.clear();
+        self.reconcile.closed();
+        self.miscounted = Miscounted::default();
         self.give_waiting_back(Reason::NodeLost);
         if gone {
             self.give_up();

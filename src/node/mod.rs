@@ -7,6 +7,7 @@ mod connection;
 mod line;
 mod orders;
 pub mod pacing;
+mod reconcile;
 pub mod ring;
 pub mod roster;
 mod rung;
@@ -25,10 +26,11 @@ use crate::config::RingSettings;
 use crate::ids::{ChannelId, Generation, NodeName, Now, SessionId};
 use line::Line;
 use pacing::Bucket;
+use reconcile::Reconcile;
 use roster::Roster;
 use rung::Rung;
 use session::{Class, Login, Outcome, Reason, Session, Step};
-use snapshot::Snapshot;
+use snapshot::{Miscounted, Snapshot};
 pub use state::{Duty, NodeState};
 
 /// What happens to a node.
@@ -43,6 +45,8 @@ pub enum Input<'a> {
     ShuttingDown(bool),
     /// AMI: something happened.
     Event(Event<'a>),
+    /// AMI: an event that matters could not be read.
+    Gap,
     /// AMI: the answer to an [`Effect::Ami`].
     Answer(Tag, Answer),
     /// Redis: an order to ring, and when Redis was asked for it.
@@ -134,6 +138,15 @@ pub enum Note {
         /// What Asterisk said.
         message: String,
     },
+    /// Asterisk counts a list otherwise than it came, twice in a row: what could be read is taken.
+    Miscounted {
+        /// The AMI action.
+        action: &'static str,
+        /// Items that came.
+        found: usize,
+        /// What Asterisk counted.
+        counted: String,
+    },
     /// A channel has a session id of ours but not our variables.
     Unreadable(SessionId),
     /// Asterisk has been away too long: its sessions are given up.
@@ -151,14 +164,10 @@ pub enum Note {
 
 /// After this long without AMI, Asterisk counts as gone although nobody said so.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
-/// Redis and the node must disagree for this long before it is called drift: a report may be on its way.
-const DISAGREE_FOR: Duration = Duration::from_millis(900);
 /// A full node looks at its line at least so often.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// An Originate that could not be sent is tried again after this.
 const NOT_SENT_AGAIN: Duration = Duration::from_millis(200);
-/// A failed snapshot is tried again after this.
-const SNAPSHOT_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asterisk {
@@ -172,12 +181,13 @@ enum Asterisk {
 
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
+    Identity,
     Devices,
     Channels,
     /// With the try: a late answer to an earlier one says nothing about this one.
     Originate(SessionId, u32),
     HangUp(SessionId),
-    Probe(SessionId),
+    Reconcile,
     Stopping(SessionId),
 }
 
@@ -190,8 +200,8 @@ pub struct Node {
     /// After so long without a heartbeat others may have its sessions.
     lease: Duration,
     asterisk: Asterisk,
-    /// When Asterisk started, on our clock: a different one means that all calls are gone.
-    asterisk_started: Option<Now>,
+    /// Which Asterisk it was that was seen last: with another one, all calls are gone.
+    process: Option<Box<[u8]>>,
     restarted: bool,
     /// The phones.
     pub roster: Roster,
@@ -202,6 +212,8 @@ pub struct Node {
     channels: BTreeSet<Box<[u8]>>,
     bucket: Bucket,
     snapshot: Snapshot,
+    miscounted: Miscounted,
+    reconcile: Reconcile,
     open: BTreeMap<Tag, Purpose>,
     next_tag: u64,
     disputed: BTreeMap<SessionId, Now>,
@@ -229,7 +241,7 @@ impl Node {
             ring,
             lease,
             asterisk: Asterisk::Away { ever: false, gone: false, give_up_at: None },
-            asterisk_started: None,
+            process: None,
             restarted: false,
             roster: Roster::default(),
             sessions: BTreeMap::new(),
@@ -238,6 +250,8 @@ impl Node {
             channels: BTreeSet::new(),
             bucket,
             snapshot: Snapshot::default(),
+            miscounted: Miscounted::default(),
+            reconcile: Reconcile::new(generation, now),
             open: BTreeMap::new(),
             next_tag: 0,
             disputed: BTreeMap::new(),
@@ -292,7 +306,7 @@ impl Node {
         let asterisk = match self.asterisk {
             Asterisk::Away { give_up_at, .. } => give_up_at,
             Asterisk::Syncing { again_at } => again_at,
-            Asterisk::Ready => None,
+            Asterisk::Ready => self.reconcile.deadline(),
         };
         let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty()).then(|| match self.full {
             // Nothing can be done then; but who stood still gives it back.
@@ -320,6 +334,7 @@ impl Node {
                 }
             }
             Input::Event(event) => self.event(event, now),
+            Input::Gap => self.reconcile.gap(now),
             Input::Answer(tag, answer) => self.answer(tag, answer, now),
             Input::Ring(login, asked) => self.order(login, asked, now),
             Input::HangUp(id) => self.hang_up_order(id, now),
@@ -346,6 +361,7 @@ impl Node {
             }
         }
         self.ring_waiting(now);
+        self.reconcile(now);
         self.effects.extend(self.waiting.news(now).map(Effect::Line));
         if self.state() != before {
             self.effects.push_back(Effect::Beat);
@@ -380,7 +396,7 @@ impl Node {
             Event::Shutdown { .. } => self.closed(true, now),
             // A reload changes who is known here, without an event for each: look again.
             Event::Reload { .. } if !self.is_away() => self.ask_devices(),
-            Event::FullyBooted { uptime } => self.booted(uptime, now),
+            Event::FullyBooted { .. } => self.booted(now),
             Event::OriginateResponse { action_id: None, .. }
             | Event::Newstate(_)
             | Event::Reload { .. }
@@ -422,10 +438,12 @@ impl Node {
     fn answer(&mut self, tag: Tag, answer: Answer, now: Now) {
         let Some(purpose) = self.open.remove(&tag) else { return };
         match purpose {
-            Purpose::Devices | Purpose::Channels => self.snapshot_answer(purpose, answer, now),
+            Purpose::Identity => self.identity_answer(answer, now),
+            Purpose::Devices => self.devices_answer(answer, now),
+            Purpose::Channels => self.channels_answer(answer, now),
             Purpose::Originate(id, attempt) => self.originate_answer(id, attempt, answer, now),
             Purpose::HangUp(id) => self.hang_up_answer(id, answer),
-            Purpose::Probe(id) => self.probe_answer(id, answer, now),
+            Purpose::Reconcile => self.reconcile_answer(answer, now),
             Purpose::Stopping(id) => self.stopping_answer(id, &answer, now),
         }
     }
@@ -454,7 +472,7 @@ impl Node {
         match step {
             Step::Nothing => {}
             Step::HangUp => self.send(Purpose::HangUp(id), None, Action::hangup(ChannelId(id))),
-            Step::Ask => self.send(Purpose::Probe(id), None, Action::status(&ring::VARIABLES)),
+            Step::Ask => self.reconcile.ask(id),
             // What is asked does not matter: one that stops refuses everything.
             Step::AskStopping => self.send(Purpose::Stopping(id), None, Action::ping()),
             Step::Report(outcome) => {

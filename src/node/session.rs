@@ -263,6 +263,18 @@ impl Session {
         if self.unwanted { self.hang_up(now) } else { Step::Nothing }
     }
 
+    /// Whether a list of channels in which its channel is in this state, or missing, says something else than is known
+    /// here. While something has a deadline by which it is judged anyway, nothing does.
+    pub fn differs(&self, seen: Option<ChannelState>) -> bool {
+        match (self.stage, seen) {
+            (_, _) if self.cause.is_some() || self.refused.is_some() => false,
+            (Stage::Waiting | Stage::Asking, _) | (Stage::Live, Some(_)) => false,
+            (Stage::Ringing, None) => self.channel,
+            (Stage::Ringing, Some(state)) => state == ChannelState::Up,
+            (Stage::Live, None) => true,
+        }
+    }
+
     /// AMI is back after a gap: what was due in the meantime waits for the list of channels.
     pub fn reconnected(&mut self, now: Now) {
         self.deadline = self.deadline.map(|at| at.max(now.after(GRACE)));

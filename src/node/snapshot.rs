@@ -2,19 +2,31 @@
 //! roster and sessions. Must never patch a guess.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::{Asterisk, Effect, Live, Node, Note, Purpose, SNAPSHOT_AGAIN, ring};
+use super::{Asterisk, Effect, Live, Node, Note, Purpose, ring};
 use crate::ami::action::Action;
 use crate::ami::event::{DeviceState, Event};
 use crate::ami::frame::Message;
 use crate::ami::item::ChannelItem;
-use crate::ami::outcome::Answer;
+use crate::ami::outcome::{Answer, Unknown};
 use crate::ids::{ChannelId, Now, Phone, SessionId};
-use crate::node::session::{Reason, Session};
+use crate::node::session::{Login, Reason, Session};
 
-/// Which lists of the running snapshot have come.
+/// A failed snapshot is tried again after this.
+const SNAPSHOT_AGAIN: Duration = Duration::from_secs(1);
+
+/// What of the running snapshot has come.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
+    identity: bool,
+    devices: bool,
+    channels: bool,
+}
+
+/// Which lists Asterisk counted otherwise than they came, the last time.
+#[derive(Debug, Default)]
+pub(super) struct Miscounted {
     devices: bool,
     channels: bool,
 }
@@ -24,6 +36,8 @@ impl Node {
     pub(super) fn sync(&mut self) {
         self.asterisk = Asterisk::Syncing { again_at: None };
         self.snapshot = Snapshot::default();
+        // Asterisk answers in order: whose channels they are is known before they come.
+        self.send(Purpose::Identity, None, Action::core_status());
         self.ask_devices();
         self.send(Purpose::Channels, None, Action::status(&ring::VARIABLES));
     }
@@ -33,38 +47,86 @@ impl Node {
         self.send(Purpose::Devices, None, Action::device_state_list());
     }
 
-    pub(super) fn snapshot_answer(&mut self, purpose: Purpose, answer: Answer, now: Now) {
-        let devices = matches!(purpose, Purpose::Devices);
+    pub(super) fn identity_answer(&mut self, answer: Answer, now: Now) {
         match answer {
-            Answer::List { items, .. } if devices => {
-                self.roster.replace(items.iter().filter_map(device));
-                self.snapshot.devices = true;
-            }
-            Answer::List { items, .. } => {
-                self.replace_channels(&items, now);
-                self.snapshot.channels = true;
-            }
-            // With the connection gone, the next one starts over.
-            Answer::NotSent(_) | Answer::Unknown(_) if matches!(self.asterisk, Asterisk::Away { .. }) => return,
-            Answer::Success(_) | Answer::Error { .. } | Answer::NotSent(_) | Answer::Unknown(_) => {
-                let action = if devices { "DeviceStateList" } else { "Status" };
-                let message = describe(&answer);
-                self.effects.push_back(Effect::Note(Note::SnapshotFailed { action, message }));
-                self.asterisk = Asterisk::Syncing { again_at: Some(now.after(SNAPSHOT_AGAIN)) };
-                // Who knows how long: others can ring them now.
-                self.give_waiting_back(Reason::NodeLost);
-                return;
+            Answer::Success(message) => self.is_process(process(&message)),
+            Answer::Error { message, .. } if message.eq_ignore_ascii_case("Permission denied") => self.is_process(None),
+            Answer::List { .. } | Answer::Error { .. } | Answer::NotSent(_) | Answer::Unknown(_) => {
+                return self.snapshot_failed("CoreStatus", &answer, now);
             }
         }
-        if matches!(self.asterisk, Asterisk::Syncing { .. }) && self.snapshot.devices && self.snapshot.channels {
+        self.snapshot.identity = true;
+        self.in_sync(now);
+    }
+
+    pub(super) fn devices_answer(&mut self, answer: Answer, now: Now) {
+        let items = match answer {
+            Answer::List { items } => {
+                self.miscounted.devices = false;
+                items
+            }
+            Answer::Unknown(Unknown::ListCount { items, counted }) if self.miscounted.devices => {
+                self.accepted("DeviceStateList", items, counted)
+            }
+            Answer::Success(_) | Answer::Error { .. } | Answer::NotSent(_) | Answer::Unknown(_) => {
+                self.miscounted.devices = matches!(answer, Answer::Unknown(Unknown::ListCount { .. }));
+                return self.snapshot_failed("DeviceStateList", &answer, now);
+            }
+        };
+        self.roster.replace(items.iter().filter_map(device));
+        self.snapshot.devices = true;
+        self.in_sync(now);
+    }
+
+    pub(super) fn channels_answer(&mut self, answer: Answer, now: Now) {
+        match answer {
+            Answer::List { items } => {
+                self.miscounted.channels = false;
+                self.replace_channels(&items, true, now);
+            }
+            Answer::Unknown(Unknown::ListCount { items, counted }) if self.miscounted.channels => {
+                let items = self.accepted("Status", items, counted);
+                self.replace_channels(&items, false, now);
+            }
+            Answer::Success(_) | Answer::Error { .. } | Answer::NotSent(_) | Answer::Unknown(_) => {
+                self.miscounted.channels = matches!(answer, Answer::Unknown(Unknown::ListCount { .. }));
+                return self.snapshot_failed("Status", &answer, now);
+            }
+        }
+        self.snapshot.channels = true;
+        self.in_sync(now);
+    }
+
+    /// A list that is counted wrongly twice in a row will not come right: what could be read is better than no node.
+    fn accepted(&mut self, action: &'static str, items: Vec<Message>, counted: String) -> Vec<Message> {
+        self.effects.push_back(Effect::Note(Note::Miscounted { action, found: items.len(), counted }));
+        items
+    }
+
+    fn snapshot_failed(&mut self, action: &'static str, answer: &Answer, now: Now) {
+        // With the connection gone, the next one starts over.
+        if self.is_away() && matches!(answer, Answer::NotSent(_) | Answer::Unknown(_)) {
+            return;
+        }
+        self.effects.push_back(Effect::Note(Note::SnapshotFailed { action, message: describe(answer) }));
+        self.asterisk = Asterisk::Syncing { again_at: Some(now.after(SNAPSHOT_AGAIN)) };
+        // Who knows how long: others can ring them now.
+        self.give_waiting_back(Reason::NodeLost);
+    }
+
+    fn in_sync(&mut self, now: Now) {
+        let Snapshot { identity, devices, channels } = self.snapshot;
+        if matches!(self.asterisk, Asterisk::Syncing { .. }) && identity && devices && channels {
             self.asterisk = Asterisk::Ready;
+            self.reconcile.synced(now);
             let (registered, channels) = (self.roster.registered(), self.channels.len());
             let sessions = self.sessions.len();
             self.effects.push_back(Effect::Note(Note::Synced { registered, channels, sessions }));
         }
     }
 
-    fn replace_channels(&mut self, items: &[Message], now: Now) {
+    /// `all`: no channel is missing in it.
+    fn replace_channels(&mut self, items: &[Message], all: bool, now: Now) {
         self.channels.clear();
         let mut ours = BTreeSet::new();
         for item in items.iter().filter_map(channel) {
@@ -75,7 +137,8 @@ impl Node {
             }
         }
         let restarted = std::mem::take(&mut self.restarted);
-        let lost: Vec<SessionId> = self.sessions.keys().filter(|id| !ours.contains(id)).copied().collect();
+        let judged = all || restarted;
+        let lost: Vec<SessionId> = self.sessions.keys().filter(|id| judged && !ours.contains(id)).copied().collect();
         for id in lost {
             if let Some(session) = self.sessions.get_mut(&id) {
                 let step = session.missing(restarted);
@@ -84,14 +147,14 @@ impl Node {
         }
     }
 
-    fn channel_found(&mut self, id: SessionId, item: &ChannelItem<'_>, now: Now) {
+    pub(super) fn channel_found(&mut self, id: SessionId, item: &ChannelItem<'_>, now: Now) {
         let state = item.channel.state;
         if let Some(session) = self.sessions.get_mut(&id) {
             let step = session.found(state, self.ring.timeout, now);
             self.step(id, step);
             return;
         }
-        let Some(login) = ring::login_of(id, |name| std::str::from_utf8(item.variable(name)?).ok()) else {
+        let Some(login) = login_of(id, item) else {
             self.effects.push_back(Effect::Note(Note::Unreadable(id)));
             return;
         };
@@ -100,27 +163,13 @@ impl Node {
         self.sessions.insert(id, session);
         self.effects.push_back(Effect::Adopt(login, live));
     }
+}
 
-    /// The answer to a question about one session: is its channel there?
-    pub(super) fn probe_answer(&mut self, id: SessionId, answer: Answer, now: Now) {
-        let Answer::List { items, .. } = answer else {
-            // Of a session that is known, its deadline asks again. Of a channel that nobody here knows, nobody would.
-            if self.asterisk == Asterisk::Ready && !self.sessions.contains_key(&id) {
-                self.sync();
-            }
-            return;
-        };
-        let unique = ChannelId(id).to_string();
-        let found = items.iter().filter_map(channel).find(|item| item.channel.unique == unique.as_bytes());
-        match (found, self.sessions.get_mut(&id)) {
-            (Some(item), _) => self.channel_found(id, &item, now),
-            (None, Some(session)) => {
-                let step = session.missing(false);
-                self.step(id, step);
-            }
-            (None, None) => {}
-        }
-    }
+/// Which Asterisk it is: when it started, in its own words. They are written down at its start and stay as they are however
+/// its clock is set, so they are compared and never reckoned with.
+fn process(status: &Message) -> Option<Box<[u8]>> {
+    let (date, time) = (status.get("CoreStartupDate")?, status.get("CoreStartupTime")?);
+    Some([date, b" ", time].concat().into())
 }
 
 /// An item of a list that cannot be read is left out: the phone or channel counts as not there.
@@ -141,7 +190,12 @@ fn device(message: &Message) -> Option<(Phone, DeviceState)> {
     }
 }
 
-fn channel(message: &Message) -> Option<ChannelItem<'_>> {
+/// Whose channel it is.
+pub(super) fn login_of(id: SessionId, item: &ChannelItem<'_>) -> Option<Login> {
+    ring::login_of(id, |name| std::str::from_utf8(item.variable(name)?).ok())
+}
+
+pub(super) fn channel(message: &Message) -> Option<ChannelItem<'_>> {
     ChannelItem::parse(message).ok()?
 }
 

@@ -56,6 +56,8 @@ pub struct Stand {
     pub wire: String,
     /// Who waits for his turn, as Redis was told last.
     pub line: String,
+    /// What Asterisk says of its start; `None`: it does not answer by itself.
+    pub started: Option<String>,
 }
 
 impl Stand {
@@ -66,7 +68,14 @@ impl Stand {
         let settings = Settings::load(Some(file.path()), std::iter::empty()).unwrap();
         let now = Now(Duration::from_secs(3600));
         let node = Node::new("n".parse().unwrap(), generation(), settings.ring, settings.placement.lease, now);
-        Self { node, now, open: Vec::new(), wire: String::new(), line: String::new() }
+        Self {
+            node,
+            now,
+            open: Vec::new(),
+            wire: String::new(),
+            line: String::new(),
+            started: Some("2026-11-27 10:00:00".to_owned()),
+        }
     }
 
     /// One in sync with an Asterisk that has been up for 100 s.
@@ -114,6 +123,12 @@ impl Stand {
             "goes-on" => self.hand(Input::ShuttingDown(false)),
             "closed" => self.hand(Input::Closed { gone: false }),
             "refused" => self.hand(Input::Closed { gone: true }),
+            "gap" => self.hand(Input::Gap),
+            // Another process, whatever it says of its uptime.
+            "restarted" => {
+                self.started = Some(format!("2026-11-27 {:?}", self.now));
+                self.hear(&event("booted", &rest))
+            }
             _ => {
                 let message = event(verb, &rest);
                 self.hear(&message)
@@ -148,6 +163,12 @@ impl Stand {
         let answer = match &rest[1..] {
             ["ok"] => Answer::Success(Message::new("Response: Success\r\n")),
             ["notsent"] => Answer::NotSent(NotSent::Closed),
+            // `counted 5 s1:Up`: one item, of which Asterisk says that they are five.
+            ["counted", count, items @ ..] => Answer::Unknown(Unknown::ListCount {
+                items: items.iter().map(|word| item(word)).collect(),
+                counted: (*count).to_owned(),
+            }),
+            ["process", date, time] => Answer::Success(core_status(&format!("{date} {time}"))),
             ["unknown"] => Answer::Unknown(Unknown::Deadline { after: Duration::from_secs(5) }),
             ["error", words @ ..] => {
                 Answer::Error { message: words.join(" "), raw: Message::new("Response: Error\r\n") }
@@ -174,6 +195,13 @@ impl Stand {
     fn effects(&mut self) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(effect) = self.node.next_effect() {
+            if let (Effect::Ami { tag, action, .. }, Some(started)) = (&effect, &self.started)
+                && action.name() == "CoreStatus"
+            {
+                let answer = Answer::Success(core_status(started));
+                self.node.handle(Input::Answer(*tag, answer), self.now);
+                continue;
+            }
             seen.extend(self.show(effect));
         }
         if let Some(changes) = self.node.roster.take_changes() {
@@ -213,6 +241,14 @@ impl Stand {
             Effect::Note(note) => return note_text(note),
         })
     }
+}
+
+/// The answer to `CoreStatus` of an Asterisk that started then: date, blank, time.
+pub fn core_status(started: &str) -> Message {
+    let (date, time) = started.split_once(' ').unwrap();
+    Message::new(format!(
+        "Response: Success\r\nCoreStartupDate: {date}\r\nCoreStartupTime: {time}\r\nCoreCurrentCalls: 0\r\n"
+    ))
 }
 
 /// Each line in, and all effects of it.
@@ -260,6 +296,7 @@ fn note_text(note: Note) -> Option<String> {
             format!("synced {registered} phones {channels} channels {sessions} sessions")
         }
         Note::SnapshotFailed { action, message } => format!("snapshot failed {action} {message}"),
+        Note::Miscounted { action, found, counted } => format!("miscounted {action} {found} not {counted}"),
         Note::Unreadable(id) => format!("unreadable {}", name(id)),
         Note::GivenUp { sessions } => format!("given up {sessions}"),
         Note::Drift(id, _) => format!("drift {}", name(id)),

@@ -146,6 +146,12 @@ impl Sim {
         let answer = match wire.what {
             What::Status => self.hosts[host].asterisk.status(),
             What::Devices => self.hosts[host].asterisk.devices(),
+            What::Identity if self.hosts[host].asterisk.stopping => error("Asterisk is shutting down"),
+            What::Identity => {
+                let life = self.hosts[host].asterisk.life;
+                let text = format!("Response: Success\r\nCoreStartupDate: 2026-11-27\r\nCoreStartupTime: {life}\r\n");
+                Answer::Success(Message::new(text))
+            }
             What::Ping if self.hosts[host].asterisk.stopping => error("Asterisk is shutting down"),
             What::Ping => success(),
             What::HangUp(id) => match self.hosts[host].asterisk.channels.get(&id).map(|channel| channel.stage) {

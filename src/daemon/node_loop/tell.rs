@@ -59,10 +59,19 @@ impl NodeLoop {
                 info!(%node, registered, channels, sessions, "in sync with Asterisk");
             }
             Note::SnapshotFailed { action, message } => {
-                // Both lists are refused with the same words, every second: said once.
+                // It is said every second, by both lists in the same words: said once.
                 let Some(held) = self.snapshot_repeats.allow(message, self.clock.now()) else { return };
-                error!(%node, action, reason = message, held, "Asterisk refuses a part of the snapshot: not in the rotation; \
-                    check the manager user's write classes (call, reporting)");
+                if message.eq_ignore_ascii_case("Permission denied") {
+                    error!(%node, action, reason = message, held, "Asterisk refuses a part of the snapshot: not in the \
+                        rotation; check the manager user's write classes (call, reporting)");
+                } else {
+                    error!(%node, action, reason = message, held, "a part of the snapshot is not to be had: not in the \
+                        rotation, asking again every second");
+                }
+            }
+            Note::Miscounted { action, found, counted } => {
+                error!(%node, action, found, counted, "Asterisk counts a list otherwise than it came, twice in a row: going on \
+                    with the items that could be read");
             }
             Note::Unreadable(session) => warn!(%node, %session, "a channel of ours without its variables: left alone"),
             Note::GivenUp { sessions } => {
@@ -118,6 +127,7 @@ impl NodeLoop {
             Note::Ringing(_, _)
             | Note::Synced { .. }
             | Note::SnapshotFailed { .. }
+            | Note::Miscounted { .. }
             | Note::Unreadable(_)
             | Note::GivenUp { .. }
             | Note::HangUpFailed(_, _)
@@ -141,6 +151,7 @@ impl NodeLoop {
             }
             Note::Drift(_, _) => self.metrics.drift_mended.inc(),
             Note::SnapshotFailed { .. }
+            | Note::Miscounted { .. }
             | Note::Unreadable(_)
             | Note::GivenUp { .. }
             | Note::HangUpFailed(_, _)
