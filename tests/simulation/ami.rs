@@ -17,6 +17,8 @@ use super::model::world::Ms;
 /// Waits of the AMI task: after a connection that was in use, and at most between others.
 const FIRST_LOOK: Ms = 20;
 const MOST: Ms = 5_000;
+/// What could not be read is known after this: a question every 5 s, and another one 2 s later.
+const MENDED_WITHIN: Ms = 9_000;
 
 fn phone(number: usize) -> Phone {
     let extension: Extension = format!("e{number}").parse().expect("an extension");
@@ -27,6 +29,16 @@ impl Sim {
     pub fn heard_event(&mut self, d: &mut Daemon, conn: Conn, said: &Said) -> bool {
         if d.ami.conn != Some(conn) {
             return false;
+        }
+        if self.chaos()
+            && matches!(said, Said::HungUp(_, ChannelState::Up, _) | Said::Device(..))
+            && self.dice.chance(300)
+        {
+            // The daemon asks, and what it sees twice it mends.
+            self.late_until = self.late_until.max(self.now + MENDED_WITHIN);
+            self.trace(|| format!("ami: daemon {} cannot read {said:?}", d.life));
+            d.tell(Input::Gap, self.now);
+            return true;
         }
         let unique = match said {
             Said::New(id)
