@@ -18,7 +18,7 @@ use tokio::net::unix::pipe::Sender;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{CliError, DONE, FAILED, output};
+use super::{CliError, DONE, FAILED, escape, output};
 use crate::ami::action::EventMask;
 use crate::ami::frame::{Frame, Limits, LineEnd, Part, Splitter};
 use crate::ami::link::Boot;
@@ -240,7 +240,8 @@ impl<W: Write> Decoder<W> {
 
     fn put(&mut self, line: &Line<'_>) -> Result<(), Stop> {
         self.errors |= line.kind == "error";
-        serde_json::to_writer(&mut self.out, line).map_err(|_| Stop::Write)?;
+        let text = serde_json::to_string(line).map_err(|_| Stop::Write)?;
+        self.out.write_all(escape::json(&text).as_bytes()).map_err(|_| Stop::Write)?;
         self.out.write_all(b"\n").map_err(|_| Stop::Write)
     }
 }
@@ -308,13 +309,10 @@ pub(super) async fn tail(settings: Settings, args: TailArgs) -> Result<u8, CliEr
 fn show(frame: Frame<'_>, json: bool) -> io::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     if json {
-        serde_json::to_writer(&mut out, &Line::new(frame, None))?;
+        out.write_all(escape::json(&serde_json::to_string(&Line::new(frame, None))?).as_bytes())?;
     } else {
         for (name, value) in frame.headers() {
-            let safe = |bytes: &[u8]| -> String {
-                let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-                text(bytes).chars().map(shown).collect()
-            };
+            let safe = |bytes: &[u8]| escape::line(&text(bytes)).into_owned();
             writeln!(out, "{}: {}", safe(name), safe(value))?;
         }
     }
@@ -324,7 +322,7 @@ fn show(frame: Frame<'_>, json: bool) -> io::Result<()> {
 
 /// To standard error, so that it does not mix with the events.
 fn notice(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", escape::line(text));
 }
 
 /// Ends when standard output is a pipe whose reader has gone; for anything else, never.

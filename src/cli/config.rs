@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::escape;
 use crate::config::{ConfigError, Settings, process_env};
 
 /// All is well.
@@ -42,10 +43,10 @@ fn check_to(
         return refuse(err, &ConfigError { problems });
     }
     for error in [settings.require_ami().err(), settings.contacts_login().err()].into_iter().flatten() {
-        writeln!(out, "note: `evenring run` needs more than these settings: {error}")?;
+        writeln!(out, "note: `evenring run` needs more than these settings: {}", escape::line(&error.to_string()))?;
     }
     for warning in settings.warnings() {
-        writeln!(out, "warning: {warning}")?;
+        writeln!(out, "warning: {}", escape::line(&warning))?;
     }
     writeln!(out, "ok")?;
     Ok(EXIT_OK)
@@ -67,8 +68,8 @@ fn dump_to(
 }
 
 fn refuse(err: &mut impl Write, error: &ConfigError) -> io::Result<u8> {
-    for problem in &error.problems {
-        writeln!(err, "error: {problem}")?;
+    for problem in error.problems.iter().flat_map(|problem| problem.lines()) {
+        writeln!(err, "error: {}", escape::line(problem))?;
     }
     Ok(EXIT_BAD_SETTINGS)
 }

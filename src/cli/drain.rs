@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, DONE, FAILED, USAGE, output};
+use super::{CliError, DONE, FAILED, USAGE, escape, output};
 use crate::config::{span, span_text};
 use crate::daemon::clock::Clock;
 use crate::ids::{NodeName, Now};
@@ -247,7 +247,7 @@ impl Progress {
             return;
         }
         let mut out = std::io::stderr();
-        let text = format!("{node}: {}", left.text());
+        let text = escape::line(&format!("{node}: {}", left.text())).into_owned();
         // A reader who has gone is no error.
         if out.is_terminal() {
             self.open = true;

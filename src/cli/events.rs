@@ -7,6 +7,7 @@ use clap::Args;
 use humantime::format_rfc3339_millis;
 use tokio::time::sleep;
 
+use super::output::Shown;
 use super::{CliError, DONE, output};
 use crate::config::span;
 use crate::ids::{Agent, Alias, NodeName};
@@ -79,23 +80,20 @@ impl EventsArgs {
     /// Prints one; false: nobody reads any more.
     fn show(&self, entry: &Entry) -> bool {
         if self.json {
-            // A struct of texts and a number always serialises.
-            return output::one_of_many(&serde_json::to_string(entry).unwrap_or_default());
+            return output::json_line(entry);
         }
         output::one_of_many(&line(entry))
     }
 }
 
-/// Time, node, event, alias, agent, the session's first digits, and more about it. Whatever came from outside is shown
-/// without its control characters.
-fn line(entry: &Entry) -> String {
+/// Time, node, event, alias, agent, the session's first digits, and more about it.
+fn line(entry: &Entry) -> Shown {
     let Entry { at, event, node, session, alias, agent, reason, phone, .. } = entry;
     let time = format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(*at));
-    let clean = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
-    let who = if agent.is_empty() || agent == phone { clean(alias) } else { clean(&format!("{alias}/{agent}")) };
-    let session = clean(session.get(..SHOWN_DIGITS).unwrap_or(session));
-    let (node, event, reason) = (clean(node), output::event(&clean(event)), clean(reason));
-    format!("{time}  {node:<8}  {event}  {who:<14}  {session:<SHOWN_DIGITS$}  {reason}").trim_end().to_owned()
+    let who = if agent.is_empty() || agent == phone { alias.clone() } else { format!("{alias}/{agent}") };
+    let session = session.get(..SHOWN_DIGITS).unwrap_or(session);
+    let before = Shown::from(format!("{time}  {node:<8}  ")).then_event(event);
+    before.then(&format!("  {who:<14}  {session:<SHOWN_DIGITS$}  {reason}")).trimmed()
 }
 
 pub(super) async fn run(registry: &mut Registry, args: &EventsArgs) -> Result<u8, CliError> {

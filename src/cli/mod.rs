@@ -7,6 +7,7 @@ mod ami;
 mod config;
 mod doctor;
 mod drain;
+mod escape;
 mod events;
 mod explain;
 mod forget;
@@ -202,7 +203,11 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = cli.run();
     ExitCode::from(result.unwrap_or_else(|error| {
-        output::complain(&error.to_string());
+        // Each problem of the settings has a line; the words of a server have one at all.
+        let settings = matches!(error, CliError::Config(_) | CliError::Daemon(DaemonError::Config(_)));
+        let text = error.to_string();
+        let lines = if settings { text } else { escape::line(&text).into_owned() };
+        lines.lines().for_each(output::complain);
         error.exit_code()
     }))
 }

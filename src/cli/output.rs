@@ -1,27 +1,108 @@
-//! How things look on a terminal: tables, colours, errors, JSON. Owns the look only. Must never know what is shown.
+//! How things look on a terminal: tables, colours, errors, JSON. Owns the look, and that nothing which came from outside
+//! does anything to a terminal. Must never know what is shown.
 //!
 //! Colours only where a person looks at a terminal and `NO_COLOR` is not set.
 
 use std::io::{IsTerminal, Write};
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Color, ContentArrangement, presets};
 use serde::Serialize;
+
+use super::escape;
 
 /// Whether standard output is a terminal that wants colours.
 pub(super) fn colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
+/// Text for a terminal, in which only our own colours act: whatever is put into it is escaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shown(String);
+
+impl Shown {
+    /// With more text behind it.
+    pub(super) fn then(mut self, text: &str) -> Self {
+        self.0.push_str(&escape::line(text));
+        self
+    }
+
+    /// With a coloured word behind it, for a column of this width.
+    fn then_word(mut self, word: &str, width: usize, colour: Option<anstyle::Style>) -> Self {
+        let word = format!("{:<width$}", escape::line(word));
+        match colour.filter(|_| colours()) {
+            Some(style) => self.0.push_str(&format!("{style}{word}{style:#}")),
+            None => self.0.push_str(&word),
+        }
+        self
+    }
+
+    /// With a word of the story behind it, padded, in the colour of how good it is.
+    pub(super) fn then_event(self, word: &str) -> Self {
+        let colour = match word {
+            "live" | "node-up" | "node-resume" => Some(anstyle::AnsiColor::Green),
+            "failed" | "refused" | "stranded" | "node-down" | "node-lost" | "drift" | "keepalive" => {
+                Some(anstyle::AnsiColor::Red)
+            }
+            "ended" | "logout" => None,
+            _ => Some(anstyle::AnsiColor::Yellow),
+        };
+        self.then_word(word, 14, colour.map(anstyle::AnsiColor::on_default))
+    }
+
+    /// Without blanks at its end.
+    pub(super) fn trimmed(mut self) -> Self {
+        self.0.truncate(self.0.trim_end().len());
+        self
+    }
+}
+
+impl<T: AsRef<str>> From<T> for Shown {
+    fn from(text: T) -> Self {
+        Self(String::new()).then(text.as_ref())
+    }
+}
+
+/// How bad a finding is, padded, in the colour of that.
+pub(super) fn level(word: &str) -> Shown {
+    let colour = match word {
+        "ok" => Some(anstyle::AnsiColor::Green),
+        "warning" => Some(anstyle::AnsiColor::Yellow),
+        "failure" => Some(anstyle::AnsiColor::Red),
+        _ => None,
+    };
+    Shown(String::new()).then_word(word, 7, colour.map(|colour| colour.on_default().bold()))
+}
+
+/// A table. What its cells hold is escaped.
+#[derive(Debug)]
+pub(super) struct Table(comfy_table::Table);
+
+/// One cell.
+#[derive(Debug)]
+pub(super) struct Cell(comfy_table::Cell);
+
+impl<T: AsRef<str>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self(comfy_table::Cell::new(escape::line(text.as_ref())))
+    }
+}
+
 /// An empty table with these heads.
 pub(super) fn table(heads: &[&str]) -> Table {
-    let mut table = Table::new();
+    let mut table = comfy_table::Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(
-        heads
-            .iter()
-            .map(|head| if colours() { Cell::new(head).add_attribute(Attribute::Bold) } else { Cell::new(head) }),
-    );
-    table
+    let head = |head: &&str| {
+        let cell = comfy_table::Cell::new(head);
+        if colours() { cell.add_attribute(Attribute::Bold) } else { cell }
+    };
+    table.set_header(heads.iter().map(head));
+    Table(table)
+}
+
+impl Table {
+    pub(super) fn add_row<C: Into<Cell>>(&mut self, cells: impl IntoIterator<Item = C>) {
+        self.0.add_row(cells.into_iter().map(|cell| cell.into().0));
+    }
 }
 
 /// A state, in the colour of how good it is.
@@ -30,74 +111,61 @@ pub(super) fn state(word: &str) -> Cell {
         "active" | "live" => Color::Green,
         "placed" | "queued" | "ringing" | "starting" | "draining" | "stopping" | "stopped" => Color::Yellow,
         "down" | "lost" | "failed" | "refused" => Color::Red,
-        _ => return Cell::new(word),
+        _ => return word.into(),
     };
-    if colours() { Cell::new(word).fg(colour) } else { Cell::new(word) }
-}
-
-/// How bad a finding is, padded, in the colour of that.
-pub(super) fn level(word: &str) -> String {
-    let colour = match word {
-        "ok" => anstyle::AnsiColor::Green,
-        "warning" => anstyle::AnsiColor::Yellow,
-        "failure" => anstyle::AnsiColor::Red,
-        _ => return format!("{word:<7}"),
-    };
-    if !colours() {
-        return format!("{word:<7}");
-    }
-    let style = colour.on_default().bold();
-    format!("{style}{word:<7}{style:#}")
-}
-
-/// A word of the story, padded, in the colour of how good it is.
-pub(super) fn event(word: &str) -> String {
-    let colour = match word {
-        "live" | "node-up" | "node-resume" => anstyle::AnsiColor::Green,
-        "failed" | "refused" | "stranded" | "node-down" | "node-lost" | "drift" | "keepalive" => {
-            anstyle::AnsiColor::Red
-        }
-        "ended" | "logout" => return format!("{word:<14}"),
-        _ => anstyle::AnsiColor::Yellow,
-    };
-    if !colours() {
-        return format!("{word:<14}");
-    }
-    let style = colour.on_default();
-    format!("{style}{word:<14}{style:#}")
+    let Cell(cell) = word.into();
+    Cell(if colours() { cell.fg(colour) } else { cell })
 }
 
 /// Prints a table without blanks at the ends of its lines.
 pub(super) fn print_table(table: &Table) {
-    for line in table.to_string().lines() {
-        line_out(line.trim_end());
+    for line in table.0.to_string().lines() {
+        put(line.trim_end());
     }
 }
 
 /// Prints a line. A reader who has gone (`| head`) is no error.
 pub(super) fn line_out(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    put(&escape::line(line));
+}
+
+/// The same of what has colours.
+pub(super) fn shown_out(line: &Shown) {
+    put(&line.0);
 }
 
 /// Prints a line of many; false: the reader has gone.
-pub(super) fn one_of_many(line: &str) -> bool {
+pub(super) fn one_of_many(line: &Shown) -> bool {
+    put(&line.0)
+}
+
+/// Prints what is harmless already; false: the reader has gone.
+fn put(line: &str) -> bool {
     writeln!(std::io::stdout(), "{line}").is_ok()
 }
 
 /// Prints one JSON document.
 pub(super) fn json<T: Serialize>(value: &T) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => line_out(&text),
+        Ok(text) => {
+            put(&escape::json(&text));
+        }
         Err(error) => complain(&format!("cannot be written as JSON: {error}")),
     }
 }
 
-/// Prints an error, each line of it marked.
+/// Prints one JSON document of many, in one line; false: the reader has gone.
+pub(super) fn json_line<T: Serialize>(value: &T) -> bool {
+    // What we have serialises; a struct of texts and numbers always does.
+    put(&escape::json(&serde_json::to_string(value).unwrap_or_default()))
+}
+
+/// Prints an error, in one line.
 pub(super) fn complain(message: &str) {
     marked("error:", anstyle::AnsiColor::Red, message);
 }
 
-/// Prints a warning, each line of it marked.
+/// Prints a warning, in one line.
 pub(super) fn warn(message: &str) {
     marked("warning:", anstyle::AnsiColor::Yellow, message);
 }
@@ -109,9 +177,7 @@ fn marked(word: &str, colour: anstyle::AnsiColor, message: &str) {
     } else {
         word.to_owned()
     };
-    for line in message.lines() {
-        let _ = writeln!(std::io::stderr(), "{mark} {line}");
-    }
+    let _ = writeln!(std::io::stderr(), "{mark} {}", escape::line(message));
 }
 
 /// A number of ms as people say it.

@@ -51,20 +51,19 @@ pub(super) async fn run(registry: &mut Registry, args: &SessionsArgs) -> Result<
         "REASON",
     ]);
     for session in &sessions {
-        let mut row = comfy_table::Row::from([
-            &session.id,
-            &session.alias,
-            &session.extension,
-            &session.agent,
-            &session.campaign,
-            &session.node,
+        table.add_row([
+            output::Cell::from(&session.id),
+            output::Cell::from(&session.alias),
+            output::Cell::from(&session.extension),
+            output::Cell::from(&session.agent),
+            output::Cell::from(&session.campaign),
+            output::Cell::from(&session.node),
+            output::state(&session.state),
+            session.place.map(|place| place.to_string()).unwrap_or_default().into(),
+            if session.remote { "remote" } else { "local" }.into(),
+            output::age(now.saturating_sub(session.since)).into(),
+            output::Cell::from(&session.reason),
         ]);
-        row.add_cell(output::state(&session.state));
-        row.add_cell(session.place.map(|place| place.to_string()).unwrap_or_default().into());
-        row.add_cell(if session.remote { "remote" } else { "local" }.into());
-        row.add_cell(output::age(now.saturating_sub(session.since)).into());
-        row.add_cell(session.reason.as_str().into());
-        table.add_row(row);
     }
     output::print_table(&table);
     Ok(DONE)

@@ -38,23 +38,20 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
     let mut table = output::table(&heads);
     for node in &nodes {
         let max = node.max_agents.map_or_else(|| "-".to_owned(), |most| most.to_string());
-        let mut row = comfy_table::Row::from([node.name.clone()]);
-        row.add_cell(output::state(&node.state));
-        for cell in [
-            node.agents.to_string(),
-            node.remote.to_string(),
-            node.queued.to_string(),
-            output::load(node.load),
-            node.weight.to_string(),
-            max,
-            node.registrations.to_string(),
-            node.channels.to_string(),
-            format!("{} ms", node.lease_ms),
-            node.generation.clone(),
-        ] {
-            row.add_cell(cell.into());
-        }
-        table.add_row(row);
+        table.add_row([
+            output::Cell::from(&node.name),
+            output::state(&node.state),
+            node.agents.to_string().into(),
+            node.remote.to_string().into(),
+            node.queued.to_string().into(),
+            output::load(node.load).into(),
+            node.weight.to_string().into(),
+            max.into(),
+            node.registrations.to_string().into(),
+            node.channels.to_string().into(),
+            format!("{} ms", node.lease_ms).into(),
+            output::Cell::from(&node.generation),
+        ]);
     }
     output::print_table(&table);
     let now = if nodes.iter().any(|node| node.keepalive.is_some()) { registry.now_ms().await? } else { 0 };

@@ -142,7 +142,7 @@ pub(super) async fn run(registry: &mut Registry, args: &AliasArgs) -> Result<u8,
             let aliases = match read(file) {
                 Ok(aliases) => aliases,
                 Err(faults) => {
-                    output::complain(&faults);
+                    faults.lines().for_each(output::complain);
                     return Ok(USAGE);
                 }
             };

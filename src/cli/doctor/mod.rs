@@ -175,7 +175,7 @@ fn show(findings: &[Finding], args: &DoctorArgs) {
         return;
     }
     for Finding { check, level, finding, fix } in findings {
-        output::line_out(&format!("{} {check:<16} {finding}", output::level(level.word())));
+        output::shown_out(&output::level(level.word()).then(&format!(" {check:<16} {finding}")));
         if !fix.is_empty() {
             output::line_out(&format!("{:<25}-> {fix}", ""));
         }
