@@ -170,6 +170,7 @@ fn one_service_through_all_that_happens_to_it() {
     follows_its_asterisk(&service);
     takes_over_settings(&service);
     keeps_a_journal(&service);
+    outlives_its_journal(&service);
     stops(&service);
 }
 
@@ -270,6 +271,35 @@ fn keeps_a_journal(service: &Service<'_>) {
     let story: Vec<_> = story.iter().map(|line| line["MESSAGE"].as_str().unwrap()).collect();
     assert_eq!(story[..3], ["order taken", "ringing", "live"]);
     assert!(!service.said(0).contains(config::AMI_USER.1), "the secret in the journal");
+}
+
+/// A journald that stands still takes no lines, and costs nothing else: no agent, no heartbeat, no watchdog.
+fn outlives_its_journal(service: &Service<'_>) {
+    let (machine, cluster, pid) = (&service.machine, &service.cluster, service.pid());
+    let path = machine.root().join(SETTINGS.trim_start_matches('/'));
+    let text = fs::read_to_string(&path).unwrap();
+    let unknown: String = (0..1500).map(|n| format!("\n[unknown{n}]\nkey = 1\n")).collect();
+    let journald = machine.property("systemd-journald.service", "MainPID");
+    machine.ok(&["kill", "-STOP", &journald]);
+    fs::write(&path, format!("{text}{unknown}")).unwrap();
+    let dropped = || {
+        let found = http::samples(&http::get(service.node(), "/metrics").body);
+        found.get("evenring_log_lines_dropped_total").copied().unwrap_or_default()
+    };
+    wait_until(SOON * 3, "log lines to be dropped", || {
+        machine.ok(&["kill", "-HUP", &pid]);
+        dropped() > 0.0
+    });
+    fs::write(&path, &text).unwrap();
+    let (login, code) = cluster.json_and_code(&["login", "cc101x", "--wait"]);
+    assert_eq!(code, 0, "{login}");
+    cluster.wait_beats("a", 2);
+    assert_eq!(cluster.node("a")["state"], "active");
+    machine.ok(&["kill", "-CONT", &journald]);
+    wait_until(SOON * 2, "the gap to be said", || {
+        !machine.journal(&["_SYSTEMD_UNIT=evenring.service", "MESSAGE=log lines were dropped"]).is_empty()
+    });
+    assert_eq!((service.pid(), machine.state(UNIT)), (pid, RUNNING.to_owned()), "the same life");
 }
 
 fn stops(service: &Service<'_>) {

@@ -15,12 +15,21 @@ fn acts(c: char) -> bool {
 
 /// A text as one line in which every character can be seen: `\n`, `\u{1b}`.
 pub(super) fn line(text: &str) -> Cow<'_, str> {
+    all_but(text, |_| false)
+}
+
+/// The same for what a program of ours has coloured, after it has escaped what is not its own: ESC stays.
+pub(super) fn coloured_line(text: &str) -> Cow<'_, str> {
+    all_but(text, |c| c == '\u{1b}')
+}
+
+fn all_but(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.chars().any(acts) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if acts(c) { out.extend(c.escape_default()) } else { out.push(c) }
+        if acts(c) && !stays(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     Cow::Owned(out)
 }
@@ -56,6 +65,7 @@ mod tests {
         assert_eq!(line("a\nb\r\tc\0"), "a\\nb\\r\\tc\\u{0}");
         assert_eq!(line("\u{1b}[31m\u{9b}2J\u{7f}"), "\\u{1b}[31m\\u{9b}2J\\u{7f}");
         assert_eq!(line("\u{202e}txt\u{2066}\u{2028}\u{feff}"), "\\u{202e}txt\\u{2066}\\u{2028}\\u{feff}");
+        assert_eq!(coloured_line("\u{1b}[31ma\nb"), "\u{1b}[31ma\\nb");
     }
 
     #[test]

@@ -1,13 +1,19 @@
 //! Where log lines go, and in which form.
 //!
-//! Owns the one subscriber of the process; lines go to stderr or to the journal's socket. Must never know what is
-//! logged. What each level means: `error` somebody must act, `warn` something is degraded and repairs itself,
+//! Owns the one subscriber of the process; lines go to stderr or to the journal's socket, by a thread of their own
+//! ([`writer`]). Must never know what is logged. What each level means: `error` somebody must act, `warn` something is degraded and repairs itself,
 //! `info` one line per decision and state change, `debug` and `trace` for finding faults.
+
+mod journal;
+mod writer;
 
 use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tracing::Subscriber;
 use tracing::subscriber::set_global_default;
@@ -16,7 +22,12 @@ use tracing_subscriber::layer::Filter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use self::journal::Journal;
+use self::writer::{Form, Outlet, Sink};
 use crate::config::{LogFormat, LogSettings, check_filter};
+
+/// How long the end of the process waits for the last lines to be written.
+pub(super) const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The environment variable whose filter replaces `log.filter`.
 pub(super) const FILTER_VARIABLE: &str = "EVENRING_LOG";
@@ -27,6 +38,9 @@ pub(super) enum LoggingError {
     /// The filter of the environment is none.
     #[error("the environment variable {FILTER_VARIABLE}: {0}")]
     Filter(String),
+    /// The system gives no thread, or no handle of stderr.
+    #[error("the log cannot be written: {0}")]
+    System(String),
     /// Somebody else has set up logging in this process.
     #[error("logging was already set up")]
     Twice,
@@ -41,6 +55,17 @@ enum Output {
     Journal,
 }
 
+impl Output {
+    fn form(self) -> Form {
+        match self {
+            Self::ColouredText => Form::Coloured,
+            Self::PlainText => Form::Text,
+            Self::Json => Form::Json,
+            Self::Journal => Form::Finished,
+        }
+    }
+}
+
 /// What stderr is, as far as the form of a line depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stderr {
@@ -52,36 +77,60 @@ enum Stderr {
 
 /// Sets up logging for this process, once. `EVENRING_LOG` replaces the filter of the settings.
 ///
-/// Without the journal's socket, lines meant for it become JSON on stderr, and the first of them says so.
+/// Without the journal's socket, lines meant for it become JSON on stderr, and the first of them says so. Whoever logs
+/// never waits for whoever reads; a panic is logged as well.
 ///
 /// # Errors
 /// If the filter in `EVENRING_LOG` is none, or logging was set up before.
-pub(super) fn init(log: &LogSettings) -> Result<FilterHandle, LoggingError> {
+pub(super) fn init(log: &LogSettings) -> Result<Log, LoggingError> {
     let own = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
     let (filter, handle) = reload::Layer::new(filter(own.as_deref(), &log.filter)?);
-    let output = output(log.format, stderr());
-    let journal = match output {
-        Output::Journal => Some(tracing_journald::layer()),
-        Output::ColouredText | Output::PlainText | Output::Json => None,
+    let system = |error: std::io::Error| LoggingError::System(error.to_string());
+    let (mut output, mut fallback, mut journal) = (output(log.format, stderr()), None, None);
+    if output == Output::Journal {
+        match journal::sink() {
+            Ok(sink) => journal = Some(sink),
+            Err(error) => (output, fallback) = (Output::Json, Some(error)),
+        }
+    }
+    let sink = match journal {
+        Some(sink) => sink,
+        None => Sink::Stderr(std::io::stderr().as_fd().try_clone_to_owned().map(File::from).map_err(system)?),
     };
-    let mut fallback = None;
-    let set = match journal {
-        Some(Ok(layer)) => {
-            let layer =
-                layer.with_field_prefix(Some("EVENRING".to_owned())).with_syslog_identifier("evenring".to_owned());
-            set_global_default(Registry::default().with(layer.with_filter(filter)))
+    let dropped = Arc::<AtomicU64>::default();
+    let outlet = Outlet::start(sink, output.form(), dropped.clone()).map_err(system)?;
+    let set = match output {
+        Output::Journal => set_global_default(Registry::default().with(Journal(outlet.clone()).with_filter(filter))),
+        Output::ColouredText | Output::PlainText | Output::Json => {
+            set_global_default(lines(output, filter, outlet.clone()))
         }
-        Some(Err(error)) => {
-            fallback = Some(error);
-            set_global_default(lines(Output::Json, filter, std::io::stderr))
-        }
-        None => set_global_default(lines(output, filter, std::io::stderr)),
     };
     set.map_err(|_| LoggingError::Twice)?;
     if let Some(error) = fallback {
         tracing::warn!(%error, "the journal's socket cannot be used: logging JSON to stderr instead");
     }
-    Ok(FilterHandle(handle))
+    let last = outlet.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        tracing::error!(reason = %panic, "the daemon has panicked: please report it");
+        last.flush(LAST_LINES);
+    }));
+    Ok(Log { filter: FilterHandle(handle), outlet, dropped })
+}
+
+/// The log of this process.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) filter: FilterHandle,
+    outlet: Outlet,
+    /// Lines that were dropped so far.
+    pub(super) dropped: Arc<AtomicU64>,
+}
+
+impl Log {
+    /// Waits for what has not been written yet, but not for a reader who does not read.
+    pub(super) fn finish(&self) {
+        self.outlet.flush(LAST_LINES);
+    }
 }
 
 /// Changes the filter while lines are written.

@@ -201,13 +201,18 @@ pub fn main() -> ExitCode {
         return ExitCode::from(USAGE);
     }
     let cli = Cli::parse();
+    let is_daemon = matches!(cli.verb, Verb::Run);
     let result = cli.run();
     ExitCode::from(result.unwrap_or_else(|error| {
         // Each problem of the settings has a line; the words of a server have one at all.
         let settings = matches!(error, CliError::Config(_) | CliError::Daemon(DaemonError::Config(_)));
         let text = error.to_string();
         let lines = if settings { text } else { escape::line(&text).into_owned() };
-        lines.lines().for_each(output::complain);
+        if is_daemon {
+            output::complain_within(logging::LAST_LINES, lines);
+        } else {
+            lines.lines().for_each(output::complain);
+        }
         error.exit_code()
     }))
 }

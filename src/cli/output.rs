@@ -4,6 +4,7 @@
 //! Colours only where a person looks at a terminal and `NO_COLOR` is not set.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use comfy_table::{Attribute, Color, ContentArrangement, presets};
 use serde::Serialize;
@@ -163,6 +164,17 @@ pub(super) fn json_line<T: Serialize>(value: &T) -> bool {
 /// Prints an error, in one line.
 pub(super) fn complain(message: &str) {
     marked("error:", anstyle::AnsiColor::Red, message);
+}
+
+/// The same of several lines, each of them marked; does not wait longer than this for whoever should read it, if at all.
+pub(super) fn complain_within(limit: Duration, message: String) {
+    let (told, done) = std::sync::mpsc::sync_channel(1);
+    // Too late, or no thread: the process ends all the same.
+    let _ = std::thread::Builder::new().spawn(move || {
+        message.lines().for_each(complain);
+        told.send(())
+    });
+    let _ = done.recv_timeout(limit);
 }
 
 /// Prints a warning, in one line.

@@ -14,10 +14,13 @@ pub(super) async fn run(settings: Settings, path: Option<PathBuf>) -> Result<u8,
     for warning in settings.warnings() {
         warn!(reason = warning, "configuration");
     }
+    let filter = log.filter.clone();
     let again = Again {
         settings: Box::new(move || Settings::load(path.as_deref(), process_env())),
-        filter: Box::new(move |filter| log.set(filter)),
+        filter: Box::new(move |text| filter.set(text)),
     };
-    crate::daemon::run(settings, again).await?;
+    let result = crate::daemon::run(settings, again, log.dropped.clone()).await;
+    log.finish();
+    result?;
     Ok(DONE)
 }

@@ -26,6 +26,7 @@ pub(super) struct Gauges {
     pub(super) clock: Clock,
     pub(super) lease: Duration,
     pub(super) settings: watch::Receiver<InForce>,
+    pub(super) log_dropped: Arc<AtomicU64>,
 }
 
 /// The words of `evenring status` for a node that runs.
@@ -83,6 +84,8 @@ impl Collector for Gauges {
         let vitals = self.vitals.borrow().clone();
         let version: &[_] = &[("version", env!("CARGO_PKG_VERSION"))];
         pen.gauges("build_info", "Which program this is; always 1", [(version, 1.0)].into_iter())?;
+        let dropped = "Log lines that nobody took in time, or that could not be written: dropped";
+        pen.total("log_lines_dropped_total", dropped, self.log_dropped.load(Relaxed))?;
         self.asterisk(pen, &vitals)?;
         self.node(pen, &vitals)?;
         people(pen, &vitals)?;

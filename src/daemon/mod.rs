@@ -32,6 +32,7 @@ mod talk;
 mod vitals;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::signal::unix::{SignalKind, signal};
 
 use prometheus_client::registry::Registry as Page;
@@ -97,12 +98,13 @@ pub fn new_session() -> SessionId {
     SessionId::from_bits(random_bits())
 }
 
-/// Runs one node until SIGTERM or SIGINT. At SIGHUP, what `again` gives is taken over, as far as it can be.
+/// Runs one node until SIGTERM or SIGINT. At SIGHUP, what `again` gives is taken over, as far as it can be. `log_dropped`
+/// is shown as a metric.
 ///
 /// # Errors
 /// Settings that do not do, or a node name that another daemon on this machine holds, or has taken. A Redis or Asterisk
 /// that is away is no error, nor a lease of another machine: the daemon waits for it.
-pub async fn run(settings: Settings, again: Again) -> Result<(), DaemonError> {
+pub async fn run(settings: Settings, again: Again, log_dropped: Arc<AtomicU64>) -> Result<(), DaemonError> {
     // From here on SIGHUP ends nothing.
     let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
     let name = settings.node.name.clone();
@@ -121,7 +123,15 @@ pub async fn run(settings: Settings, again: Again) -> Result<(), DaemonError> {
     let (told, in_force) = watch::channel(reload::InForce::of(&settings));
     let stop = listen_to_signals(&mut tasks)?;
     let counts = Arc::default();
-    serve_http(&settings, in_force.clone(), clock, page, seen, Arc::clone(&counts), &mut tasks);
+    let gauges = gauges::Gauges {
+        vitals: seen,
+        ami: Arc::clone(&counts),
+        clock,
+        lease: settings.placement.lease,
+        settings: in_force.clone(),
+        log_dropped,
+    };
+    serve_http(&settings, page, gauges, &mut tasks);
     tasks.spawn(reload::Reload { settings: settings.clone(), again, told }.run(hangup));
     let process = Process { settings, holder: claim.holder.clone(), clock, metrics, counts, vitals, in_force, stop };
     let result = loop {
@@ -179,7 +189,6 @@ impl Process {
         let books = books::Books::new(registry, in_force, generation, holder, metrics.clone(), clock);
         tasks.spawn(books.run(batch_ears, done_told));
 
-        let contacts_open = open_ears.clone();
         let fetcher = orders::Orders {
             registry: Registry::new(settings)?,
             node: name.clone(),
@@ -190,13 +199,8 @@ impl Process {
             metrics: metrics.clone(),
             settings: self.in_force.clone(),
         };
-        tasks.spawn(fetcher.run(orders_told, open_ears));
-
-        if let Some(login) = contacts_login {
-            let link = link_settings(settings, login, EventMask::SYSTEM, generation);
-            let contacts = contacts::Contacts::new(settings, Registry::new(settings)?, link, generation, clock);
-            tasks.spawn(contacts.run(contacts_open));
-        }
+        tasks.spawn(fetcher.run(orders_told, open_ears.clone()));
+        look_for_contacts(settings, contacts_login, open_ears, (generation, clock), &mut tasks)?;
 
         keep_alive(settings, generation, clock, metrics.clone(), self.vitals.subscribe(), &mut tasks)?;
         let (ring, lease) = (self.in_force.borrow().ring.clone(), settings.placement.lease);
@@ -210,6 +214,21 @@ impl Process {
         tasks.shutdown().await;
         Ok(result?)
     }
+}
+
+/// Starts the task that asks for contact details, if there is a user for it.
+fn look_for_contacts(
+    settings: &Settings,
+    login: Option<AmiLogin>,
+    open: watch::Receiver<bool>,
+    (generation, clock): (Generation, clock::Clock),
+    tasks: &mut JoinSet<()>,
+) -> Result<(), RegistryError> {
+    let Some(login) = login else { return Ok(()) };
+    let link = link_settings(settings, login, EventMask::SYSTEM, generation);
+    let contacts = contacts::Contacts::new(settings, Registry::new(settings)?, link, generation, clock);
+    tasks.spawn(contacts.run(open));
+    Ok(())
 }
 
 /// Starts the task that watches for an Asterisk that stays away, if the settings name a command.
@@ -247,18 +266,9 @@ fn listen_to_signals(tasks: &mut JoinSet<()>) -> Result<watch::Receiver<Option<&
 }
 
 /// Starts the task that answers over HTTP, if the settings name an address.
-fn serve_http(
-    settings: &Settings,
-    in_force: watch::Receiver<reload::InForce>,
-    clock: clock::Clock,
-    mut page: Page,
-    vitals: watch::Receiver<vitals::Vitals>,
-    ami: Arc<ami::Counts>,
-    tasks: &mut JoinSet<()>,
-) {
+fn serve_http(settings: &Settings, mut page: Page, gauges: gauges::Gauges, tasks: &mut JoinSet<()>) {
     let Some(address) = settings.http.listen else { return };
-    let lease = settings.placement.lease;
-    let gauges = gauges::Gauges { vitals: vitals.clone(), ami, clock, lease, settings: in_force };
+    let (vitals, clock, lease) = (gauges.vitals.clone(), gauges.clock, gauges.lease);
     page.register_collector(Box::new(gauges));
     let shown = http::Shown { page: Arc::new(page), vitals, clock, lease };
     tasks.spawn(http::run(settings.node.name.clone(), address, shown));

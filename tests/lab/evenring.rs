@@ -100,6 +100,14 @@ impl Daemon {
         self
     }
 
+    /// The same with a standard error of its own instead of the log.
+    #[must_use]
+    pub fn again_saying_to(mut self, stderr: impl Into<Stdio>) -> Self {
+        let mut command = command(&format!("ev-{}", self.node), &self.config, &self.runtime);
+        self.process = Process(command.stdout(Stdio::null()).stderr(stderr).spawn().expect("start ip netns exec"));
+        self
+    }
+
     /// Starts a second daemon of the same name with a log of its own. Apart: it does not see the first one's lock, as on
     /// another machine.
     pub fn second(&self, place: Place) -> Self {
@@ -209,20 +217,17 @@ fn spawn(namespace: &str, config: &Path, log: &Path, runtime: &Path) -> Process 
 
 fn spawn_with(namespace: &str, config: &Path, log: &Path, runtime: &Path, environment: &[(&str, &str)]) -> Process {
     let log = fs::OpenOptions::new().create(true).append(true).open(log).expect("open the daemon's log");
+    let mut command = command(namespace, config, runtime);
+    command.envs(environment.iter().copied()).stdout(log.try_clone().expect("the log twice")).stderr(log);
+    Process(command.spawn().expect("start ip netns exec"))
+}
+
+fn command(namespace: &str, config: &Path, runtime: &Path) -> Command {
     // `ip` execs, so this one pid is the daemon's
-    let child = Command::new("ip")
-        .args(["netns", "exec", namespace])
-        .arg(binary())
-        .args(["run", "--config"])
-        .arg(config)
-        .env("RUNTIME_DIRECTORY", runtime)
-        .envs(environment.iter().copied())
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("the log twice"))
-        .stderr(log)
-        .spawn()
-        .expect("start ip netns exec");
-    Process(child)
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(binary()).args(["run", "--config"]).arg(config);
+    command.env("RUNTIME_DIRECTORY", runtime).stdin(Stdio::null());
+    command
 }
 
 fn write_private(path: &Path, text: &str) {
