@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use super::clock::Clock;
+use super::clock::{Clock, Repeats};
 use super::metrics::Metrics;
 use super::reload::InForce;
 use super::vitals::Booked;
@@ -96,6 +96,8 @@ pub(super) struct Books {
     /// Redis does not know the newest share and caps.
     owes_limits: bool,
     notes: Notes,
+    clock: Clock,
+    repeats: Repeats,
 }
 
 /// What goes into the story. What was sent once is sent again as it was, so that it stands there once.
@@ -152,6 +154,8 @@ impl Books {
             settings,
             owes_limits,
             notes: Notes::default(),
+            clock,
+            repeats: Repeats::default(),
         }
     }
 
@@ -224,7 +228,9 @@ impl Books {
             && beat.refused > before
         {
             let refused = beat.refused - before;
-            warn!(node = %name, refused, "an older daemon of this node still speaks: refused");
+            if let Some(held) = self.repeats.allow("refused", self.clock.now()) {
+                warn!(node = %name, refused, held, "an older daemon of this node still speaks: refused");
+            }
         }
         let reserved = beat.books.iter().filter(|(_, state)| *state == BookedState::Placed).count();
         done.booked = Booked { reserved, refused: beat.refused, ring: beat.ring, logins: beat.logins };

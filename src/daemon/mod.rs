@@ -198,6 +198,7 @@ impl Process {
             clock,
             metrics: metrics.clone(),
             settings: self.in_force.clone(),
+            junk: clock::Repeats::default(),
         };
         tasks.spawn(fetcher.run(orders_told, open_ears.clone()));
         look_for_contacts(settings, contacts_login, open_ears, (generation, clock), &mut tasks)?;

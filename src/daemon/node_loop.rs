@@ -120,6 +120,8 @@ pub(super) struct NodeLoop {
     /// Somebody else has this node's name.
     name_is_held: bool,
     redis_down: bool,
+    /// That it is down stands in the log.
+    outage_said: bool,
     /// The last heartbeat that Redis took brought this node into the rotation.
     told_active: bool,
     lease: Duration,
@@ -129,6 +131,8 @@ pub(super) struct NodeLoop {
     name_repeats: Repeats,
     /// Of a snapshot that is refused every second.
     snapshot_repeats: Repeats,
+    /// Of all else that a fault can say again and again.
+    other_repeats: Repeats,
     ready_told: bool,
     /// The last line that systemd got.
     status_told: String,
@@ -160,12 +164,14 @@ impl NodeLoop {
             registered: false,
             name_is_held: false,
             redis_down: false,
+            outage_said: false,
             told_active: false,
             lease,
             turned: clock.now(),
             repeats: Repeats::default(),
             name_repeats: Repeats::default(),
             snapshot_repeats: Repeats::default(),
+            other_repeats: Repeats::default(),
             ready_told: false,
             status_told: String::new(),
         }
@@ -236,7 +242,10 @@ impl NodeLoop {
                 }
                 Err(error) => {
                     self.metrics.events_unreadable.inc();
-                    warn!(node = %self.name, reason = %error, "an event that cannot be read: asking Asterisk how it is");
+                    let reason = error.to_string();
+                    if let Some(held) = self.other_repeats.allow(&reason, now) {
+                        warn!(node = %self.name, reason, held, "an event that cannot be read: asking Asterisk how it is");
+                    }
                     self.node.handle(Input::Gap, now);
                 }
             },
@@ -320,7 +329,9 @@ impl NodeLoop {
         if done.phones_lost {
             let what = "Redis had lost what it was told of phones: told again";
             self.metrics.drift_mended.inc();
-            warn!(node = %self.name, what, "drift mended");
+            if let Some(held) = self.other_repeats.allow(what, now) {
+                warn!(node = %self.name, what, held, "drift mended");
+            }
             self.pending.note(Told { event: "drift", session: None, reason: what.to_owned() });
         }
         // Phones that were not written, or are lost: all of them are told again, whatever has changed since.
@@ -333,7 +344,9 @@ impl NodeLoop {
             None => self.redis_answers(),
             Some(RegistryError::Fenced) => return Err(LoopError::Fenced { node: self.name.clone() }),
             Some(RegistryError::Forgotten) => {
-                warn!(node = %self.name, "Redis does not know this node any more: registering again");
+                if let Some(held) = self.other_repeats.allow("forgotten", now) {
+                    warn!(node = %self.name, held, "Redis does not know this node any more: registering again");
+                }
                 self.pending.beat = true;
             }
             Some(error) => {
@@ -348,6 +361,7 @@ impl NodeLoop {
                 self.tell_systemd();
             }
         }
+                    self.outage_said = true;
         self.tell_state();
         Ok(())
     }
@@ -365,7 +379,9 @@ impl NodeLoop {
 
     fn redis_answers(&mut self) {
         self.backoff.reset();
-        if std::mem::take(&mut self.redis_down) {
+        self.redis_down = false;
+        // What comes and goes all the time is not said each time, and so not that it is over.
+        if std::mem::take(&mut self.outage_said) {
             info!(node = %self.name, "Redis is back");
             self.repeats.clear();
         }
@@ -408,7 +424,10 @@ impl NodeLoop {
         debug!(node = %self.name, action = action.name(), action_id, "action");
         if let Err(refused) = self.mouths.ami.try_send(ToAmi::Send(tag, action_id, action)) {
             self.metrics.actions_unsent.inc();
-            warn!(node = %self.name, reason = %refused, "action not sent");
+            let reason = refused.to_string();
+            if let Some(held) = self.other_repeats.allow(&reason, now) {
+                warn!(node = %self.name, reason, held, "action not sent");
+            }
             self.node.handle(Input::Answer(tag, Answer::NotSent(NotSent::Closed)), now);
         }
     }

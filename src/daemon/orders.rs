@@ -33,6 +33,8 @@ pub(super) struct Orders {
 }
 
 /// What the node loop is told.
+    /// Messages that cannot be read.
+    pub(super) junk: Repeats,
 #[derive(Debug)]
 pub(super) enum Word {
     /// An order was taken; with the moment at which Redis was asked for it.
@@ -161,7 +163,7 @@ impl Orders {
         }
     }
 
-    fn log(&self, order: &Order) {
+    fn log(&mut self, order: &Order) {
         let node = &self.node;
         match order {
             Order::Ring(login) => {
@@ -183,7 +185,11 @@ impl Orders {
                 debug!(%node, session, "order was done already");
             }
             // Not ours, or broken: its words are shown escaped.
-            Order::Stale(session) => warn!(%node, ?session, "an order that cannot be read: dropped"),
+            Order::Stale(session) => {
+                if let Some(held) = self.junk.allow("order", self.clock.now()) {
+                    warn!(%node, ?session, held, "an order that cannot be read: dropped");
+                }
+            }
         }
     }
 
@@ -216,7 +222,9 @@ impl Orders {
                     self.metrics.redis("answer", self.registry.answer_login(&message, Ok(&placement))).await?;
                 }
                 Err(reason) => {
-                    warn!(%node, reason, "a message in the inbox is no login: dropped");
+                    if let Some(held) = self.junk.allow(reason, self.clock.now()) {
+                        warn!(%node, reason, held, "a message in the inbox is no login: dropped");
+                    }
                     self.metrics.unreadable_login();
                     self.metrics.redis("answer", self.registry.answer_login(&message, Err(reason))).await?;
                 }
