@@ -1,4 +1,4 @@
-//! The connection to Redis. Owns connecting, time limits and what an error means. Must never know what is said.
+//! The connection to Redis. Owns connecting and time limits. Must never know what is said.
 //!
 //! One rule (measured): any error but a refusal by Redis itself means drop the connection and make a new one at the
 //! next call. A client that keeps a timed-out connection stays on a frozen or demoted primary for ever.
@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation, ServerErrorKind,
+    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisConnectionInfo, RedisError, Script, ScriptInvocation,
 };
 
+use super::refusal::Place;
 use super::server::{Lost, Server};
 use crate::config::RedisSettings;
 
@@ -47,6 +48,16 @@ pub enum RegistryError {
         /// What to do.
         advice: &'static str,
     },
+    /// Redis is there and does not do for us, as it is or is set up.
+    #[error("Redis at {url} cannot be used: {why}; {advice}")]
+    Unfit {
+        /// Where.
+        url: String,
+        /// What it said.
+        why: String,
+        /// What to do.
+        advice: &'static str,
+    },
     /// A newer generation has this node's name, or Redis never heard of it.
     #[error("another daemon has taken this node's name: what this one says is refused")]
     Fenced,
@@ -75,16 +86,12 @@ impl RegistryError {
     /// Whether Redis is out of use: nothing can be said about logins until it is back.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Denied { .. } | Self::NotWritable { .. } | Self::NotNow { .. } => true,
+            Self::Unreachable { .. } | Self::Denied { .. } | Self::NotWritable { .. } => true,
+            Self::Unfit { .. } | Self::NotNow { .. } => true,
             Self::Settings(_) | Self::Fenced | Self::Forgotten | Self::Script { .. } => false,
         }
     }
 }
-
-/// What has no code of its own: instead of NOAUTH to a call with more than ten arguments, before Redis hangs up; and
-/// instead of NOPERM inside a script, from 7.0 and from 7.2 on.
-const DENIED: [&str; 3] =
-    ["Protocol error: unauthenticated", "The user executing the script can't", "ACL failure in script"];
 
 /// A connection that makes itself anew.
 #[derive(Debug)]
@@ -167,11 +174,33 @@ impl Connector {
         // The limit of the configuration does not cover everything that connecting does.
         let connect = client.get_multiplexed_async_connection_with_config(&self.config);
         let connection = match tokio::time::timeout(self.connect_timeout * 2, connect).await {
-            Ok(result) => result.map_err(|error| self.explain(&error))?,
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(self.explain_login(&client, error).await),
             Err(_) => return Err(self.unreachable(format!("no connection within {:?}", self.connect_timeout * 2))),
         };
         tracing::debug!(server = %client.get_connection_info().addr(), "connected to Redis");
         Ok(self.open.insert(Open { client, connection }).clone())
+    }
+
+    /// A login that failed lost the words of Redis, which may not have been about the login: it is asked once more, by
+    /// nobody.
+    async fn explain_login(&self, client: &Client, error: RedisError) -> RegistryError {
+        if error.kind() != ErrorKind::AuthenticationFailed {
+            return self.explain(&error);
+        }
+        let stranger = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let said = async {
+            let stranger = Client::open(client.get_connection_info().clone().set_redis_settings(stranger))?;
+            let mut connection = stranger.get_multiplexed_async_connection_with_config(&self.config).await?;
+            redis::cmd("TIME").query_async::<()>(&mut connection).await
+        };
+        if let Ok(Err(said)) = tokio::time::timeout(self.connect_timeout * 2, said).await {
+            let said = self.explain(&said);
+            if matches!(said, RegistryError::Unfit { .. }) {
+                return said;
+            }
+        }
+        self.explain(&error)
     }
 
     fn judge<T>(&mut self, result: Result<T, RedisError>) -> Result<T, RegistryError> {
@@ -195,14 +224,7 @@ impl Connector {
     }
 
     fn unreachable(&self, why: String) -> RegistryError {
-        RegistryError::Unreachable { url: self.url.clone(), why }
-    }
-
-    fn advice_for_replica(&self) -> &'static str {
-        match self.server {
-            Server::Fixed(_) => "it is a replica: point redis.url at the primary",
-            Server::Sentinels(_) => "it is a replica now: the sentinels are asked again",
-        }
+        self.place().unreachable(&why)
     }
 
     /// The way to a primary has two logins, and a refusal does not say whose it is.
@@ -217,44 +239,14 @@ impl Connector {
     }
 
     fn explain(&self, error: &RedisError) -> RegistryError {
-        let (url, why) = (self.url.clone(), error.to_string());
-        let code = error.code().unwrap_or_default();
-        let unwritable = |advice| RegistryError::NotWritable { url: url.clone(), why: why.clone(), advice };
-        match code {
-            "READONLY" => return unwritable(self.advice_for_replica()),
-            "MISCONF" => return unwritable("its disk is full or cannot be written: see Redis's own log"),
-            "OOM" => return unwritable("it is out of memory: raise maxmemory, with maxmemory-policy noeviction"),
-            "NOREPLICAS" => return unwritable("too few replicas are connected for min-replicas-to-write"),
-            "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "BUSY" => return unwritable("wait until it is ready"),
-            "NOAUTH" | "WRONGPASS" | "NOPERM" => return RegistryError::Denied { url, why },
-            _ => {}
-        }
-        let kind = error.kind();
-        if kind == ErrorKind::MasterNameNotFoundBySentinel {
-            return self.unreachable(
-                "the sentinels name no primary now: a failover is under way, or the name in redis.url is not the one in \
-                 `sentinel monitor`"
-                    .to_owned(),
-            );
-        }
-        // What Redis says to a long request of somebody who has not logged in.
-        if why.contains("unauthenticated") {
-            return RegistryError::Denied { url, why };
-        }
-        if error.is_timeout() {
-            return self.unreachable("no answer in time".to_owned());
-        }
-        if matches!(kind, ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm)) {
-            return RegistryError::Denied { url, why };
-        }
-        if DENIED.into_iter().any(|words| why.contains(words)) {
-            return RegistryError::Denied { url, why };
-        }
-        if matches!(kind, ErrorKind::Server(_) | ErrorKind::UnexpectedReturnType | ErrorKind::Extension) {
-            // Redis names the cause inside a script's error.
-            let inside = ["READONLY", "MISCONF", "OOM ", "NOREPLICAS"].into_iter().any(|word| why.contains(word));
-            return if inside { unwritable("see Redis's own log") } else { RegistryError::Script { url, why } };
-        }
-        RegistryError::Unreachable { url, why }
+        self.place().explain(error)
+    }
+
+    fn place(&self) -> Place<'_> {
+        let replica = match self.server {
+            Server::Fixed(_) => "it is a replica: point redis.url at the primary",
+            Server::Sentinels(_) => "it is a replica now: the sentinels are asked again",
+        };
+        Place { url: &self.url, replica }
     }
 }

@@ -11,6 +11,7 @@ mod keepalive;
 mod limits;
 mod line;
 mod phones;
+mod refusal;
 mod rejoin;
 mod reply;
 mod script;

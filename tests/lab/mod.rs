@@ -250,7 +250,7 @@ fn tail(path: &Path) -> String {
 }
 
 /// A TCP port that is free at this moment.
-fn free_port(address: Ipv4Addr) -> u16 {
+pub fn free_port(address: Ipv4Addr) -> u16 {
     let listener = std::net::TcpListener::bind((address, 0)).unwrap_or_else(|error| panic!("bind {address}: {error}"));
     listener.local_addr().expect("the address of a bound socket").port()
 }

@@ -279,6 +279,7 @@ pub fn word<T: Debug>(result: Result<T, RegistryError>) -> &'static str {
         RegistryError::Unreachable { .. } => "unreachable",
         RegistryError::Denied { .. } => "denied",
         RegistryError::NotWritable { .. } => "not-writable",
+        RegistryError::Unfit { .. } => "unfit",
         RegistryError::Fenced => "fenced",
         RegistryError::Forgotten => "forgotten",
         RegistryError::NotNow { .. } => "not-now",

@@ -150,6 +150,7 @@ pub(super) async fn cluster(settings: &Settings) -> (Option<View>, Vec<Finding>)
                     "start Redis (`systemctl start redis-server`), and check redis.url"
                 }
                 RegistryError::NotNow { .. } => "wait a few seconds and ask again",
+                RegistryError::Unfit { advice, .. } => advice,
                 RegistryError::Settings(_)
                 | RegistryError::NotWritable { .. }
                 | RegistryError::Fenced

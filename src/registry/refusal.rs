@@ -1,0 +1,206 @@
+//! What an error between us and Redis means, and what to do. Owns the words that Redis, Valkey and Sentinel say at the
+//! door. Must never connect.
+//!
+//! Only what goes wrong inside one of our scripts can be a bug of ours, and Redis then names the script. Whatever else it
+//! says instead of an answer is about the connection, the user or the server: an outage, until somebody has mended it.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use super::client::RegistryError;
+
+/// What stands in the error of bytes that no Redis sends.
+const NO_REDIS: &str = "Parse error";
+
+/// What stands in every error from inside of a script.
+const IN_SCRIPT: &str = "@user_script";
+
+/// What has no code of its own: instead of NOAUTH to a call with more than ten arguments, before Redis hangs up; and
+/// instead of NOPERM inside a script, from 7.0 and from 7.2 on; and what servers without users say.
+const DENIED: [&str; 4] = [
+    "Protocol error: unauthenticated",
+    "The user executing the script can't",
+    "ACL failure in script",
+    "operation not permitted",
+];
+
+const CLUSTER: &str = "it is a node of a Redis Cluster: point redis.url at one primary that has all keys, alone or behind \
+     Sentinel";
+const HARDENED: &str = "it lacks a command that evenring needs: Redis must be 7.0 or newer, without a rename-command for it; \
+     what a user may do is for the ACL to say (docs/security.md, Redis ACL)";
+
+/// What is said at the door, and what to do about it.
+const AT_THE_DOOR: [(&str, &str); 8] = [
+    (
+        "max number of clients",
+        "it has no room for another connection: raise maxclients and its limit of open files, or see in CLIENT LIST who \
+         holds so many",
+    ),
+    (
+        "protected mode",
+        "give its default user a password, or let evenring log in as a user of its own (docs/security.md, Redis ACL)",
+    ),
+    ("unknown command", HARDENED),
+    ("unknown subcommand", HARDENED),
+    ("Unknown Redis command", HARDENED),
+    ("DB index", "it has no database of the number in redis.url"),
+    ("SELECT is not allowed", CLUSTER),
+    ("without any password", "take redis.password away, or give the user a password there"),
+];
+
+/// Where it was said, as far as the advice depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// `redis.url`.
+    pub(super) url: &'a str,
+    /// What to do about a server that is a replica.
+    pub(super) replica: &'static str,
+}
+
+impl Place<'_> {
+    /// What an error means.
+    pub(super) fn explain(self, error: &RedisError) -> RegistryError {
+        let (url, why) = (self.url.to_owned(), error.to_string());
+        let unwritable = |advice| RegistryError::NotWritable { url: url.clone(), why: why.clone(), advice };
+        let unfit = |advice| RegistryError::Unfit { url: url.clone(), why: why.clone(), advice };
+        let denied = || RegistryError::Denied { url: url.clone(), why: why.clone() };
+        match error.code().unwrap_or_default() {
+            "READONLY" => return unwritable(self.replica),
+            "MISCONF" => return unwritable("its disk is full or cannot be written: see Redis's own log"),
+            "OOM" => return unwritable("it is out of memory: raise maxmemory, with maxmemory-policy noeviction"),
+            "NOREPLICAS" => return unwritable("too few replicas are connected for min-replicas-to-write"),
+            "LOADING" | "MASTERDOWN" => return unwritable("wait until it is ready"),
+            "BUSY" | "UNKILLABLE" => {
+                return unwritable("a script of somebody runs there and does not end: wait, or SCRIPT KILL");
+            }
+            "MOVED" | "ASK" | "TRYAGAIN" | "CROSSSLOT" | "CLUSTERDOWN" => return unfit(CLUSTER),
+            "NOPROTO" => return unfit("Redis must be 7.0 or newer"),
+            "NOAUTH" | "WRONGPASS" | "NOPERM" => return denied(),
+            _ => {}
+        }
+        if DENIED.into_iter().any(|words| why.contains(words)) {
+            return denied();
+        }
+        if let Some((_, advice)) = AT_THE_DOOR.into_iter().find(|(words, _)| why.contains(words)) {
+            return unfit(advice);
+        }
+        let kind = error.kind();
+        if matches!(kind, ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm)) {
+            return denied();
+        }
+        if kind == ErrorKind::MasterNameNotFoundBySentinel {
+            return self.unreachable(
+                "the sentinels name no primary now: a failover is under way, or the name in redis.url is not the one in \
+                 `sentinel monitor`",
+            );
+        }
+        // What cannot be parsed is no Redis; what has another shape than we want is a bug.
+        let misshapen =
+            kind == ErrorKind::UnexpectedReturnType || (kind == ErrorKind::Parse && !why.contains(NO_REDIS));
+        if misshapen || error.code() == Some("WRONGTYPE") {
+            return RegistryError::Script { url, why };
+        }
+        if matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension) {
+            if !why.contains(IN_SCRIPT) {
+                return unfit("see Redis's own log, and check redis.url");
+            }
+            // Redis names the cause inside a script's error.
+            let inside = ["READONLY", "MISCONF", "OOM ", "NOREPLICAS"].into_iter().any(|word| why.contains(word));
+            return if inside { unwritable("see Redis's own log") } else { RegistryError::Script { url, why } };
+        }
+        self.explain_silence(error)
+    }
+
+    /// What is no word of a Redis.
+    fn explain_silence(self, error: &RedisError) -> RegistryError {
+        let (text, tls) = (error.to_string(), self.url.starts_with("rediss"));
+        if error.is_timeout() {
+            let hint = if tls {
+                "no answer in time, as from a port without TLS (then write redis://)"
+            } else {
+                "no answer in time"
+            };
+            return self.unreachable(hint);
+        }
+        let advice = if error.kind() == ErrorKind::Parse {
+            "what answers there is no Redis: check redis.url"
+        } else if text.contains("certificate") {
+            "check redis.ca_file, and that the certificate is made for the name in redis.url; evenring shows none itself"
+        } else if tls && text.contains("corrupt message") {
+            "the port speaks no TLS: write redis://, or name the TLS port"
+        } else if !tls && error.is_connection_dropped() && !error.is_connection_refusal() {
+            return self
+                .unreachable(&format!("{text}: it hangs up, as a port does that wants TLS (then write rediss://)"));
+        } else {
+            return self.unreachable(&text);
+        };
+        let why = text.lines().next().unwrap_or_default().to_owned();
+        RegistryError::Unfit { url: self.url.to_owned(), why, advice }
+    }
+
+    pub(super) fn unreachable(self, why: &str) -> RegistryError {
+        RegistryError::Unreachable { url: self.url.to_owned(), why: why.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server's words mean: `out` if they are an outage.
+    #[track_caller]
+    fn check(said: &str, out: bool, advice: &str) {
+        let value = redis::parse_redis_value(format!("-{said}\r\n").as_bytes()).unwrap();
+        let redis::Value::ServerError(error) = value else { panic!("no error: {value:?}") };
+        let error = RedisError::from(error);
+        let place = Place { url: "redis://host", replica: "replica" };
+        let explained = place.explain(&error);
+        assert_eq!(explained.is_outage(), out, "{explained:?}");
+        assert!(explained.to_string().contains(advice), "{explained}");
+    }
+
+    #[test]
+    fn what_is_said_at_the_door_is_an_outage_and_says_what_to_do() {
+        for (said, advice) in [
+            ("ERR max number of clients reached", "raise maxclients"),
+            ("ERR max number of clients + cluster connections reached", "raise maxclients"),
+            ("DENIED Redis is running in protected mode because protected mode is enabled", "a user of its own"),
+            ("MOVED 13484 10.0.0.1:6379", "Redis Cluster"),
+            ("ASK 13484 10.0.0.1:6379", "Redis Cluster"),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", "Redis Cluster"),
+            ("CLUSTERDOWN Hash slot not served", "Redis Cluster"),
+            ("ERR SELECT is not allowed in cluster mode", "Redis Cluster"),
+            ("ERR unknown command 'EVALSHA', with args beginning with: ", "rename-command"),
+            ("ERR unknown command `EVALSHA`, with args", "rename-command"),
+            ("ERR Unknown Redis command called from script script: 32, on @user_script:33.", "rename-command"),
+            ("ERR DB index is out of range", "no database of the number"),
+            ("ERR Client sent AUTH, but no password is set", "redis.url"),
+            ("ERR AUTH <password> called without any password configured for the default user", "redis.password"),
+            ("ERR operation not permitted", "the password and the ACL"),
+            ("NOPROTO unsupported protocol version", "7.0 or newer"),
+            ("LOADING Redis is loading the dataset in memory", "wait until it is ready"),
+            ("BUSY Redis is busy running a script.", "SCRIPT KILL"),
+            ("UNKILLABLE Sorry the script already executed write commands", "SCRIPT KILL"),
+            ("ERR Protocol error: invalid bulk length", "Redis's own log"),
+            ("WEIRD something of the next version", "Redis's own log"),
+            ("READONLY You can't write against a read only replica. script: 1, on @user_script:1.", "replica"),
+            ("NOPERM User x has no permissions to run the 'evalsha' command", "the password and the ACL"),
+        ] {
+            check(said, true, advice);
+        }
+    }
+
+    #[test]
+    fn what_fails_inside_of_a_script_is_none() {
+        check(
+            "ERR user_script:3: attempt to index a nil value script: 32, on @user_script:3.",
+            false,
+            "a script failed",
+        );
+        check(
+            "WRONGTYPE Operation against a key holding the wrong kind of value script: 3, on @user_script:1.",
+            false,
+            "a script",
+        );
+        check("WRONGTYPE Operation against a key holding the wrong kind of value", false, "wrong kind");
+    }
+}
