@@ -8,8 +8,25 @@ use secrecy::ExposeSecret;
 
 use super::{AmiUser, Settings};
 
-/// What is taken over without a restart: these keys, and all of `[ring]`.
-const LIVE: [&str; 4] = ["node.weight", "node.max_agents", "node.campaigns", "log.filter"];
+/// What is taken over without a restart: these keys, and all of `[ring]`. What is for a connection to Asterisk, with the
+/// next one.
+const LIVE: [&str; 15] = [
+    "node.weight",
+    "node.max_agents",
+    "node.campaigns",
+    "log.filter",
+    "ami.address",
+    "ami.username",
+    "ami.secret",
+    "ami.ca_file",
+    "ami.server_name",
+    "ami.connect_timeout",
+    "ami.login_timeout",
+    "ami.action_timeout",
+    "ami.ping_interval",
+    "ami.ping_timeout",
+    "ami.contacts.secret",
+];
 const LIVE_SECTION: &str = "ring.";
 const ABSENT: &str = "not set";
 
@@ -51,8 +68,9 @@ impl Settings {
         }
         let hidden = "another secret".to_owned();
         for ((key, before), (_, after)) in secrets(self).into_iter().zip(secrets(new)) {
-            if before != after && !changes.restart.iter().any(|change| change.key == key) {
-                changes.restart.push(Change { key: key.to_owned(), from: "***".to_owned(), to: hidden.clone() });
+            let side = if LIVE.contains(&key) { &mut changes.live } else { &mut changes.restart };
+            if before != after && !side.iter().any(|change| change.key == key) {
+                side.push(Change { key: key.to_owned(), from: "***".to_owned(), to: hidden.clone() });
             }
         }
         changes
@@ -64,6 +82,9 @@ impl Settings {
         self.node.name = name;
         self.ring = new.ring.clone();
         self.log.filter.clone_from(&new.log.filter);
+        let before = std::mem::replace(&mut self.ami, new.ami.clone());
+        self.ami.contacts_user.username = before.contacts_user.username;
+        self.ami.contacts_interval = before.contacts_interval;
     }
 }
 
@@ -147,7 +168,9 @@ mod tests {
         check("", "placement.lease = \"4s\"\nlog.format = \"json\"", &[], &["log.format", "placement.lease"]);
         let secret =
             |secret: &str| format!("ami.username = \"u\"\nami.secret = \"{secret}\"\nredis.password = \"{secret}\"");
-        check(&secret("hunter2"), &secret("hunter3"), &[], &["ami.secret", "redis.password"]);
-        check("", &secret("hunter3"), &[], &["ami.secret", "ami.username", "redis.password"]);
+        check(&secret("hunter2"), &secret("hunter3"), &["ami.secret"], &["redis.password"]);
+        check("", &secret("hunter3"), &["ami.secret", "ami.username"], &["redis.password"]);
+        let contacts = "[ami]\naddress = \"127.0.0.2:5038\"\nping_timeout = \"3s\"\n[ami.contacts]\ninterval = \"1m\"";
+        check("", contacts, &["ami.address", "ami.ping_timeout"], &["ami.contacts.interval"]);
     }
 }

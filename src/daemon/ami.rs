@@ -7,22 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::clock::{Clock, Repeats};
+use super::reload::InForce;
 use super::socket::connect;
 use super::talk::{End, Talk};
-use crate::ami::backoff::Backoff;
+use crate::ami::backoff::{Ended, Retry};
 use crate::ami::frame::{Limits, Message};
 use crate::ami::link::LinkSettings;
 use crate::ami::outcome::{Answer, CloseReason, NotSent, Tag};
 use crate::ami::{action::Action, event::is_wanted};
-use crate::config::AmiSettings;
-use crate::ids::NodeName;
-
-/// The wait after a connection that was in use: the first look tells a restart from a death.
-const FIRST_LOOK: Duration = Duration::from_millis(20);
+use crate::config::{AmiLogin, AmiSettings};
+use crate::ids::{NodeName, Now};
 
 /// What the owner asks for.
 #[derive(Debug)]
@@ -116,21 +114,52 @@ pub struct Ami {
     pub limits: Limits,
     /// What has happened.
     pub counts: Arc<Counts>,
+    /// Which of the settings in force are its own, if they may change.
+    pub(super) renewed: Option<Renewed>,
+}
+
+/// The settings in force, and what of them a connection is made with. `None`: they name no user any more.
+#[derive(Debug)]
+pub(super) struct Renewed {
+    pub(super) in_force: watch::Receiver<InForce>,
+    pub(super) login: fn(&InForce) -> Option<AmiLogin>,
+}
+
+impl Renewed {
+    /// Waits until the settings were read again; for ever if they never are.
+    async fn changed(renewed: Option<&mut Self>) {
+        let heard = match renewed {
+            Some(renewed) => renewed.in_force.changed().await.is_ok(),
+            None => false,
+        };
+        if !heard {
+            std::future::pending().await
+        }
+    }
+}
+
+/// What a wait between two connections ended with.
+#[derive(Debug, PartialEq, Eq)]
+enum Pause {
+    Over,
+    Renewed,
+    Stop,
 }
 
 impl Ami {
     /// A task with the daemon's own interest set and the usual limits.
     pub fn new(node: NodeName, settings: AmiSettings, link: LinkSettings, clock: Clock, user: &'static str) -> Self {
         let (wanted, limits, counts) = (is_wanted, Limits::DEFAULT, Arc::default());
-        Self { node, settings, link, clock, user, wanted, limits, counts }
+        Self { node, settings, link, clock, user, wanted, limits, counts, renewed: None }
     }
 
     /// Keeps a connection until told to stop.
     pub async fn run(mut self, mut orders: mpsc::Receiver<ToAmi>, told: mpsc::Sender<FromAmi>) {
-        let mut backoff = Backoff::AMI;
+        let mut retry = Retry::START;
         let mut repeats = Repeats::default();
         loop {
-            let mut up = false;
+            self.take_over();
+            let mut up = None;
             let closed = match connect(&self.settings).await {
                 Ok(stream) => match Talk::new(&self, stream).run(&mut orders, &told, &mut up).await {
                     End::Stop => return,
@@ -142,39 +171,78 @@ impl Ami {
                 },
                 Err(error) => no_connection(&error),
             };
-            if up {
-                backoff.reset();
+            let ended = self.ended(up, &closed);
+            let wait = retry.next_wait(ended, super::random_bits());
+            if up.is_some() {
                 repeats.clear();
             }
-            if let FromAmi::Closed { reason, .. } = &closed
-                && let Some(held) = repeats.allow(reason, self.clock.now())
-            {
-                warn!(node = %self.node, user = self.user, address = %self.settings.address, reason, held, "AMI is away");
-            }
+            self.complain(&closed, retry.waits_for_people(), &mut repeats);
             if told.send(closed).await.is_err() {
                 return;
             }
             self.link.connection = self.link.connection.wrapping_add(1);
-            let wait = if up { FIRST_LOOK } else { backoff.next_wait(super::random_bits()) };
-            if self.pause(wait, &mut orders, &told).await {
-                return;
+            match self.pause(wait, &mut orders, &told).await {
+                Pause::Over => {}
+                Pause::Renewed => retry = Retry::START,
+                Pause::Stop => return,
             }
         }
     }
 
-    /// Waits, and meanwhile says of every action that it was not sent. True: stop.
-    async fn pause(&self, wait: Duration, orders: &mut mpsc::Receiver<ToAmi>, told: &mpsc::Sender<FromAmi>) -> bool {
+    /// How it ended: when Asterisk was booted, and what was found at the end.
+    fn ended(&self, up: Option<Now>, closed: &FromAmi) -> Ended {
+        match (up, closed) {
+            (Some(since), _) => Ended::Up(self.clock.now().since(since)),
+            (None, FromAmi::Closed { needs_people: true, .. }) => Ended::NeedsPeople,
+            (None, _) => Ended::Failed,
+        }
+    }
+
+    fn complain(&self, closed: &FromAmi, waits: bool, repeats: &mut Repeats) {
+        let (node, user, address) = (&self.node, self.user, &self.settings.address);
+        let FromAmi::Closed { reason, .. } = closed else { return };
+        let key = if waits { format!("{reason}, waiting") } else { reason.clone() };
+        let Some(held) = repeats.allow(&key, self.clock.now()) else { return };
+        if waits {
+            warn!(%node, user, %address, reason, held, "AMI is away, and somebody must mend that: it is tried every five \
+                minutes, and at once after a reload");
+        } else {
+            warn!(%node, user, %address, reason, held, "AMI is away");
+        }
+    }
+
+    /// The next connection is made with the settings that are in force.
+    fn take_over(&mut self) {
+        let Some(renewed) = &mut self.renewed else { return };
+        let in_force = renewed.in_force.borrow_and_update();
+        self.settings = in_force.ami.clone();
+        if let Some(login) = (renewed.login)(&in_force) {
+            (self.link.username, self.link.secret) = (login.username, login.secret);
+        }
+        let (link, ami) = (&mut self.link, &self.settings);
+        (link.ping_interval, link.ping_timeout) = (ami.ping_interval, ami.ping_timeout);
+        (link.login_timeout, link.action_timeout) = (ami.login_timeout, ami.action_timeout);
+    }
+
+    /// Waits, and meanwhile says of every action that it was not sent.
+    async fn pause(
+        &mut self,
+        wait: Duration,
+        orders: &mut mpsc::Receiver<ToAmi>,
+        told: &mpsc::Sender<FromAmi>,
+    ) -> Pause {
         let until = self.clock.now().after(wait);
         loop {
             tokio::select! {
-                () = self.clock.sleep_until(Some(until)) => return false,
+                () = self.clock.sleep_until(Some(until)) => return Pause::Over,
+                () = Renewed::changed(self.renewed.as_mut()) => return Pause::Renewed,
                 order = orders.recv() => match order {
                     Some(ToAmi::Send(tag, _, _)) => {
                         if told.send(FromAmi::Answer(tag, Answer::NotSent(NotSent::Closed))).await.is_err() {
-                            return true;
+                            return Pause::Stop;
                         }
                     }
-                    Some(ToAmi::Logoff) | None => return true,
+                    Some(ToAmi::Logoff) | None => return Pause::Stop,
                 },
             }
         }
@@ -194,5 +262,7 @@ fn no_connection(error: &io::Error) -> FromAmi {
         Silence::Mute | Silence::Speaks => "check ami.address, ca_file and server_name",
     };
     let reason = format!("no connection to Asterisk: {error}; {hint}");
-    FromAmi::Closed { silence, reason, needs_people: false }
+    // A certificate that does not fit, one that cannot be read, a name that is none.
+    let needs_people = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other);
+    FromAmi::Closed { silence, reason, needs_people }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
-use super::ami::{Ami, FromAmi, ToAmi};
+use super::ami::{Ami, FromAmi, Renewed, ToAmi};
 use super::clock::{Clock, Repeats};
 use crate::ami::action::Action;
 use crate::ami::item::Contact;
@@ -48,12 +48,14 @@ impl Contacts {
         settings: &Settings,
         registry: Registry,
         mut link: LinkSettings,
+        renewed: Renewed,
         generation: Generation,
         clock: Clock,
     ) -> Self {
         link.connection = CONNECTIONS_FROM;
         let node = settings.node.name.clone();
-        let ami = Ami::new(node.clone(), settings.ami.clone(), link, clock, "contacts");
+        let mut ami = Ami::new(node.clone(), settings.ami.clone(), link, clock, "contacts");
+        ami.renewed = Some(renewed);
         Self { ami, registry, node, generation, interval: settings.ami.contacts_interval, clock }
     }
 

@@ -183,6 +183,8 @@ impl Process {
         let link = link_settings(settings, login, EventMask::DAEMON, generation);
         let mut ami = ami::Ami::new(name.clone(), settings.ami.clone(), link, clock, "main");
         ami.counts = Arc::clone(&self.counts);
+        ami.renewed =
+            Some(ami::Renewed { in_force: self.in_force.clone(), login: |in_force| in_force.ami_login.clone() });
         tasks.spawn(ami.run(ami_orders, ami_told));
 
         let (registry, holder, in_force) = (Registry::new(settings)?, self.holder.clone(), self.in_force.clone());
@@ -201,7 +203,7 @@ impl Process {
             junk: clock::Repeats::default(),
         };
         tasks.spawn(fetcher.run(orders_told, open_ears.clone()));
-        look_for_contacts(settings, contacts_login, open_ears, (generation, clock), &mut tasks)?;
+        look_for_contacts(settings, contacts_login, &self.in_force, open_ears, (generation, clock), &mut tasks)?;
 
         keep_alive(settings, generation, clock, metrics.clone(), self.vitals.subscribe(), &mut tasks)?;
         let (ring, lease) = (self.in_force.borrow().ring.clone(), settings.placement.lease);
@@ -221,13 +223,15 @@ impl Process {
 fn look_for_contacts(
     settings: &Settings,
     login: Option<AmiLogin>,
+    in_force: &watch::Receiver<reload::InForce>,
     open: watch::Receiver<bool>,
     (generation, clock): (Generation, clock::Clock),
     tasks: &mut JoinSet<()>,
 ) -> Result<(), RegistryError> {
     let Some(login) = login else { return Ok(()) };
     let link = link_settings(settings, login, EventMask::SYSTEM, generation);
-    let contacts = contacts::Contacts::new(settings, Registry::new(settings)?, link, generation, clock);
+    let renewed = ami::Renewed { in_force: in_force.clone(), login: |in_force| in_force.contacts_login.clone() };
+    let contacts = contacts::Contacts::new(settings, Registry::new(settings)?, link, renewed, generation, clock);
     tasks.spawn(contacts.run(open));
     Ok(())
 }

@@ -353,15 +353,20 @@ impl NodeLoop {
                 self.redis_down = true;
                 // A lost heartbeat does not wait for the next one: the lease goes on.
                 self.pending.beat = true;
-                self.retry_at = Some(now.after(self.backoff.next_wait(super::random_bits())));
+                let random = super::random_bits();
+                let wait = match error.needs_people() {
+                    true => self.backoff.next_wait_for_people(random),
+                    false => self.backoff.next_wait(random),
+                };
+                self.retry_at = Some(now.after(wait));
                 let reason = error.to_string();
                 if let Some(held) = self.repeats.allow(&reason, now) {
+                    self.outage_said = true;
                     error!(node = %self.name, reason, held, "Redis is out of use: no logins here, calls go on");
                 }
                 self.tell_systemd();
             }
         }
-                    self.outage_said = true;
         self.tell_state();
         Ok(())
     }

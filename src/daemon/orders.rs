@@ -19,6 +19,9 @@ const TAKE_MOST: usize = 64;
 /// How long the fetcher may be without a word from Redis: a server that is frozen ends no subscription.
 const CHECK: Duration = Duration::from_secs(1);
 
+/// A subscription that lasts so long is no longer one that is dropped again and again.
+const STEADY: Duration = Duration::from_secs(30);
+
 /// The fetcher.
 #[derive(Debug)]
 pub(super) struct Orders {
@@ -30,11 +33,11 @@ pub(super) struct Orders {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) settings: watch::Receiver<InForce>,
+    /// Messages that cannot be read.
+    pub(super) junk: Repeats,
 }
 
 /// What the node loop is told.
-    /// Messages that cannot be read.
-    pub(super) junk: Repeats,
 #[derive(Debug)]
 pub(super) enum Word {
     /// An order was taken; with the moment at which Redis was asked for it.
@@ -62,12 +65,14 @@ impl Orders {
             if open.wait_for(|open| *open).await.is_err() {
                 return;
             }
+            let mut needs_people = false;
             match self.listen(&orders, &mut open, &mut repeats, &mut backoff).await {
                 Ok(()) => return,
                 Err(RegistryError::Forgotten | RegistryError::Fenced) => {
                     debug!(node = %self.node, "not registered: no orders are taken");
                 }
                 Err(error) => {
+                    needs_people = error.needs_people();
                     let reason = error.to_string();
                     if let Some(held) = repeats.allow(&reason, self.clock.now()) {
                         warn!(node = %self.node, reason, held, "cannot fetch orders");
@@ -78,7 +83,12 @@ impl Orders {
             if !*open.borrow() {
                 return;
             }
-            tokio::time::sleep(backoff.next_wait(super::random_bits())).await;
+            let random = super::random_bits();
+            tokio::time::sleep(match needs_people {
+                true => backoff.next_wait_for_people(random),
+                false => backoff.next_wait(random),
+            })
+            .await;
         }
     }
 
@@ -92,6 +102,7 @@ impl Orders {
     ) -> Result<(), RegistryError> {
         let mut subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
         debug!(node = %self.node, "listening for orders");
+        let since = self.clock.now();
         let mut poll = self.clock.every(self.poll);
         let mut check = self.clock.every(CHECK);
         loop {
@@ -122,7 +133,9 @@ impl Orders {
             }
             let fetched = self.fetch(orders).await? + self.inbox().await?;
             repeats.clear();
-            backoff.reset();
+            if self.clock.now().since(since) >= STEADY {
+                backoff.reset();
+            }
             match wake {
                 Wake::Called => {}
                 Wake::Broken => return Err(RegistryError::Forgotten),

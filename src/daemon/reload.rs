@@ -5,7 +5,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::config::{ConfigError, NodeSettings, RingSettings, Settings};
+use crate::config::{AmiLogin, AmiSettings, ConfigError, NodeSettings, RingSettings, Settings};
 
 /// Sets a filter of the log; or why that has no effect.
 pub type SetFilter = Box<dyn Fn(&str) -> Result<(), String> + Send>;
@@ -23,11 +23,21 @@ pub struct Again {
 pub(super) struct InForce {
     pub(super) node: NodeSettings,
     pub(super) ring: RingSettings,
+    pub(super) ami: AmiSettings,
+    /// The manager users; the one that does not do is left out.
+    pub(super) ami_login: Option<AmiLogin>,
+    pub(super) contacts_login: Option<AmiLogin>,
 }
 
 impl InForce {
     pub(super) fn of(settings: &Settings) -> Self {
-        Self { node: settings.node.clone(), ring: settings.ring.clone() }
+        Self {
+            node: settings.node.clone(),
+            ring: settings.ring.clone(),
+            ami: settings.ami.clone(),
+            ami_login: settings.ami_login().ok().flatten(),
+            contacts_login: settings.contacts_login().ok().flatten(),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use super::codec::{AmiCodec, CodecError};
 use super::socket::Stream;
 use crate::ami::link::Link;
 use crate::ami::outcome::{Answer, CloseReason, LinkEffect, NotSent};
+use crate::ids::Now;
 
 /// Bytes that may wait for the socket; with more, actions are refused. Asterisk reads at once, unless it hangs.
 const UNSENT_MOST: usize = 1 << 20;
@@ -62,8 +63,8 @@ pub(super) struct Talk<'a> {
     held: VecDeque<FromAmi>,
     /// The owner asked for the end.
     stopping: bool,
-    /// Actions were answered since a login and boot.
-    up: bool,
+    /// Since when Asterisk is known to be booted.
+    up: Option<Now>,
     over: Option<CloseReason>,
     /// Of the events that were left out, those that are counted already.
     skipped: u64,
@@ -85,7 +86,7 @@ impl<'a> Talk<'a> {
             unflushed: false,
             held: VecDeque::new(),
             stopping: false,
-            up: false,
+            up: None,
             over: None,
             skipped: 0,
             reader,
@@ -93,12 +94,12 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Talks to the end. Sets `up` if Asterisk was booted.
+    /// Talks to the end. Sets `up` to when Asterisk was booted.
     pub(super) async fn run(
         mut self,
         orders: &mut mpsc::Receiver<ToAmi>,
         told: &mpsc::Sender<FromAmi>,
-        up: &mut bool,
+        up: &mut Option<Now>,
     ) -> End {
         let end = self.talk(orders, told).await.unwrap_or(End::Stop);
         *up = self.up;
@@ -214,7 +215,7 @@ impl<'a> Talk<'a> {
                 return Some(FromAmi::LoggedIn(version));
             }
             LinkEffect::Booted => {
-                self.up = true;
+                self.up = self.up.or(Some(self.ami.clock.now()));
                 debug!(%node, user, "Asterisk is fully booted");
             }
             LinkEffect::Stalled => {

@@ -83,6 +83,14 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether somebody must change something before trying again can help.
+    pub fn needs_people(&self) -> bool {
+        match self {
+            Self::Denied { .. } | Self::Unfit { .. } | Self::Settings(_) | Self::Script { .. } => true,
+            Self::Unreachable { .. } | Self::NotWritable { .. } | Self::Fenced | Self::Forgotten => false,
+        }
+    }
+
     /// Whether Redis is out of use: nothing can be said about logins until it is back.
     pub fn is_outage(&self) -> bool {
         match self {
