@@ -8,6 +8,9 @@ mod lab;
 mod monitoring;
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use cluster::{Cluster, SOON};
 use lab::http::{get, samples, send};
@@ -196,4 +199,49 @@ fn nonsense_and_idlers_do_no_harm() {
     println!("behind 20 idle connections: answered after {:?}", begin.elapsed());
     assert_eq!(cluster.node("a")["state"], "active");
     idlers.kill().and_then(|()| idlers.wait()).expect("it ends");
+}
+
+/// Opens so many connections to the daemon of a node and sends a part of a request on every other; they end with the handle.
+fn idlers(node: &Node, count: usize) -> Idlers {
+    let script = format!(
+        "import socket, sys\nheld = []\nfor n in range({count}):\n  s = socket.create_connection(('127.0.0.1', 9816))\n  \
+         if n % 2: s.sendall(b'GET /healthz HTTP/1.1\\r\\nHo')\n  held.append(s)\nprint('open', flush=True)\nsys.stdin.read()"
+    );
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &node.namespace(), "python3", "-c", &script]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("run Python");
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("it says when they are open");
+    assert_eq!(line, "open\n");
+    Idlers(child)
+}
+
+struct Idlers(Child);
+
+impl Drop for Idlers {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn whoever_connects_and_says_nothing_keeps_no_health_check_waiting() {
+    let lab = one_node();
+    let node = lab.node("a");
+    let cluster = Cluster::start(&lab);
+    wait_ready(node, &cluster, "ready");
+    let took = || {
+        let begin = lab::now();
+        assert_eq!(get(node, "/healthz").status, 200);
+        begin.elapsed()
+    };
+    let quiet = (0..5).map(|_| took()).max().expect("five");
+    for count in [16, 200] {
+        let _idlers = idlers(node, count);
+        let slowest = (0..5).map(|_| took()).max().expect("five");
+        println!("{count} idle connections: /healthz in {slowest:.0?} at most, {quiet:.0?} without them");
+        assert!(slowest < Duration::from_secs(1), "{count}: {slowest:?}");
+        assert_eq!(get(node, "/metrics").status, 200);
+    }
 }

@@ -96,7 +96,6 @@ pub(super) struct Books {
     /// Redis does not know the newest share and caps.
     owes_limits: bool,
     notes: Notes,
-    clock: Clock,
     repeats: Repeats,
 }
 
@@ -154,7 +153,6 @@ impl Books {
             settings,
             owes_limits,
             notes: Notes::default(),
-            clock,
             repeats: Repeats::default(),
         }
     }

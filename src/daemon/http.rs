@@ -1,6 +1,7 @@
 //! The task that answers over HTTP: health, readiness, metrics. Owns the listener and its limits. Must never change
 //! anything, nor wait for another task: it reads what they left for it.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use futures_util::StreamExt;
+use futures_util::future::{AbortHandle, abortable};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -25,10 +27,13 @@ use super::clock::{Clock, Repeats};
 use super::vitals::Vitals;
 use crate::ids::NodeName;
 
-/// Connections at once; more of them wait until the system refuses them.
-const CONNECTIONS_MOST: usize = 16;
+/// Connections at once. One more ends the oldest: whoever sends a request has its answer before so many others come, and
+/// whoever sends none must not keep a health check waiting.
+const CONNECTIONS_MOST: usize = 64;
 /// From its first byte to its last a connection may take so long. Each carries one request.
 const CONNECTION_TIME: Duration = Duration::from_secs(5);
+/// A request's head may take so long.
+const HEAD_TIME: Duration = Duration::from_secs(2);
 /// Bytes of a request.
 const REQUEST_BYTES: usize = 8 << 10;
 /// An address that cannot be used is tried again after this.
@@ -76,23 +81,35 @@ async fn serve(node: &NodeName, listener: TcpListener, shown: Shown) {
         .route("/metrics", get(metrics))
         .with_state(shown);
     let mut open = FuturesUnordered::new();
+    // Of those in `open` that are to go on, the oldest first.
+    let mut handles: VecDeque<(u64, AbortHandle)> = VecDeque::with_capacity(CONNECTIONS_MOST);
+    let mut number = 0_u64;
     loop {
         tokio::select! {
-            accepted = listener.accept(), if open.len() < CONNECTIONS_MOST => match accepted {
-                Ok((stream, _)) => open.push(talk(stream, router.clone())),
+            biased;
+            Some(ended) = open.next(), if !open.is_empty() => handles.retain(|(number, _)| *number != ended),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    if handles.len() == CONNECTIONS_MOST && let Some((_, oldest)) = handles.pop_front() {
+                        oldest.abort();
+                    }
+                    number = number.wrapping_add(1);
+                    let (talk, handle) = abortable(talk(stream, router.clone()));
+                    handles.push_back((number, handle));
+                    open.push(talk.map(move |_| number));
+                }
                 Err(error) => {
                     debug!(%node, %error, "HTTP: a connection was not accepted");
                     tokio::time::sleep(BREATH).await;
                 }
             },
-            Some(()) = open.next(), if !open.is_empty() => {}
         }
     }
 }
 
 async fn talk(stream: TcpStream, router: Router) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(CONNECTION_TIME).keep_alive(false).max_buf_size(REQUEST_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).keep_alive(false).max_buf_size(REQUEST_BYTES);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     // Whoever sent nonsense or went away is told by hyper, or need not be.
     let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;

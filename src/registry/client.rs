@@ -87,7 +87,8 @@ impl RegistryError {
     pub fn needs_people(&self) -> bool {
         match self {
             Self::Denied { .. } | Self::Unfit { .. } | Self::Settings(_) | Self::Script { .. } => true,
-            Self::Unreachable { .. } | Self::NotWritable { .. } | Self::Fenced | Self::Forgotten => false,
+            Self::Unreachable { .. } | Self::NotWritable { .. } | Self::NotNow { .. } => false,
+            Self::Fenced | Self::Forgotten => false,
         }
     }
 
