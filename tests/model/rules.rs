@@ -334,7 +334,7 @@ impl World {
                 self.drop_order(id);
                 let now = self.now;
                 let s = self.sessions.get_mut(&id).expect("a session");
-                (s.state, s.since) = ("live", now);
+                (s.state, s.since, s.reason) = ("live", now, String::new());
                 self.say(id, "live", "");
             }
             (_, "live") => {}
@@ -360,7 +360,7 @@ impl World {
             if s.state != state && s.state != "live" {
                 self.drop_order(id);
                 let s = self.sessions.get_mut(&id).expect("a session");
-                (s.state, s.since, s.due) = (state, now, None);
+                (s.state, s.since, s.due, s.reason) = (state, now, None, String::new());
                 s.waits = false;
                 self.say(id, state, "found in Asterisk");
             }

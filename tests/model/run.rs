@@ -23,7 +23,7 @@ use crate::ledger::{Cluster, id, session};
 
 /// The settings that `world::limits` says.
 pub const TOML: &str = "
-placement.lease = '160s'
+placement.lease = '120s'
 placement.order_expiry = '200s'
 placement.session_keep = '400s'
 placement.tries = 2

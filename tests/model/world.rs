@@ -15,7 +15,7 @@ pub type Fault = String;
 /// The settings of the run; all multiples of 20 s, so that no step of time ends exactly on a limit.
 pub mod limits {
     use super::Ms;
-    pub const LEASE: Ms = 160_000;
+    pub const LEASE: Ms = 120_000;
     pub const EXPIRY: Ms = 200_000;
     pub const KEEP: Ms = 400_000;
     pub const GRACE: Ms = 60_000;

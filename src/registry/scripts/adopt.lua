@@ -17,7 +17,7 @@ local function adopt(i)
       drop_order(s)
       redis.call('ZREM', ns .. ':index:due', id)
       redis.call('ZADD', ns .. ':index:open', now, id)
-      redis.call('HSET', session_key(id), 'state', state, 'since', now, 'order', '')
+      redis.call('HSET', session_key(id), 'state', state, 'reason', '', 'since', now, 'order', '')
       tell(id, s, state, 'found in Asterisk')
     end
     redis.call('HSET', session_key(id), 'generation', generation, 'take', 0)
