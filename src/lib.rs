@@ -13,7 +13,7 @@
 //! | [`config`] | checked settings | ids |
 //! | [`ids`] | newtypes for every id, built only by parsing | nothing |
 //!
-//! The way of a login, top to bottom: `cli/login.rs`, `registry/scripts/place.lua`, `daemon/orders.rs`,
+//! The way of a login, top to bottom: `cli/login.rs`, `registry/scripts/place.lua`, `daemon/order_fetcher.rs`,
 //! `node/session.rs`, `daemon/ami.rs`, `registry/scripts/report.lua`.
 
 pub mod ami;

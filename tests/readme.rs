@@ -136,7 +136,7 @@ fn every_reason_and_refusal_is_explained() {
     let library = file("src/registry/scripts/lib.lua");
     let refusals = quoted(between(&library, "local function refusal", "\nend"), '\'').map(str::to_owned);
     let mut words: Vec<String> = refusals.collect();
-    for script in ["lib", "place", "take", "heartbeat", "logout"] {
+    for script in ["lib", "lib/placement", "take", "heartbeat", "logout"] {
         let text = file(&format!("src/registry/scripts/{script}.lua"));
         let says =
             |line: &&str| ["finish(", "why = ", "reason = ", "reply('refused'"].iter().any(|word| line.contains(word));

@@ -21,9 +21,7 @@ use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::inspect::NEEDED;
 use evenring::registry::story::{Place, Told};
 use evenring::registry::view::{Placement, Verdict, Which};
-use evenring::registry::{
-    Adopted, Beats, Forgotten, LoggedOut, LoginRequest, Order, Registry, Take, session_of_message,
-};
+use evenring::registry::{Adopted, Beats, Forgotten, LoggedOut, LoginRequest, Order, Registry, Settled, Take};
 use lab::redis::{Program, Redis};
 use redis::{ErrorKind, ServerErrorKind};
 
@@ -210,14 +208,11 @@ async fn the_inbox(house: &House, registry: &mut Registry) {
         house.admin(&["HSET", "{evenring}:logins:Q", id, body]);
         house.admin(&["ZADD", "{evenring}:logins", "0", id]);
     }
-    let message = registry.receive_login().await.unwrap().unwrap();
-    let asked = message.login.as_ref().unwrap().request();
-    let placement = registry.place(&asked, session_of_message(&message.id)).await.unwrap();
-    registry.answer_login(&message, Ok(&placement)).await.unwrap();
-    let message = registry.receive_login().await.unwrap().unwrap();
-    let reason = message.login.as_ref().unwrap_err().clone();
-    registry.answer_login(&message, Err(&reason)).await.unwrap();
-    assert!(registry.receive_login().await.unwrap().is_none());
+    let received = registry.receive_logins(10, Some((&node("tel-1"), Duration::from_secs(60)))).await.unwrap();
+    assert!(received.listens);
+    let _wake_ups = registry.subscribe_logins().await.unwrap();
+    let settled = registry.settle_logins(&received.messages).await.unwrap();
+    assert!(matches!(settled[..], [Settled::Placed(_), Settled::NoLogin]), "{settled:?}");
     assert_eq!(house.admin(&["ZCARD", "{evenring}:web-1"]), redis::Value::Int(1), "the sender has its answer");
 }
 
@@ -340,7 +335,7 @@ fn the_user_may_do_no_command_that_nobody_needs() {
     // What the client itself says; AUTH and HELLO need no permission.
     let mut needed: BTreeSet<String> = ["evalsha", "script|load", "subscribe"].map(str::to_owned).into();
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/registry");
-    for folder in [scripts.clone(), scripts.join("scripts")] {
+    for folder in [scripts.clone(), scripts.join("scripts"), scripts.join("scripts/lib")] {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
             let text = fs::read_to_string(entry.path()).unwrap();
             let calls = text.split("call('").chain(text.split("redis::cmd(\"")).skip(1);

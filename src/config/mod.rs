@@ -185,7 +185,7 @@ pub struct PlacementSettings {
     pub order_expiry: Duration,
     /// How long a session stays readable after its end.
     pub session_keep: Duration,
-    /// Between two looks into the queue when no wake-up came.
+    /// Between two looks into the queues when no wake-up came.
     pub poll: Duration,
     /// What becomes of the agents of a node that is lost.
     pub rejoin: Rejoin,

@@ -3,11 +3,12 @@
 //!
 //! ```text
 //!            FromAmi            Order
-//!  ami ───────────────► node ◄──────────── orders ◄── Redis (wake-up, take)
+//!  ami ───────────────► node ◄──── order_fetcher ◄── Redis (wake-up, take)
 //!   ▲       ToAmi        │ ▲
 //!   └────────────────────┘ │ Done
 //!                  Batch   │
 //!                 ───────► books ──► Redis (register, phones, adopt, report, heartbeat)
+//!                     login_intake ◄─► Redis (wake-up, receive, settle)
 //!              Vitals
 //!                 ───────► http ◄── /healthz, /readyz, /metrics
 //!                 ───────► keepalive ──► the operators' command
@@ -21,11 +22,12 @@ mod contacts;
 mod gauges;
 mod http;
 mod keepalive;
+mod login_intake;
 mod metrics;
 mod name;
 mod node_loop;
 mod notify;
-mod orders;
+mod order_fetcher;
 mod reload;
 mod socket;
 mod talk;
@@ -191,7 +193,8 @@ impl Process {
         let books = books::Books::new(registry, in_force, generation, holder, metrics.clone(), clock);
         tasks.spawn(books.run(batch_ears, done_told));
 
-        let fetcher = orders::Orders {
+        let intake_open = open_ears.clone();
+        let fetcher = order_fetcher::OrderFetcher {
             registry: Registry::new(settings)?,
             node: name.clone(),
             generation,
@@ -204,6 +207,7 @@ impl Process {
         };
         tasks.spawn(fetcher.run(orders_told, open_ears.clone()));
         look_for_contacts(settings, contacts_login, &self.in_force, open_ears, (generation, clock), &mut tasks)?;
+        take_logins(settings, self.in_force.clone(), clock, metrics.clone(), intake_open, &mut tasks)?;
 
         keep_alive(settings, generation, clock, metrics.clone(), self.vitals.subscribe(), &mut tasks)?;
         let (ring, lease) = (self.in_force.borrow().ring.clone(), settings.placement.lease);
@@ -233,6 +237,21 @@ fn look_for_contacts(
     let renewed = ami::Renewed { in_force: in_force.clone(), login: |in_force| in_force.contacts_login.clone() };
     let contacts = contacts::Contacts::new(settings, Registry::new(settings)?, link, renewed, generation, clock);
     tasks.spawn(contacts.run(open));
+    Ok(())
+}
+
+/// Starts the task that works the shared inbox.
+fn take_logins(
+    settings: &Settings,
+    in_force: watch::Receiver<reload::InForce>,
+    clock: clock::Clock,
+    metrics: metrics::Metrics,
+    open: watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), RegistryError> {
+    let (registry, node) = (Registry::new(settings)?, settings.node.name.clone());
+    let poll = settings.placement.poll;
+    tasks.spawn(login_intake::LoginIntake { registry, node, poll, clock, metrics, settings: in_force }.run(open));
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use super::books::{Batch, Done, Pulse};
 use super::clock::{Clock, Repeats};
 use super::metrics::Metrics;
 use super::notify::{self, Heart};
-use super::orders::Word;
+use super::order_fetcher::Word;
 use super::reload::InForce;
 use super::vitals::{Away, Vitals};
 use crate::ami::action::Action;

@@ -29,7 +29,7 @@ pub use beats::{Beats, Sent};
 pub use client::RegistryError;
 pub use drain::{Moved, Turned};
 pub use forget::Forgotten;
-pub use inbox::{InboxLogin, InboxMessage, session_of_message};
+pub use inbox::{InboxLogin, InboxMessage, Received, Settled, session_of_message};
 pub use rejoin::Comeback;
 pub use reply::{Backlog, Taken};
 pub use takes::{Take, Takes};
@@ -45,6 +45,9 @@ use view::{NodeRow, Placement, SessionRow};
 
 /// The most sessions that one heartbeat ends for others, so that a script never blocks Redis for long.
 const REAP_MOST: usize = 200;
+/// How often one script may ask where a session may ring, one node at a time, before it leaves the rest to a next call. It is
+/// what holds Redis longest.
+const LOOKS_MOST: usize = 1_000;
 /// How long the sessions of a daemon that stopped in good order wait for the next one: an upgrade or a reboot of
 /// the daemon, not of Asterisk.
 pub const LEAVE_GRACE: Duration = Duration::from_secs(60);
@@ -136,6 +139,7 @@ pub struct Registry {
     told: u64,
     /// What this registry has registered.
     registered: Option<(NodeName, Generation)>,
+    looks_most: usize,
 }
 
 fn ms(duration: Duration) -> u64 {
@@ -175,7 +179,15 @@ impl Registry {
             mute: None,
             told: 0,
             registered: None,
+            looks_most: LOOKS_MOST,
         })
+    }
+
+    /// Lets a script leave the rest to a next call after so many looks at nodes: with 1 after every session.
+    #[must_use]
+    pub fn with_looks(mut self, most: usize) -> Self {
+        self.looks_most = most;
+        self
     }
 
     /// Places a login, or finds the session that exists (promises P1, P2, P3).
@@ -462,14 +474,12 @@ impl Registry {
         Ok(rows.into_iter().filter_map(SessionRow::from_reply).collect())
     }
 
-    /// Listens for the wake-ups of this node's queue and of the shared inbox.
+    /// Listens for the wake-ups of this node's queue.
     ///
     /// # Errors
     /// Redis out of use.
     pub async fn subscribe_orders(&mut self, node: &NodeName) -> Result<redis::aio::PubSub, RegistryError> {
-        let ns = &self.namespace;
-        let channels = [format!("{ns}:rt:ring-{node}"), format!("{ns}:rt:{}", inbox::QUEUE)];
-        self.connector.subscribe(&channels).await
+        self.connector.subscribe(&[format!("{}:rt:ring-{node}", self.namespace)]).await
     }
 
     /// Listens for the changes of one session.

@@ -1,13 +1,17 @@
-//! The scripts, as source. Owns which there are and how the shared part is put before each. Must never know what
+//! The scripts, as source. Owns which there are and which shared parts are put before each. Must never know what
 //! their replies mean: the typed calls of this room do.
 
 use redis::Script;
 
 const JUDGE: &str = include_str!("scripts/judge.lua");
 const LIBRARY: &str = include_str!("scripts/lib.lua");
+/// How a login is placed.
+const PLACEMENT: &str = include_str!("scripts/lib/placement.lua");
+/// How a login of the inbox is answered.
+const ANSWER: &str = include_str!("scripts/lib/answer.lua");
 
 macro_rules! scripts {
-    ($($(#[$doc:meta])* $name:ident: $file:literal),* $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident: $file:literal $(with $part:ident)*),* $(,)?) => {
         /// Every script, hashed once.
         #[derive(Debug)]
         pub(super) struct Scripts {
@@ -17,7 +21,7 @@ macro_rules! scripts {
         impl Scripts {
             /// Joins judge and library with each script.
             pub(super) fn new() -> Self {
-                Self { $($name: Script::new(&format!("{JUDGE}\n{LIBRARY}\n{}", include_str!(concat!("scripts/", $file, ".lua")))),)* }
+                Self { $($name: Script::new(&[JUDGE, LIBRARY, $($part,)* include_str!(concat!("scripts/", $file, ".lua"))].join("\n")),)* }
             }
         }
 
@@ -28,7 +32,7 @@ macro_rules! scripts {
 
 scripts! {
     /// One login: choose and reserve.
-    place: "place",
+    place: "place" with PLACEMENT,
     /// A node fetches its orders.
     take: "take",
     /// A node says what became of sessions.
@@ -65,10 +69,10 @@ scripts! {
     note: "note",
     /// What our user may do.
     rights: "rights",
-    /// The shared inbox: next message.
+    /// The shared inbox: the next messages.
     receive: "receive",
-    /// The shared inbox: done, and the answer.
-    answer: "answer",
+    /// The shared inbox: placed and answered.
+    settle: "settle" with PLACEMENT with ANSWER,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! Owns everything that is started for a test, and ends it when its handle is dropped. Must never know what a test
 //! wants to prove, and uses nothing of the program but its binary. It is meant to run in a universe of its own
-//! (`./dev in-lab`, which `./dev test` puts in front of each test binary); only [`redis`] works outside of one.
+//! (`./dev in-lab`, which `./dev test` puts in front of each test binary); only [`redis`] and [`far`] work outside of one.
 //!
 //! All of it blocks: in an async test use `#[tokio::test(flavor = "multi_thread")]`. Phones live on threads of their own.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the lab")]
@@ -19,6 +19,7 @@ pub mod baresip;
 pub mod config;
 pub mod door;
 pub mod evenring;
+pub mod far;
 pub mod http;
 pub mod machine;
 pub mod phone;

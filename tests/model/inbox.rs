@@ -1,8 +1,7 @@
 //! The shared inbox in both worlds: logins that a foreign client queues, and the answers it gets. Owns what a client
 //! writes, the order in which a node serves one, and where it may die on the way. Must never know how a login is placed.
 
-use evenring::registry::session_of_message;
-use evenring::registry::view::Placement;
+use evenring::registry::{InboxMessage, Settled, session_of_message};
 
 use super::op::{Login, Until};
 use super::rules::Answer;
@@ -61,69 +60,110 @@ impl Pair<'_> {
         Ok(())
     }
 
-    pub(super) async fn serve(&mut self, until: Until) -> Checked {
-        let real = self.cluster.registry.receive_login().await.map_err(|e| e.to_string())?;
+    pub(super) async fn serve(&mut self, most: usize, until: Until) -> Checked {
+        let received = self.cluster.registry.receive_logins(most, None).await.map_err(|e| e.to_string())?;
+        same("nobody asked for a seat", received.listens, false)?;
         let now = self.world.now;
-        let oldest = self.world.inbox.values().map(|mail| mail.visible_at).filter(|at| *at <= now).min();
-        same("something in the inbox", real.is_some(), oldest.is_some())?;
-        let Some(message) = real else { return Ok(()) };
-        let mail = self.world.inbox.get_mut(&message.id).ok_or_else(|| format!("{} is nowhere", message.id))?;
-        same("oldest first", Some(mail.visible_at), oldest)?;
-        (mail.visible_at, mail.received) = (now + limits::INBOX_VISIBILITY, mail.received + 1);
-        let login = login_of(&mail.body);
-        same("whether it is a login", message.login.is_ok(), login.is_some())?;
-        let placed = match login.filter(|_| until != Until::Received) {
-            Some(login) => Some(self.place_mail(&message.id, &login).await?),
-            None => None,
-        };
-        // Nobody knows yet: it comes back.
-        let waits = placed.as_ref().is_some_and(|(_, model)| model.verdict == "not-now");
-        if until == Until::Answered && !waits {
-            let (placement, text) = match &placed {
-                Some((placement, model)) => (Ok(placement), self.answer_text(placement, model)),
-                None => (Err("no login"), String::new()),
-            };
-            self.cluster.registry.answer_login(&message, placement).await.map_err(|e| e.to_string())?;
-            self.world.answer_mail(&message.id, text);
+        let mut visible: Vec<_> =
+            self.world.inbox.values().map(|mail| mail.visible_at).filter(|at| *at <= now).collect();
+        visible.sort_unstable();
+        visible.truncate(most);
+        let messages = received.messages;
+        same("how many were received", messages.len(), visible.len())?;
+        for (message, oldest) in messages.iter().zip(visible) {
+            let mail = self.world.inbox.get_mut(&message.id).ok_or_else(|| format!("{} is nowhere", message.id))?;
+            same("oldest first", mail.visible_at, oldest)?;
+            (mail.visible_at, mail.received) = (now + limits::INBOX_VISIBILITY, mail.received + 1);
+            same("whether it is a login", message.login.is_ok(), login_of(&mail.body).is_some())?;
         }
-        self.received.push(message);
+        match until {
+            Until::Received => {}
+            // As a daemon did it that placed and answered in two steps, and died in between.
+            Until::Placed => self.place_only(&messages).await?,
+            Until::Answered => self.settle(&messages).await?,
+        }
+        self.received.extend(messages);
         Ok(())
     }
 
+    async fn place_only(&mut self, messages: &[InboxMessage]) -> Checked {
+        for message in messages {
+            let Some(login) = login_of(&self.world.inbox[&message.id].body) else { continue };
+            let at = session_of_message(&message.id);
+            let real = self.cluster.registry.place(&request(&login), at).await.map_err(|e| e.to_string())?;
+            self.look().await;
+            let model = self.place_mail(&message.id, &login)?;
+            same("place", answer(&real), comparable(model))?;
+        }
+        Ok(())
+    }
+
+    /// All of them, a part at a time: one look at nodes is enough for a script.
+    async fn settle(&mut self, messages: &[InboxMessage]) -> Checked {
+        let mut rest = messages;
+        while !rest.is_empty() {
+            let settled = self.settler.settle_logins(rest).await.map_err(|e| e.to_string())?;
+            same("something was settled", settled.is_empty(), false)?;
+            self.look().await;
+            for (message, settled) in rest.iter().zip(&settled) {
+                self.settled(message, settled)?;
+            }
+            rest = &rest[settled.len()..];
+        }
+        Ok(())
+    }
+
+    fn settled(&mut self, message: &InboxMessage, settled: &Settled) -> Checked {
+        let login = self.world.inbox.get(&message.id).map(|mail| login_of(&mail.body));
+        match (settled, login) {
+            (Settled::Gone, None) => Ok(()),
+            (Settled::NoLogin, Some(None)) => {
+                self.world.answer_mail(&message.id, String::new());
+                Ok(())
+            }
+            (Settled::Placed(real), Some(Some(login))) => {
+                let model = self.place_mail(&message.id, &login)?;
+                // Nobody knows yet: it comes back.
+                if model.verdict != "not-now" {
+                    let text = self.answer_text(login.alias, &model);
+                    self.world.answer_mail(&message.id, text);
+                }
+                // The rows stay in Redis.
+                let (mut real, mut model) = (answer(real), comparable(model));
+                (real.rows, model.rows) = (Vec::new(), Vec::new());
+                same("settle", real, model)
+            }
+            (settled, login) => Err(format!("{} was {settled:?}, and is {login:?}", message.id)),
+        }
+    }
+
     /// The session's id is made of the message's, so that a message which came back finds its own session.
-    async fn place_mail(&mut self, message: &str, login: &Login) -> Result<(Placement, Answer), String> {
+    fn place_mail(&mut self, message: &str, login: &Login) -> Result<Answer, String> {
         let at = session_of_message(message);
-        let real = self.cluster.registry.place(&request(login), at).await.map_err(|e| e.to_string())?;
-        self.look().await;
         let model =
             self.world.place(&wish(login), at, false, Chosen::Told(&|id| self.look.node_of(&id.to_string())))?;
         if model.verdict == "placed" {
             self.known.push(at);
             self.history.insert(at, self.world.sessions[&at].clone());
         }
-        same("place", answer(&real), comparable(model.clone()))?;
-        Ok((real, model))
+        Ok(model)
     }
 
     /// What the sender is told.
-    fn answer_text(&self, asked: &Placement, model: &Answer) -> String {
+    fn answer_text(&self, alias: &str, model: &Answer) -> String {
         let session = model.session.filter(|_| model.verdict != "refused");
         let state = session.map_or("refused", |id| self.world.sessions[&id].state);
         let session = model.session.map(|id| id.to_string()).unwrap_or_default();
         format!(
-            r#"{{"alias":"{}","session":"{session}","node":"{}","state":"{state}","reason":"{}"}}"#,
-            asked.alias, model.node, model.reason
+            r#"{{"alias":"{alias}","session":"{session}","node":"{}","state":"{state}","reason":"{}"}}"#,
+            model.node, model.reason
         )
     }
 
     pub(super) async fn answer_again(&mut self, which: usize) -> Checked {
         let Some(message) = self.received.get(which % self.received.len().max(1)) else { return Ok(()) };
         // It may be on its way to another node, which then finds it gone; an answer to what was answered is none.
-        self.cluster.registry.answer_login(message, Err("said again")).await.map_err(|e| e.to_string())?;
-        let alias = message.login.as_ref().map(|login| login.request().alias.to_string()).unwrap_or_default();
-        let text = format!(r#"{{"alias":"{alias}","session":"","node":"","state":"refused","reason":"said again"}}"#);
-        let id = message.id.clone();
-        self.world.answer_mail(&id, text);
-        Ok(())
+        let message = message.clone();
+        self.settle(&[message]).await
     }
 }

@@ -92,8 +92,9 @@ pub enum Op {
         login: Option<Login>,
         reply: bool,
     },
-    /// A node receives one of the inbox, places it and answers it, or dies before that is done.
+    /// A node receives some of the inbox, places and answers them, or dies before that is done.
     Serve {
+        most: usize,
         until: Until,
     },
     /// An answer is sent again: the first one's own reply was lost.
@@ -186,7 +187,7 @@ fn inbox() -> impl Strategy<Value = Op> {
     prop_oneof![
         5 => (prop::option::weighted(0.9, login()), any::<bool>())
             .prop_map(|(login, reply)| Op::Submit { login, reply }),
-        6 => until.prop_map(|until| Op::Serve { until }),
+        6 => (1..4_usize, until).prop_map(|(most, until)| Op::Serve { most, until }),
         1 => (0..64_usize).prop_map(|which| Op::AnswerAgain { which }),
     ]
 }

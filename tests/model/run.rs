@@ -63,6 +63,8 @@ pub struct Pair<'a> {
     pub(super) read: Place,
     /// With `rejoin = "auto"`.
     auto: Registry,
+    /// Whose scripts stop at every look at nodes, and are called again for the rest.
+    pub(super) settler: Registry,
 }
 
 pub(super) type Checked = Result<(), Fault>;
@@ -101,7 +103,7 @@ impl<'a> Pair<'a> {
         let zero = look.clock - 50;
         let (generations, history) = (BTreeMap::new(), BTreeMap::new());
         let (received, known) = (Vec::new(), Vec::new());
-        let (world, auto) = (World::default(), cluster.auto());
+        let (world, auto, settler) = (World::default(), cluster.auto(), cluster.another().with_looks(1));
         Self {
             cluster,
             world,
@@ -117,6 +119,7 @@ impl<'a> Pair<'a> {
             takes: BTreeMap::new(),
             read: Place::start(),
             auto,
+            settler,
         }
     }
 
@@ -179,7 +182,7 @@ impl<'a> Pair<'a> {
             Op::Place { login, again } => self.place(login, *again).await,
             Op::Explain { login } => self.explain(login).await,
             Op::Submit { login, reply } => self.submit(login.as_ref(), *reply).await,
-            Op::Serve { until } => self.serve(*until).await,
+            Op::Serve { most, until } => self.serve(*most, *until).await,
             Op::AnswerAgain { which } => self.answer_again(*which).await,
             Op::Take { voice, most, fetch } => self.take(*voice, *most, *fetch).await,
             Op::Report { voice, home, outcomes, rejoin } => {

@@ -3,10 +3,10 @@
 use std::process::Command;
 
 use evenring::node::session::Class;
-use evenring::registry::session_of_message;
 use evenring::registry::view::Verdict;
+use evenring::registry::{Settled, session_of_message};
 
-use crate::ledger::{Cluster, login};
+use crate::ledger::Cluster;
 
 const HEAD: &str = "
 import json, sys
@@ -71,26 +71,25 @@ send('{"alias":"no such","reply":"web-1"}')
 send('{"alias":"cc900x","reply":"web-1"}')
 print(1)"#,
     );
-    let mut registry = cluster.another();
-    let message = registry.receive_login().await.unwrap().expect("a login");
-    let request = message.login.as_ref().expect("it is well formed").request();
+    let mut registry = cluster.another().with_looks(1);
+    let messages = registry.receive_logins(10, None).await.unwrap().messages;
+    assert_eq!(messages.len(), 3);
+    let request = messages[0].login.as_ref().expect("it is well formed").request();
     assert_eq!((request.alias.as_str(), request.class), ("cc100x", Class::Remote));
-    let placement = registry.place(&request, session_of_message(&message.id)).await.unwrap();
+    // a daemon placed it and died, and the message came back: the same session
+    let placement = registry.place(&request, session_of_message(&messages[0].id)).await.unwrap();
     assert_eq!((placement.verdict, placement.node.as_str()), (Verdict::Placed, "a"));
-    // the daemon died and the message came back: the same session
-    let again = registry.place(&request, session_of_message(&message.id)).await.unwrap();
+    let first = registry.settle_logins(&messages).await.unwrap();
+    let [Settled::Placed(again)] = &first[..] else { panic!("one look, one login: {first:?}") };
     assert_eq!((again.verdict, again.session), (Verdict::Existing, placement.session));
-    for _ in 0..2 {
-        registry.answer_login(&message, Ok(&placement)).await.unwrap();
-    }
-    let bad = registry.receive_login().await.unwrap().expect("the second");
-    let reason = bad.login.as_ref().expect_err("no alias has a blank").clone();
+    let second = registry.settle_logins(&messages).await.unwrap();
+    let [Settled::Gone, Settled::NoLogin, Settled::Placed(refused)] = &second[..] else { panic!("{second:?}") };
+    assert_eq!((refused.verdict, refused.reason.as_str()), (Verdict::Refused, "unknown-alias"));
+    let reason = messages[1].login.as_ref().expect_err("no alias has a blank");
     assert!(reason.contains("the alias"), "{reason}");
-    registry.answer_login(&bad, Err(&reason)).await.unwrap();
-    let last = registry.receive_login().await.unwrap().expect("the third");
-    let refused = registry.place(&last.login.as_ref().unwrap().request(), session_of_message(&last.id)).await.unwrap();
-    registry.answer_login(&last, Ok(&refused)).await.unwrap();
-    assert!(registry.receive_login().await.unwrap().is_none());
+    let third = registry.settle_logins(&messages).await.unwrap();
+    assert!(matches!(third[..], [Settled::Gone, Settled::Gone, Settled::Gone]), "{third:?}");
+    assert!(registry.receive_logins(10, None).await.unwrap().messages.is_empty());
     let told = python(
         &cluster,
         "
@@ -121,19 +120,43 @@ async fn p11_a_hostile_reply_queue_hurts_nobody() {
     cluster.alias("desk", &["cc100@a"]).await;
     for (at, queue) in ["holders", "aliases", "QUEUES", "ring-a", "logins"].iter().enumerate() {
         submit(&mut cluster, at as u64, &format!(r#"{{"alias":"cc100x","reply":"{queue}"}}"#)).await;
-        let message = cluster.registry.receive_login().await.unwrap().expect("a login");
-        let placement = cluster.place(&login("cc100x", "")).await;
-        cluster
-            .registry
-            .answer_login(&message, Ok(&placement))
-            .await
-            .unwrap_or_else(|error| panic!("{queue}: {error}"));
+        let messages = cluster.registry.receive_logins(10, None).await.unwrap().messages;
+        let settled =
+            cluster.registry.settle_logins(&messages).await.unwrap_or_else(|error| panic!("{queue}: {error}"));
+        assert!(matches!(settled[..], [Settled::Placed(_)]), "{queue}: {settled:?}");
     }
-    let echo = cluster.registry.receive_login().await.unwrap().expect("the answer to 'logins' itself");
-    assert!(echo.login.is_err(), "an answer is no login");
-    cluster.registry.answer_login(&echo, Err("no login")).await.unwrap();
-    assert!(cluster.registry.receive_login().await.unwrap().is_none());
+    let echo = cluster.registry.receive_logins(10, None).await.unwrap().messages;
+    assert!(echo[0].login.is_err(), "an answer is no login");
+    assert!(matches!(cluster.registry.settle_logins(&echo).await.unwrap()[..], [Settled::NoLogin]));
+    assert!(cluster.registry.receive_logins(10, None).await.unwrap().messages.is_empty());
     let stray: u64 = cluster.run(&["EXISTS", "NS:holders:Q", "NS:aliases:Q", "NS:QUEUES:Q"]).await;
     assert_eq!(stray, 0);
     assert_eq!(cluster.take(&a).await.len(), 2, "its own order and one that is stale");
+}
+
+#[tokio::test]
+async fn few_nodes_listen_for_logins_and_another_takes_the_seat_of_one_that_asks_no_more() {
+    let mut cluster = Cluster::start().await;
+    let names: Vec<evenring::ids::NodeName> = ["a", "b", "c", "d"].map(crate::ledger::id).into();
+    let minute = std::time::Duration::from_secs(60);
+    async fn who(cluster: &mut Cluster, names: &[evenring::ids::NodeName], keep: std::time::Duration) -> String {
+        let mut listening = String::new();
+        for name in names {
+            if cluster.registry.receive_logins(1, Some((name, keep))).await.unwrap().listens {
+                listening.push_str(name.as_str());
+            }
+        }
+        listening
+    }
+    assert_eq!(who(&mut cluster, &names, minute).await, "ab");
+    assert_eq!(who(&mut cluster, &names[1..], minute).await, "b", "a keeps its seat for a while");
+    // a has not asked for as long as a seat is kept
+    cluster.run::<u64>(&["ZADD", "NS:index:listeners", "1", "a"]).await;
+    assert_eq!(who(&mut cluster, &names[1..], minute).await, "bc");
+    assert_eq!(who(&mut cluster, &names, minute).await, "bc", "it comes back, and waits for a free one");
+    // The clock of this Redis is an hour behind that of the one before.
+    for name in ["b", "c"] {
+        cluster.run::<u64>(&["ZADD", "NS:index:listeners", "99999999999999", name]).await;
+    }
+    assert_eq!(who(&mut cluster, &names, minute).await, "ab");
 }

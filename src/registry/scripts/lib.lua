@@ -17,6 +17,7 @@
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
 --   NS:contacts:NAME HASH  extension -> JSON with address, round trip, expiry (only with a second AMI user)
 --   NS:phones:NAME:GENERATION:NUMBER, NS:contacts:...  HASH  a table that is being told in parts, for a minute at most
+--   NS:index:listeners ZSET the nodes that a wake-up of the inbox reaches, by the time until which they do (receive.lua)
 --   NS:local:NAME    SET   open sessions of local agents: its size is the node's load (never a counter)
 --   NS:remote:NAME   SET   open sessions of remote agents
 --   NS:session:ID    HASH  alias extension agent campaign remote node state reason since created try tried
@@ -108,6 +109,44 @@ local function load_set(s)
   return ns .. (s.remote == '1' and ':remote:' or ':local:') .. s.node
 end
 
+-- What this script has seen of the nodes. It looks at each once, however many sessions it is about; what it writes itself to
+-- a node's row, it writes before the first of these.
+local node_names, node_rows, local_agents, looked = nil, {}, {}, 0
+
+-- How often this script has asked where a session may ring, one node at a time: the measure of what it costs Redis.
+local function looks() return looked end
+
+local function all_nodes()
+  node_names = node_names or redis.call('SMEMBERS', ns .. ':index:nodes')
+  return node_names
+end
+
+-- As refusal() takes it.
+local function node_row(name)
+  local n = node_rows[name]
+  if not n then
+    n = redis.call('HMGET', ns .. ':node:' .. name,
+      'lease_until', 'state', 'drain', 'weight', 'max_agents', 'channels', 'campaigns', 'beat', 'lease', 'lost')
+    node_rows[name] = n
+  end
+  return n
+end
+
+local function agents_on(name)
+  if not local_agents[name] then local_agents[name] = redis.call('SCARD', ns .. ':local:' .. name) end
+  return local_agents[name]
+end
+
+local function count_in(s, id)
+  local change = redis.call('SADD', load_set(s), id)
+  if s.remote ~= '1' and local_agents[s.node] then local_agents[s.node] = local_agents[s.node] + change end
+end
+
+local function count_out(s, id)
+  local change = redis.call('SREM', load_set(s), id)
+  if s.remote ~= '1' and local_agents[s.node] then local_agents[s.node] = local_agents[s.node] - change end
+end
+
 local function drop_order(s)
   if s.order and s.order ~= '' then dequeue('ring-' .. s.node, s.order) end
 end
@@ -134,7 +173,7 @@ end
 -- Ends an open session: state is ended or failed. It stays readable for keep_ms.
 local function finish(id, s, state, reason, now, keep_ms)
   drop_order(s)
-  redis.call('SREM', load_set(s), id)
+  count_out(s, id)
   release_holder('agent:' .. s.agent, id)
   release_holder('alias:' .. s.alias, id)
   release_holder('phone:' .. s.extension, id)
@@ -190,13 +229,12 @@ end
 -- is awaited.
 local function survey(rows, guard, campaign, remote, tried, id, now, keep_ms)
   local best, seen, least, fewest, awaited = {}, {}, 0, 0, false
+  looked = looked + #rows
   for i = 1, #rows do
     local row = rows[i]
     local name, extension = row[1], row[2]
-    local n = redis.call('HMGET', ns .. ':node:' .. name,
-      'lease_until', 'state', 'drain', 'weight', 'max_agents', 'channels', 'campaigns', 'beat', 'lease', 'lost')
+    local n, agents = node_row(name), agents_on(name)
     awaited = awaited or is_awaited(n[8], n[9], n[10], n[2])
-    local agents = redis.call('SCARD', ns .. ':local:' .. name)
     local why = refusal(n, row[3], agents, campaign, remote, now)
     if why == '' and tried ~= '' and tried:find(' ' .. name .. ' ', 1, true) then why = 'tried' end
     if why == '' and guard and redis.call('HGET', ns .. ':holders', 'phone:' .. extension) ~= id
@@ -232,7 +270,7 @@ local function resolve(alias, suffix)
     end
     return targets, true, true
   end
-  local names = redis.call('SMEMBERS', ns .. ':index:nodes')
+  local names = all_nodes()
   local function everywhere(extension)
     local targets, known = {}, false
     for i, name in ipairs(names) do
@@ -253,7 +291,7 @@ end
 
 -- Writes a placed session with its attempt so far. order: its message in the node's queue ('' = it has none yet).
 local function write_placed(id, s, order, due, now)
-  redis.call('SADD', load_set(s), id)
+  count_in(s, id)
   redis.call('HSET', ns .. ':holders', 'agent:' .. s.agent, id, 'alias:' .. s.alias, id, 'phone:' .. s.extension, id)
   redis.call('ZADD', ns .. ':index:open', now, id)
   redis.call('ZADD', ns .. ':index:due', due, id)
@@ -317,7 +355,7 @@ local function place_again(id, s, why, now, expiry_ms, keep_ms)
     return 'failed'
   end
   drop_order(s)
-  redis.call('SREM', load_set(s), id)
+  count_out(s, id)
   if best.extension ~= old_extension then release_holder('phone:' .. old_extension, id) end
   s.tried = tried
   assign(id, s, best, now, expiry_ms, why .. ' on ' .. s.node)

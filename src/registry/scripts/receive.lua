@@ -1,13 +1,31 @@
--- receive.lua: RSMQ's receiveMessage on the shared inbox, with the visibility time always given.
--- ARGV  1 queue  2 visibility time in s
--- reply { id, body, times received } | {}
-local queue, vt = ARGV[1], tonumber(ARGV[2])
+-- receive.lua: RSMQ's receiveMessage on the shared inbox for up to so many messages, with the visibility time always given.
+-- And who listens: every wake-up of the inbox reaches all who listen for it, so only a few do. A node that asks with its name
+-- takes a seat if one is free, and renews the one that it has; the seat of one that asks no more is free again soon.
+-- ARGV  1 queue  2 visibility time in s  3 most messages  4 node ('' = it wants no seat)  5 a seat is kept for ms  6 seats
+-- reply { whether this node has a seat (0|1), rows of { id, body, times received } }
+local queue, vt, most, node, keep_ms, seats = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local key = ns .. ':' .. queue
+local attributes = key .. ':Q'
 local now = wall()
-local id = redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 1)[1]
-if not id then return {} end
-redis.call('ZADD', key, now + vt * 1000, id)
-redis.call('HINCRBY', key .. ':Q', 'totalrecv', 1)
-local count = redis.call('HINCRBY', key .. ':Q', id .. ':rc', 1)
-if count == 1 then redis.call('HSET', key .. ':Q', id .. ':fr', now) end
-return { id, redis.call('HGET', key .. ':Q', id) or '', count }
+
+local seated = 0
+if node ~= '' then
+  local held = ns .. ':index:listeners'
+  -- One that is kept for longer than that was given by another clock.
+  redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
+  redis.call('ZREMRANGEBYSCORE', held, '(' .. (now + keep_ms), '+inf')
+  if redis.call('ZSCORE', held, node) or redis.call('ZCARD', held) < seats then
+    redis.call('ZADD', held, now + keep_ms, node)
+    seated = 1
+  end
+end
+
+local rows = {}
+for i, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, most)) do
+  redis.call('ZADD', key, now + vt * 1000, id)
+  local count = redis.call('HINCRBY', attributes, id .. ':rc', 1)
+  if count == 1 then redis.call('HSET', attributes, id .. ':fr', now) end
+  rows[i] = { id, redis.call('HGET', attributes, id) or '', count }
+end
+if #rows > 0 then redis.call('HINCRBY', attributes, 'totalrecv', #rows) end
+return { seated, rows }

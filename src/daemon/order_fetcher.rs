@@ -1,5 +1,6 @@
-//! The task that fetches: this node's orders, and logins from the shared inbox. Owns the subscription that wakes it
-//! and the safety poll for wake-ups that were lost. Must never ring anybody: orders go to the node loop.
+//! The task that fetches this node's orders, and nothing else: they go before all that is shared. Owns its connection, the
+//! subscription that wakes it and the safety poll for wake-ups that were lost. Must never ring anybody: orders go to the
+//! node loop.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::metrics::Metrics;
 use super::reload::InForce;
 use crate::ami::backoff::Backoff;
 use crate::ids::{Generation, NodeName, Now, SessionId};
-use crate::registry::{Order, Registry, RegistryError, Taken, Takes, session_of_message, view::Verdict};
+use crate::registry::{Order, Registry, RegistryError, Taken, Takes};
 
 /// Orders fetched in one step.
 const TAKE_MOST: usize = 64;
@@ -24,7 +25,7 @@ const STEADY: Duration = Duration::from_secs(30);
 
 /// The fetcher.
 #[derive(Debug)]
-pub(super) struct Orders {
+pub(super) struct OrderFetcher {
     pub(super) registry: Registry,
     pub(super) node: NodeName,
     pub(super) generation: Generation,
@@ -46,7 +47,7 @@ pub(super) enum Word {
     Duty,
 }
 
-/// Which queue called.
+/// What woke it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wake {
     /// A message on the subscription.
@@ -57,7 +58,7 @@ enum Wake {
     Broken,
 }
 
-impl Orders {
+impl OrderFetcher {
     /// Fetches until the node loop is gone. `open` says whether this node has been registered.
     pub(super) async fn run(mut self, orders: mpsc::Sender<Word>, mut open: watch::Receiver<bool>) {
         let (mut repeats, mut backoff) = (Repeats::default(), Backoff::REDIS);
@@ -131,7 +132,7 @@ impl Orders {
             if self.settings.has_changed().unwrap_or(false) {
                 self.registry.ring_for(self.settings.borrow_and_update().ring.timeout);
             }
-            let fetched = self.fetch(orders).await? + self.inbox().await?;
+            let fetched = self.fetch(orders).await?;
             repeats.clear();
             if self.clock.now().since(since) >= STEADY {
                 backoff.reset();
@@ -204,46 +205,6 @@ impl Orders {
                 }
             }
         }
-    }
-
-    async fn inbox(&mut self) -> Result<usize, RegistryError> {
-        let mut received = 0;
-        while let Some(message) = self.metrics.redis("receive", self.registry.receive_login()).await? {
-            received += 1;
-            let node = &self.node;
-            match &message.login {
-                Ok(login) => {
-                    let request = login.request();
-                    let before = self.clock.now();
-                    let place = self.registry.place(&request, session_of_message(&message.id));
-                    let placement = self.metrics.redis("place", place).await?;
-                    self.metrics.placed(&placement, self.clock.now().since(before));
-                    let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
-                    match placement.verdict {
-                        // It comes back: by then the nodes have reported.
-                        Verdict::NotNow => {
-                            debug!(%node, alias = %request.alias, reason = placement.reason, "login left in the inbox");
-                            continue;
-                        }
-                        Verdict::Refused => {
-                            warn!(%node, alias = %request.alias, reason = placement.reason, "login refused")
-                        }
-                        Verdict::Placed | Verdict::Existing | Verdict::WouldPlace => {
-                            info!(%node, session, alias = %request.alias, chosen = placement.node, "login from the inbox");
-                        }
-                    }
-                    self.metrics.redis("answer", self.registry.answer_login(&message, Ok(&placement))).await?;
-                }
-                Err(reason) => {
-                    if let Some(held) = self.junk.allow(reason, self.clock.now()) {
-                        warn!(%node, reason, held, "a message in the inbox is no login: dropped");
-                    }
-                    self.metrics.unreadable_login();
-                    self.metrics.redis("answer", self.registry.answer_login(&message, Err(reason))).await?;
-                }
-            }
-        }
-        Ok(received)
     }
 }
 

@@ -1,0 +1,194 @@
+//! The task that works the shared inbox: logins that any RSMQ client has put there, in batches. Owns its connection, the
+//! subscription that wakes it if this node listens, and the poll for what no wake-up announced. Must never take an order:
+//! what it does is for the whole cluster, and this node's own orders wait for none of it.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::clock::{Clock, Repeats};
+use super::metrics::Metrics;
+use super::reload::InForce;
+use crate::ami::backoff::Backoff;
+use crate::ids::{NodeName, Now};
+use crate::registry::{InboxMessage, Registry, RegistryError, Settled, view::Placement, view::Verdict};
+
+/// Logins in one batch: two round trips.
+const BATCH_MOST: usize = 64;
+/// Polls that a node may miss before its seat among those who listen is given to another.
+const SEAT_POLLS: u32 = 3;
+/// How often a subscription that seems to be deaf is made anew: a client that sends no wake-ups looks the same.
+const DEAF_AGAIN: Duration = Duration::from_secs(60);
+
+/// The intake.
+#[derive(Debug)]
+pub(super) struct LoginIntake {
+    pub(super) registry: Registry,
+    pub(super) node: NodeName,
+    pub(super) poll: Duration,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) settings: watch::Receiver<InForce>,
+}
+
+/// The wake-ups, while this node listens for them.
+#[derive(Default)]
+struct Ear {
+    subscription: Option<redis::aio::PubSubStream>,
+    /// When it was made anew because it seemed to be deaf.
+    renewed: Option<Now>,
+}
+
+impl Ear {
+    /// The next wake-up; never, if this node does not listen. False: the subscription is over.
+    async fn next(&mut self) -> bool {
+        match &mut self.subscription {
+            Some(subscription) => subscription.next().await.is_some(),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether a wake-up is there; all that are, are taken as one.
+    fn called(&mut self) -> bool {
+        let mut called = false;
+        while let Some(Some(Some(_))) =
+            self.subscription.as_mut().map(|subscription| subscription.next().now_or_never())
+        {
+            called = true;
+        }
+        called
+    }
+
+    fn may_renew(&mut self, now: Now) -> bool {
+        let again = self.renewed.is_none_or(|at| now.since(at) >= DEAF_AGAIN);
+        if again {
+            self.renewed = Some(now);
+        }
+        again
+    }
+}
+
+impl LoginIntake {
+    /// Works the inbox until the daemon stops. `open` says whether this node has been registered.
+    pub(super) async fn run(mut self, mut open: watch::Receiver<bool>) {
+        let (mut repeats, mut backoff) = (Repeats::default(), Backoff::REDIS);
+        loop {
+            if open.wait_for(|open| *open).await.is_err() {
+                return std::future::pending().await;
+            }
+            let error = tokio::select! {
+                biased;
+                // An error is a node loop that has ended: that is a stop as well. What is in hand comes back to the inbox.
+                _ = open.wait_for(|open| !*open) => continue,
+                error = self.work(&mut repeats, &mut backoff) => error,
+            };
+            let reason = error.to_string();
+            if let Some(held) = repeats.allow(&reason, self.clock.now()) {
+                warn!(node = %self.node, reason, held, "cannot work the inbox");
+            }
+            tokio::time::sleep(backoff.next_wait(super::random_bits())).await;
+        }
+    }
+
+    /// Works the inbox until Redis is out of use; why.
+    async fn work(&mut self, repeats: &mut Repeats, backoff: &mut Backoff) -> RegistryError {
+        let (mut ear, mut poll) = (Ear::default(), self.clock.every(self.poll));
+        loop {
+            let called = tokio::select! {
+                biased;
+                listens = ear.next() => {
+                    if !listens {
+                        ear.subscription = None;
+                    }
+                    true
+                }
+                _ = poll.tick() => false,
+            };
+            // A burst of wake-ups is one: what they announce is fetched together.
+            let called = ear.called() || called;
+            if let Err(error) = self.drain(&mut ear, called).await {
+                return error;
+            }
+            repeats.clear();
+            backoff.reset();
+        }
+    }
+
+    /// Settles all that is there. Only a poll asks for a seat, so that a wake-up costs no more than what it is about.
+    async fn drain(&mut self, ear: &mut Ear, called: bool) -> Result<(), RegistryError> {
+        if self.settings.has_changed().unwrap_or(false) {
+            self.registry.ring_for(self.settings.borrow_and_update().ring.timeout);
+        }
+        let mut asks = !called;
+        loop {
+            let seat = asks.then_some((&self.node, self.poll * SEAT_POLLS));
+            let receive = self.registry.receive_logins(BATCH_MOST, seat);
+            let received = self.metrics.redis("receive", receive).await?;
+            let count = received.messages.len();
+            if std::mem::take(&mut asks) {
+                let deaf = count > 0 && ear.subscription.is_some() && !ear.called() && ear.may_renew(self.clock.now());
+                self.listen(ear, received.listens, deaf).await?;
+            }
+            self.settle(received.messages).await?;
+            if count < BATCH_MOST {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Begins to listen, or ends it.
+    async fn listen(&mut self, ear: &mut Ear, listens: bool, anew: bool) -> Result<(), RegistryError> {
+        if listens && (anew || ear.subscription.is_none()) {
+            ear.subscription = Some(self.registry.subscribe_logins().await?.into_on_message());
+            debug!(node = %self.node, anew, "listening for logins");
+        } else if !listens && ear.subscription.take().is_some() {
+            debug!(node = %self.node, "others listen for logins");
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, messages: Vec<InboxMessage>) -> Result<(), RegistryError> {
+        let mut rest = &messages[..];
+        while !rest.is_empty() {
+            let before = self.clock.now();
+            let settled = self.metrics.redis("settle", self.registry.settle_logins(rest)).await?;
+            let took = self.clock.now().since(before);
+            let count = settled.len().max(1);
+            for (message, settled) in rest.iter().zip(settled) {
+                self.tell(message, settled, took);
+            }
+            rest = rest.get(count..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    fn tell(&self, message: &InboxMessage, settled: Settled, took: Duration) {
+        let node = &self.node;
+        match (&message.login, settled) {
+            (Ok(_), Settled::Placed(placement)) => self.tell_placement(&placement, took),
+            (Err(reason), Settled::NoLogin) => {
+                warn!(%node, reason, "a message in the inbox is no login: dropped");
+                self.metrics.unreadable_login();
+            }
+            (_, Settled::Gone | Settled::NoLogin | Settled::Placed(_)) => {
+                debug!(%node, message = message.id, "another node has settled it");
+            }
+        }
+    }
+
+    fn tell_placement(&self, placement: &Placement, took: Duration) {
+        let (node, alias) = (&self.node, &placement.alias);
+        self.metrics.placed(placement, took);
+        match placement.verdict {
+            // It comes back: by then the nodes have reported.
+            Verdict::NotNow => debug!(%node, alias, reason = placement.reason, "login left in the inbox"),
+            Verdict::Refused => warn!(%node, alias, reason = placement.reason, "login refused"),
+            Verdict::Placed | Verdict::Existing | Verdict::WouldPlace => {
+                let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
+                info!(%node, session, alias, chosen = placement.node, "login from the inbox");
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+-- placement.lua: one login, chosen and reserved (P1, P2, P3). place.lua and settle.lua share it, so that a login of the inbox
+-- is placed as any other. Put behind lib.lua.
+-- want { alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1) }, rules { suffix, expiry_ms, tries,
+-- give_up_ms, keep_ms }; with mode explain nothing is written. The result is place.lua's reply.
+local function place_login(mode, id, want, rules, now)
+  local alias, agent, campaign, remote = want.alias, want.agent, want.campaign, want.remote
+  local suffix, expiry_ms, tries, keep_ms = rules.suffix, rules.expiry_ms, rules.tries, rules.keep_ms
+  local named = agent ~= ''
+
+  local targets, known, explicit = resolve(alias, suffix)
+  local first = targets[1] and targets[1][2] or alias
+  if not named then agent = explicit and alias or first end
+
+  local function reply(outcome, s, session, reason, rows)
+    if outcome == 'refused' and mode == 'place' then
+      note('refused', '', '', { alias = alias, agent = agent, extension = first }, reason)
+    end
+    return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, rows }
+  end
+
+  -- P1: the same request again (its answer was lost, or its message came back to the inbox) finds its own session, also
+  -- one that is over by now: nothing rings twice.
+  local own = mode == 'place' and redis.call('EXISTS', session_key(id)) == 1 and record(session_key(id))
+  if own then
+    if is_open(own) then
+      held('agent:' .. own.agent, now, keep_ms)
+      own = record(session_key(id))
+    end
+    local _, rows = survey(targets, explicit, campaign, remote, '', id, now)
+    return reply('existing', own, id, own.reason, rows)
+  end
+
+  -- P1: who is logged in already gets the session that exists. Somebody else's phone is refused.
+  local fields = { 'agent:' .. agent, 'alias:' .. alias }
+  if not explicit then fields[3] = 'phone:' .. first end
+  local holders = redis.call('HMGET', ns .. ':holders', unpack(fields))
+  for i, field in ipairs(fields) do
+    local existing, s = nil, nil
+    if holders[i] then existing, s = held(field, now, keep_ms, mode == 'explain') end
+    if existing then
+      local _, rows = survey(targets, explicit, campaign, remote, '', id, now)
+      if named and s.agent ~= agent then return reply('refused', s, existing, 'in-use', rows) end
+      return reply('existing', s, existing, s.reason, rows)
+    end
+  end
+
+  local best, rows, awaited = survey(targets, explicit, campaign, remote, '', id, now, mode == 'place' and keep_ms or nil)
+  if #rows == 0 then
+    return reply(explicit and 'refused' or 'not-now', {}, '', explicit and 'empty-alias' or 'no-node', rows)
+  end
+  if awaited or is_silent(now) or judge.tick < judge.hold then return reply('not-now', {}, '', 'recovering', rows) end
+  if not best then return reply('refused', {}, '', known and 'no-eligible-node' or 'unknown-alias', rows) end
+  if mode == 'explain' then
+    return reply('would-place', { node = best.name, extension = best.extension }, '', '', rows)
+  end
+
+  local s = { alias = alias, agent = agent, campaign = campaign, remote = remote, suffix = suffix, tries = tries,
+    tried = '', created = now, give_up = now + rules.give_up_ms }
+  assign(id, s, best, now, expiry_ms, '')
+  return reply('placed', s, id, '', rows)
+end

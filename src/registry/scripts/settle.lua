@@ -1,0 +1,36 @@
+-- settle.lua: logins of the shared inbox, in their order: each is placed, taken off the inbox and answered in one step. One
+-- that somebody else has taken off already is left alone, and one that nobody can place now is left in the inbox. Stops when it has looked at enough nodes: the rest is for a next call.
+-- ARGV  1 queue  2 alias suffix  3 order expiry ms  4 tries  5 give up after ms  6 keep ended ms  7 most looks at nodes,
+--       then eight for each message: its id, the queue for the answer ('' = none), the answer if it is no login ('' = it is
+--       one), session, alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1)
+-- reply a row for each message that was settled, one at least: { 'gone' } | { 'answered' } | as of place.lua, without its rows
+local queue, now, most = ARGV[1], clock(), tonumber(ARGV[7])
+local rules = { suffix = ARGV[2], expiry_ms = tonumber(ARGV[3]), tries = ARGV[4], give_up_ms = tonumber(ARGV[5]),
+  keep_ms = ARGV[6] }
+
+-- Of ids and words, so nothing in it needs escaping. The order of the fields is that of the answer to what is no login.
+local function answer_of(alias, placed)
+  return string.format('{"alias":"%s","session":"%s","node":"%s","state":"%s","reason":"%s"}', alias, placed[2], placed[3],
+    placed[1] == 'refused' and 'refused' or placed[4], placed[5])
+end
+
+local function settle(i)
+  local id, answers, refusal_text = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if not is_waiting(queue, id) then return { 'gone' } end
+  if refusal_text ~= '' then
+    answer(queue, id, answers, refusal_text)
+    return { 'answered' }
+  end
+  local want = { alias = ARGV[i + 4], agent = ARGV[i + 5], campaign = ARGV[i + 6], remote = ARGV[i + 7] }
+  local placed = place_login('place', ARGV[i + 3], want, rules, now)
+  if placed[1] ~= 'not-now' then answer(queue, id, answers, answer_of(want.alias, placed)) end
+  placed[8] = nil
+  return placed
+end
+
+local results = {}
+for i = 8, #ARGV, 8 do
+  results[#results + 1] = settle(i)
+  if looks() >= most then break end
+end
+return results
