@@ -17,9 +17,9 @@ use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
 use crate::node::{BookedState, Duty, Live, NodeState};
 use crate::registry::story::Told;
-use crate::registry::{Adopted, Beats, Comeback, Registry, RegistryError};
+use crate::registry::{ADOPT_MOST, Adopted, Beats, Comeback, Registry, RegistryError};
 
-/// Sessions in one call: a script that settles many keeps Redis from everybody else.
+/// Outcomes in one call: a script that settles many keeps Redis from everybody else.
 const SESSIONS_AT_ONCE: usize = 200;
 
 /// The most entries for the story that wait while Redis is away. More are in the log only.
@@ -305,7 +305,7 @@ impl Books {
     async fn adopt(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), RegistryError> {
         let name = &self.node.name;
         while !batch.adopt.is_empty() {
-            let part = batch.adopt.len().min(SESSIONS_AT_ONCE);
+            let part = batch.adopt.len().min(ADOPT_MOST);
             let adopt = self.registry.adopt(name, self.generation, &batch.adopt[..part]);
             let results = self.metrics.redis("adopt", adopt).await?;
             for ((login, live), result) in batch.adopt.drain(..part).zip(results) {

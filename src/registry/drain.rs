@@ -39,24 +39,42 @@ impl Registry {
             Duty::Draining => "1",
             Duty::Serving => "0",
         };
+        let mut turned: Option<Turned> = None;
+        loop {
+            let (before, others, moved, more) = match self.turn_some(node, drain).await? {
+                None => return Ok(turned),
+                Some(reply) => reply,
+            };
+            let so_far = turned.get_or_insert_with(|| Turned { before: duty(Some(before)), others, moved: Vec::new() });
+            so_far.others = others;
+            so_far.moved.extend(moved.into_iter().map(|(session, result)| {
+                let node = result.strip_prefix("placed ").map(str::to_owned);
+                Moved { session, node }
+            }));
+            if !more {
+                return Ok(turned);
+            }
+        }
+    }
+
+    /// One call: what the node did before, how many others are in the rotation, what was moved, and whether more is left.
+    async fn turn_some(
+        &mut self,
+        node: &NodeName,
+        drain: &str,
+    ) -> Result<Option<(u8, usize, Vec<(String, String)>, bool)>, RegistryError> {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(drain);
-            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
+            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep)).arg(self.looks_most);
         };
         let reply = Tagged::of(&mut self.connector, &self.scripts.drain, build).await?;
         if reply.tag == "unknown" {
             return Ok(None);
         }
-        let moved: Vec<(String, String)> = reply.part(&self.connector, 2)?.unwrap_or_default();
-        let moved = moved.into_iter().map(|(session, result)| {
-            let node = result.strip_prefix("placed ").map(str::to_owned);
-            Moved { session, node }
-        });
-        Ok(Some(Turned {
-            before: duty(reply.part(&self.connector, 0)?),
-            others: reply.part(&self.connector, 1)?.unwrap_or(0),
-            moved: moved.collect(),
-        }))
+        let before = reply.part(&self.connector, 0)?.unwrap_or(0);
+        let others = reply.part(&self.connector, 1)?.unwrap_or(0);
+        let moved = reply.part(&self.connector, 2)?.unwrap_or_default();
+        Ok(Some((before, others, moved, reply.part(&self.connector, 3)? == Some(1_u8))))
     }
 
     /// Whether this message of [`Registry::subscribe_orders`] says that the node drains or resumes.

@@ -16,6 +16,7 @@ mod rejoin;
 mod reply;
 mod script;
 mod server;
+mod shown;
 pub mod story;
 mod tables;
 mod takes;
@@ -41,13 +42,15 @@ use crate::node::{BookedState, Duty, Live, NodeState};
 use client::Connector;
 use reply::{Tagged, booked, duty, fence, tagged2, taken};
 use script::Scripts;
-use view::{NodeRow, Placement, SessionRow};
+use view::Placement;
 
 /// The most sessions that one heartbeat ends for others, so that a script never blocks Redis for long.
 const REAP_MOST: usize = 200;
 /// How often one script may ask where a session may ring, one node at a time, before it leaves the rest to a next call. It is
 /// what holds Redis longest.
-const LOOKS_MOST: usize = 1_000;
+const LOOKS_MOST: usize = 600;
+/// Sessions in one call of [`Registry::adopt`].
+pub const ADOPT_MOST: usize = 100;
 /// How long the sessions of a daemon that stopped in good order wait for the next one: an upgrade or a reboot of
 /// the daemon, not of Asterisk.
 pub const LEAVE_GRACE: Duration = Duration::from_secs(60);
@@ -419,11 +422,17 @@ impl Registry {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(ms(LEAVE_GRACE));
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep)).arg(number);
+            call.arg(self.looks_most);
         };
-        let reply: (String, Option<Vec<Vec<String>>>) =
-            tagged2(&mut self.connector, &self.scripts.leave, build).await?;
-        fence(&reply.0)?;
-        Ok(reply.1.unwrap_or_default().len())
+        let mut count = 0;
+        loop {
+            let reply = Tagged::of(&mut self.connector, &self.scripts.leave, build).await?;
+            fence(&reply.tag)?;
+            count += reply.part::<Vec<(String, String)>>(&self.connector, 0)?.unwrap_or_default().len();
+            if reply.part(&self.connector, 1)? != Some(1_u8) {
+                return Ok(count);
+            }
+        }
     }
 
     /// Ends the session of an alias, an extension, an agent or a session id.
@@ -443,35 +452,6 @@ impl Registry {
             (Some("asked"), Some((id, node))) => LoggedOut::Asked(id, node),
             (_, _) => LoggedOut::Nobody,
         })
-    }
-
-    /// Every node, by name.
-    ///
-    /// # Errors
-    /// Redis out of use.
-    pub async fn nodes(&mut self) -> Result<Vec<NodeRow>, RegistryError> {
-        let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace);
-        };
-        let rows: Vec<Vec<String>> = self.connector.run(&self.scripts.status, build).await?;
-        Ok(rows.iter().map(|row| NodeRow::from_reply(row)).collect())
-    }
-
-    /// The open sessions, oldest change first; with `ended` also those that ended a short time ago.
-    ///
-    /// # Errors
-    /// Redis out of use.
-    pub async fn sessions(&mut self, which: view::Which) -> Result<Vec<SessionRow>, RegistryError> {
-        let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace);
-            match which {
-                view::Which::Open => call.arg("open").arg(view::SESSIONS_MOST).arg(""),
-                view::Which::All => call.arg("all").arg(view::SESSIONS_MOST).arg(""),
-                view::Which::One(id) => call.arg("one").arg(1).arg(id.to_string()),
-            };
-        };
-        let rows: Vec<Vec<Option<String>>> = self.connector.run(&self.scripts.sessions, build).await?;
-        Ok(rows.into_iter().filter_map(SessionRow::from_reply).collect())
     }
 
     /// Listens for the wake-ups of this node's queue.

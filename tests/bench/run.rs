@@ -12,9 +12,11 @@ mod daemons;
 mod harness;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod meter;
 mod parse;
 #[path = "../peer/mod.rs"]
 mod peer;
+mod scripts;
 #[path = "../sim/mod.rs"]
 mod sim;
 mod streams;
@@ -25,7 +27,7 @@ fn main() {
     // cargo adds `--bench`; the first other word is the filter.
     let filter = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     let mut bench = Bench::new(filter);
-    for group in [parse::rows, client::rows, daemons::rows] {
+    for group in [parse::rows, client::rows, daemons::rows, scripts::rows] {
         group(&mut bench);
     }
     print!("\n{}", bench.table());

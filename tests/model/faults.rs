@@ -14,19 +14,22 @@ use crate::ledger::id;
 impl Pair<'_> {
     pub(super) async fn leave(&mut self, voice: Voice) -> Checked {
         let generation = self.generation(voice);
-        let real = refusal(self.cluster.registry.leave(&id(voice.node), generation, &mut self.cluster.beats).await)?;
+        let real = refusal(self.in_parts.leave(&id(voice.node), generation, &mut self.cluster.beats).await)?;
         let number = self.beaten();
         same("leave", real.as_ref().map(drop).map_err(|r| *r), self.fence(voice))?;
         let Ok(real) = real else { return Ok(()) };
+        let stopped = self.world.nodes[voice.node].state == "stopped";
         self.world.stop(voice.node, number, limits::GRACE);
-        self.world.say_node("node-stopped", voice.node, "");
+        if !stopped {
+            self.world.say_node("node-stopped", voice.node, "");
+        }
         let moved = self.move_placed(voice.node, "stopped").await?;
         same("moved", real, moved)
     }
 
     pub(super) async fn turn(&mut self, node: &'static str, drain: bool) -> Checked {
         let to = if drain { Duty::Draining } else { Duty::Serving };
-        let real = self.cluster.registry.turn(&id(node), to).await.map_err(|e| e.to_string())?;
+        let real = self.in_parts.turn(&id(node), to).await.map_err(|e| e.to_string())?;
         let before = self.world.nodes.get(node).map(|known| known.drain);
         let now = self.world.now;
         let serves = |n: &super::world::Node| n.lease_until >= now && n.state == "active" && !n.drain;
@@ -45,7 +48,7 @@ impl Pair<'_> {
     /// Moves what this node has not taken, as Redis has done; how many.
     async fn move_placed(&mut self, node: &str, why: &str) -> Result<usize, Fault> {
         self.look().await;
-        let placed = self.world.open().filter(|(_, s)| s.node == node && s.state == "placed");
+        let placed = self.world.open().filter(|(_, s)| s.node == node && s.state == "placed" && !s.waits);
         let placed: Vec<SessionId> = placed.map(|(id, _)| id).collect();
         let facts = self.look.facts(self.zero - self.world.now);
         let mut best: Result<World, Fault> = Err("nothing was moved".into());

@@ -102,7 +102,7 @@ impl Pair<'_> {
     async fn settle(&mut self, messages: &[InboxMessage]) -> Checked {
         let mut rest = messages;
         while !rest.is_empty() {
-            let settled = self.settler.settle_logins(rest).await.map_err(|e| e.to_string())?;
+            let settled = self.in_parts.settle_logins(rest).await.map_err(|e| e.to_string())?;
             same("something was settled", settled.is_empty(), false)?;
             self.look().await;
             for (message, settled) in rest.iter().zip(&settled) {

@@ -60,7 +60,7 @@ impl World {
 impl Pair<'_> {
     pub(super) async fn line(&mut self, voice: Voice, waiting: &[SessionId]) -> Checked {
         let generation = self.generation(voice);
-        let real = refusal(self.cluster.registry.line(&id(voice.node), generation, waiting).await)?;
+        let real = refusal(self.in_parts.line(&id(voice.node), generation, waiting).await)?;
         let fence = self.fence(voice);
         if fence.is_ok() {
             self.world.line_up(voice.node, waiting);

@@ -64,7 +64,7 @@ pub struct Pair<'a> {
     /// With `rejoin = "auto"`.
     auto: Registry,
     /// Whose scripts stop at every look at nodes, and are called again for the rest.
-    pub(super) settler: Registry,
+    pub(super) in_parts: Registry,
 }
 
 pub(super) type Checked = Result<(), Fault>;
@@ -103,7 +103,7 @@ impl<'a> Pair<'a> {
         let zero = look.clock - 50;
         let (generations, history) = (BTreeMap::new(), BTreeMap::new());
         let (received, known) = (Vec::new(), Vec::new());
-        let (world, auto, settler) = (World::default(), cluster.auto(), cluster.another().with_looks(1));
+        let (world, auto, in_parts) = (World::default(), cluster.auto(), cluster.another().with_looks(1));
         Self {
             cluster,
             world,
@@ -119,7 +119,7 @@ impl<'a> Pair<'a> {
             takes: BTreeMap::new(),
             read: Place::start(),
             auto,
-            settler,
+            in_parts,
         }
     }
 

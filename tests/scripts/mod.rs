@@ -1,6 +1,7 @@
 //! The tests, by promise. Owns nothing else.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
+mod bounds;
 mod drain;
 mod even;
 mod faults;

@@ -269,7 +269,7 @@ impl Store {
 
     fn leave(&mut self, node: &str, number: u64) -> Reply {
         self.world.stop(node, number, GRACE);
-        let placed = self.world.open().filter(|(_, s)| s.node == node && s.state == "placed");
+        let placed = self.world.open().filter(|(_, s)| s.node == node && s.state == "placed" && !s.waits);
         for id in placed.map(|(id, _)| id).collect::<Vec<_>>() {
             self.world.place_again(id, "stopped", Chosen::Free).expect("a free choice");
         }

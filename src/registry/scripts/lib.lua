@@ -66,6 +66,8 @@ local function retell(key, number, total, first)
   end
   local complete = redis.call('HLEN', aside) == total
   if complete and total > 0 then
+    -- A large table goes without keeping Redis. A user who may not do that has it replaced all the same.
+    redis.pcall('UNLINK', key)
     redis.call('RENAME', aside, key)
     redis.call('PERSIST', key)
   else
@@ -85,12 +87,12 @@ local function open_queue(queue)
 end
 
 -- RSMQ's sendMessage. The seed stands in for RSMQ's random 22 characters; the caller makes it unique. at: the time at
--- which it can be received.
-local function enqueue(queue, body, seed, at)
+-- which it can be received. mark: ends the id, which has no capital letter otherwise.
+local function enqueue(queue, body, seed, at, mark)
   local key = ns .. ':' .. queue
   local attributes = key .. ':Q'
   local us = moment[1] * 1000000 + moment[2]
-  local id = base36(us) .. redis.sha1hex(seed):sub(1, 22)
+  local id = base36(us) .. redis.sha1hex(seed):sub(1, 22 - #(mark or '')) .. (mark or '')
   redis.call('ZADD', key, at, id)
   redis.call('HSET', attributes, id, body)
   if redis.call('HINCRBY', attributes, 'totalsent', 1) == 1 then open_queue(queue) end
@@ -113,7 +115,8 @@ end
 -- a node's row, it writes before the first of these.
 local node_names, node_rows, local_agents, looked = nil, {}, {}, 0
 
--- How often this script has asked where a session may ring, one node at a time: the measure of what it costs Redis.
+-- How often this script has asked where a session may ring, one node at a time; the end of a session counts as ten. It is the
+-- measure of what a script costs Redis: one that does much for many sessions stops at a limit, and is called again.
 local function looks() return looked end
 
 local function all_nodes()
@@ -172,6 +175,7 @@ end
 
 -- Ends an open session: state is ended or failed. It stays readable for keep_ms.
 local function finish(id, s, state, reason, now, keep_ms)
+  looked = looked + 10
   drop_order(s)
   count_out(s, id)
   release_holder('agent:' .. s.agent, id)
@@ -229,6 +233,15 @@ end
 -- is awaited.
 local function survey(rows, guard, campaign, remote, tried, id, now, keep_ms)
   local best, seen, least, fewest, awaited = {}, {}, 0, 0, false
+  local in_use = {}
+  -- Mostly it is the same phone on every node.
+  local function is_in_use(extension)
+    if in_use[extension] == nil then
+      in_use[extension] = redis.call('HGET', ns .. ':holders', 'phone:' .. extension) ~= id
+        and held('phone:' .. extension, now, keep_ms, not keep_ms) ~= nil
+    end
+    return in_use[extension]
+  end
   looked = looked + #rows
   for i = 1, #rows do
     local row = rows[i]
@@ -237,8 +250,7 @@ local function survey(rows, guard, campaign, remote, tried, id, now, keep_ms)
     awaited = awaited or is_awaited(n[8], n[9], n[10], n[2])
     local why = refusal(n, row[3], agents, campaign, remote, now)
     if why == '' and tried ~= '' and tried:find(' ' .. name .. ' ', 1, true) then why = 'tried' end
-    if why == '' and guard and redis.call('HGET', ns .. ':holders', 'phone:' .. extension) ~= id
-      and held('phone:' .. extension, now, keep_ms, not keep_ms) then why = 'phone-in-use' end
+    if why == '' and guard and is_in_use(extension) then why = 'phone-in-use' end
     local load = agents / (tonumber(n[4]) or 1)
     -- Redis cuts a number to an integer
     row[3], row[4] = why, load % 1 == 0 and load or string.format('%.6g', load)
@@ -362,18 +374,21 @@ local function place_again(id, s, why, now, expiry_ms, keep_ms)
   return 'placed ' .. best.name
 end
 
--- Places elsewhere what this node has not taken. Returns a list of { session, where }.
-local function move_placed(node, why, now, expiry_ms, keep_ms)
+-- Places elsewhere what this node has not taken, until this script has looked at nodes often enough. Returns a list of
+-- { session, where }, and 1 if some are left. What waits for the nodes to report is placed again by a heartbeat.
+local function move_placed(node, why, now, expiry_ms, keep_ms, most)
   local moved = {}
   for _, set in ipairs({ ':local:', ':remote:' }) do
     for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
-      local s = record(session_key(id))
-      if is_open(s) and s.node == node and s.state == 'placed' then
-        moved[#moved + 1] = { id, place_again(id, s, why, now, expiry_ms, keep_ms) }
+      local known = redis.call('HMGET', session_key(id), 'state', 'order')
+      if known[1] == 'placed' and known[2] ~= '' then
+        if looks() >= most then return moved, 1 end
+        local s = record(session_key(id))
+        if s.node == node then moved[#moved + 1] = { id, place_again(id, s, why, now, expiry_ms, keep_ms) } end
       end
     end
   end
-  return moved
+  return moved, 0
 end
 
 -- P9: the agent of a live session that its node has lost, and that was ended just now, is rung from another node, as a
@@ -409,15 +424,14 @@ local function rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
   return 'rejoined ' .. best.name .. ' ' .. fresh .. ' ' .. s.alias .. ' ' .. s.agent
 end
 
--- Who waits on a node for his turn to ring: the line that the node tells while it paces, and behind it the orders that it
--- has not taken. Nobody, where there is no line.
+-- Who waits on a node for his turn to ring: the line that the node tells while it paces, and behind it the first of the orders
+-- to ring that it has not taken. Nobody, where there is no line.
 local function queued(node, now)
   local line, behind = redis.call('HGET', ns .. ':node:' .. node, 'line') or '', {}
   if line == '' then return line, behind end
-  local queue = ns .. ':ring-' .. node
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, '-inf', now)) do
-    local body = redis.call('HGET', queue .. ':Q', id)
-    if body and body:find('"ring"', 1, true) then behind[#behind + 1] = id end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':ring-' .. node, '-inf', now, 'LIMIT', 0, 2000)) do
+    -- An order to hang up is marked so.
+    if id:sub(-1) ~= 'H' then behind[#behind + 1] = id end
   end
   return line, behind
 end

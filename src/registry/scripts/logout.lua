@@ -22,5 +22,5 @@ if s.state == 'placed' then
 end
 redis.call('HSET', session_key(id), 'wanted', 1)
 if s.wanted ~= '1' then note('logout', s.node, id, s, 'asked for') end
-enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }), 'hangup:' .. id .. ':' .. now, now)
+enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }), 'hangup:' .. id .. ':' .. now, now, 'H')
 return { 'asked', id, s.node }

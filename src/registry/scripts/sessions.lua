@@ -1,37 +1,58 @@
--- sessions.lua: the sessions, oldest change first.
--- ARGV  1 which (open|all|one)  2 most  3 session id (for which = one)
--- reply rows of { id, alias, extension, agent, campaign, node, state, remote, reason, since ms, try, created ms,
+-- sessions.lua: sessions, oldest change first, a page at a time. Between two pages sessions change: one that does comes again
+-- on a later page, as it stands then.
+-- ARGV  1 which (open|ended|one)  2 most rows  3 session id (for which = one), else where the page begins: as the page before
+--       it said, '' = at the first
+-- reply { rows, where the next page begins ('' = this was the last) }
+--       rows of { id, alias, extension, agent, campaign, node, state, remote, reason, since ms, try, created ms,
 --       rejoined from ('' = none), place in its node's line ('' = it waits for nobody) }
-local which, most = ARGV[1], tonumber(ARGV[2])
-local ids, lines, now = {}, {}, clock()
+local which, most, from = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local lines, now, read = {}, clock(), 0
+-- Places in lines that one page may read.
+local READ_MOST = 5000
 
--- Ids in a line are 16 long, with a blank behind each.
+-- Who waits on a node, each with his place. Only the first of those that it has not taken: the places of the others are theirs
+-- to wait for.
+local function line_of(node)
+  if not lines[node] then
+    local line, behind = queued(node, now)
+    local places, count = {}, 0
+    for waiting in line:gmatch('%S+') do count, places[waiting] = count + 1, count + 1 end
+    for i, message in ipairs(behind) do places[message] = count + i end
+    lines[node], read = places, read + count + #behind
+  end
+  return lines[node]
+end
+
 local function place(id, s)
-  if s.state ~= 'ringing' and s.state ~= 'placed' then return '' end
-  if not lines[s.node] then lines[s.node] = { queued(s.node, now) } end
-  local line, behind = lines[s.node][1], lines[s.node][2]
-  if s.state == 'ringing' then
-    local at = line:find(id, 1, true)
-    return at and (at + 16) / 17 or ''
-  end
-  for i, message in ipairs(behind) do
-    if message == s.order then return #line / 17 + i end
-  end
+  if s.state == 'ringing' then return line_of(s.node)[id] or '' end
+  if s.state == 'placed' then return line_of(s.node)[s.order] or '' end
   return ''
 end
 
-if which == 'one' then
-  ids[1] = ARGV[3]
-else
-  if which == 'all' then ids = redis.call('ZRANGE', ns .. ':index:ended', -most, -1) end
-  for _, id in ipairs(redis.call('ZRANGE', ns .. ':index:open', 0, most - 1)) do ids[#ids + 1] = id end
+-- Sessions of the same moment stand in the order of their ids, so a page begins behind the id that the last one ended with,
+-- wherever that session is now.
+local ids, scores = { from }, {}
+if which ~= 'one' then
+  local index = ns .. ':index:' .. which
+  local score, last = from:match('^(%S+) (%S+)$')
+  ids = {}
+  for _, id in ipairs(score and redis.call('ZRANGEBYSCORE', index, score, score) or {}) do
+    if id > last and #ids < most then ids[#ids + 1], scores[#ids + 1] = id, score end
+  end
+  local rest = redis.call('ZRANGEBYSCORE', index, score and '(' .. score or '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, most - #ids)
+  for i = 1, #rest, 2 do ids[#ids + 1], scores[#ids + 1] = rest[i], rest[i + 1] end
 end
-local rows = {}
-for _, id in ipairs(ids) do
+
+local rows, next_page = {}, ''
+for i, id in ipairs(ids) do
   local s = record(session_key(id))
   if s then
     rows[#rows + 1] = { id, s.alias, s.extension, s.agent, s.campaign, s.node, s.state, s.remote, s.reason,
       s.since, s.try, s.created, s.rejoined_from or '', place(id, s) }
   end
+  if which ~= 'one' and (i == most or read > READ_MOST) then
+    next_page = scores[i] .. ' ' .. id
+    break
+  end
 end
-return rows
+return { rows, next_page }

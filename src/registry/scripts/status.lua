@@ -1,21 +1,30 @@
--- status.lua: every node as the scripts see it, at one moment.
--- reply rows of { name, state, agents, remote, weight, max agents, registrations, channels, lease left ms (may be
+-- status.lua: every node as the scripts see it, by name. So many that Redis is not held for long: the rest is for a next call.
+-- ARGV  1 the name behind which it begins ('' = with the first)
+-- reply { rows, the name behind which the rest begins ('' = there is none) }
+--       rows of { name, state, agents, remote, weight, max agents, registrations, channels, lease left ms (may be
 --       negative), generation, version, host, campaigns, refused, queued,
 --       runs of the keepalive command, time of the last one in ms, why, result }
-local now = clock()
+local from, now = ARGV[1], clock()
+-- Orders in queues that one call may read.
+local READ_MOST = 5000
 local names = redis.call('SMEMBERS', ns .. ':index:nodes')
 table.sort(names)
-local rows = {}
+local rows, read = {}, 0
 for i, name in ipairs(names) do
-  local n = record(ns .. ':node:' .. name) or {}
-  local state = n.state or 'unknown'
-  local left = tonumber(n.lease_until or '0') - now
-  if left < 0 and state ~= 'stopped' then state = 'lost'
-  elseif n.drain == '1' and state == 'active' then state = 'draining' end
-  local line, behind = queued(name, now)
-  rows[i] = { name, state, redis.call('SCARD', ns .. ':local:' .. name), redis.call('SCARD', ns .. ':remote:' .. name),
-    n.weight or '1', n.max_agents or '', n.registrations or '0', n.channels or '0', left, n.generation or '',
-    n.version or '', n.host or '', n.campaigns or '', n.refused or '0',
-    #line / 17 + #behind, n.kept or '0', n.kept_at or '0', n.kept_why or '', n.kept_result or '' }
+  if name > from then
+    local n = record(ns .. ':node:' .. name) or {}
+    local state = n.state or 'unknown'
+    local left = tonumber(n.lease_until or '0') - now
+    if left < 0 and state ~= 'stopped' then state = 'lost'
+    elseif n.drain == '1' and state == 'active' then state = 'draining' end
+    local line, behind = queued(name, now)
+    local waiting = #line / 17 + #behind
+    rows[#rows + 1] = { name, state, redis.call('SCARD', ns .. ':local:' .. name), redis.call('SCARD', ns .. ':remote:' .. name),
+      n.weight or '1', n.max_agents or '', n.registrations or '0', n.channels or '0', left, n.generation or '',
+      n.version or '', n.host or '', n.campaigns or '', n.refused or '0',
+      waiting, n.kept or '0', n.kept_at or '0', n.kept_why or '', n.kept_result or '' }
+    read = read + waiting
+    if read > READ_MOST and i < #names then return { rows, name } end
+  end
 end
-return rows
+return { rows, '' }

@@ -1,0 +1,153 @@
+//! P16: what a script does for Redis is bounded, however large the cluster is, and what does not fit into one call is done by
+//! the next. Counted in commands that Redis carries out, so that the machine's other work changes nothing.
+
+use std::collections::BTreeSet;
+
+use evenring::ids::SessionId;
+use evenring::node::session::{Class, Login};
+use evenring::node::{Duty, Live, NodeState};
+use evenring::registry::ADOPT_MOST;
+use evenring::registry::view::Which;
+
+use crate::ledger::{Cluster, Member, extensions, id, session};
+
+/// Nodes that know all phones.
+const NODES: usize = 100;
+/// Phones that each of them knows.
+const PHONES: usize = 200;
+/// Commands of one call: a millisecond or two of Redis.
+const MOST: u64 = 1_500;
+
+/// A cluster in which the first node gets all logins.
+async fn large() -> (Cluster, Vec<Member>) {
+    let mut cluster = Cluster::start().await;
+    let names = extensions(PHONES);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut members = Vec::new();
+    for number in 0..NODES {
+        let mut node = crate::ledger::node(&format!("n{number:03}"));
+        node.weight = if number == 0 { 1_000 } else { 1 };
+        members.push(cluster.up_as(node, &names).await);
+    }
+    // Nobody else is empty.
+    for (number, member) in (0..).zip(&members[1..]) {
+        adopt(&mut cluster, member, number..number + 1, Live::Yes).await;
+    }
+    (cluster, members)
+}
+
+async fn orders(cluster: &mut Cluster) -> Vec<SessionId> {
+    let mut sessions = Vec::new();
+    for name in extensions(PHONES) {
+        let (id, node) = cluster.placed(&format!("{name}x"), "").await;
+        assert_eq!(node, "n000");
+        sessions.push(id);
+    }
+    sessions
+}
+
+/// Commands that one script carried out since the last look, on an average.
+async fn commands(cluster: &mut Cluster) -> u64 {
+    let text: String = cluster.run(&["INFO", "commandstats"]).await;
+    cluster.run::<()>(&["CONFIG", "RESETSTAT"]).await;
+    let (mut scripts, mut all) = (0, 0);
+    for line in text.lines() {
+        let Some((name, rest)) = line.strip_prefix("cmdstat_").and_then(|line| line.split_once(":calls=")) else {
+            continue;
+        };
+        let calls: u64 = rest.split(',').next().unwrap().parse().unwrap();
+        if name == "evalsha" { scripts += calls } else { all += calls }
+    }
+    assert!(scripts > 0, "no script ran: {text}");
+    all / scripts
+}
+
+fn found(number: u64) -> Login {
+    let text = format!("e{number}");
+    Login {
+        session: session(1_000_000 + number),
+        attempt: 1,
+        alias: id(&text),
+        extension: id(&text),
+        agent: id(&text),
+        campaign: None,
+        class: Class::Local,
+    }
+}
+
+async fn adopt(cluster: &mut Cluster, member: &Member, numbers: std::ops::Range<u64>, live: Live) -> Vec<SessionId> {
+    let all: Vec<_> = numbers.map(|number| (found(number), live)).collect();
+    for part in all.chunks(ADOPT_MOST) {
+        cluster.registry.adopt(&member.name, member.generation, part).await.unwrap();
+    }
+    all.into_iter().map(|(login, _)| login.session).collect()
+}
+
+#[tokio::test]
+async fn p16_a_drain_moves_its_orders_a_few_at_a_time() {
+    let (mut cluster, members) = large().await;
+    orders(&mut cluster).await;
+    commands(&mut cluster).await;
+    let turned = cluster.registry.turn(&members[0].name, Duty::Draining).await.unwrap().unwrap();
+    let cost = commands(&mut cluster).await;
+    assert!(cost < MOST, "{cost} commands a call");
+    assert_eq!((turned.before, turned.others, turned.moved.len()), (Duty::Serving, NODES - 1, PHONES));
+    assert!(turned.moved.iter().all(|moved| moved.node.is_some()));
+    let agents: Vec<u64> = cluster.registry.nodes().await.unwrap().iter().skip(1).map(|node| node.agents).collect();
+    assert!(agents.iter().max().unwrap() - agents.iter().min().unwrap() <= 1, "P2: {agents:?}");
+}
+
+#[tokio::test]
+async fn p16_a_daemon_that_stops_gives_its_orders_away_a_few_at_a_time() {
+    let (mut cluster, members) = large().await;
+    orders(&mut cluster).await;
+    commands(&mut cluster).await;
+    assert_eq!(
+        cluster.registry.leave(&members[0].name, members[0].generation, &mut cluster.beats).await.unwrap(),
+        PHONES
+    );
+    let cost = commands(&mut cluster).await;
+    assert!(cost < MOST, "{cost} commands a call");
+    assert_eq!(cluster.node("n000").await.agents, 0);
+}
+
+#[tokio::test]
+async fn p16_sessions_are_read_a_page_at_a_time_and_each_is_there_once() {
+    let mut cluster = Cluster::start().await;
+    let a = cluster.up("a", &[]).await;
+    let over = adopt(&mut cluster, &a, 0..450, Live::Yes).await;
+    for part in over.chunks(ADOPT_MOST) {
+        let ended = evenring::node::session::Outcome::Ended(evenring::node::session::Reason::HungUp);
+        let outcomes: Vec<_> = part.iter().map(|id| (*id, ended.clone())).collect();
+        cluster.registry.report(&a.name, a.generation, NodeState::Active, &outcomes).await.unwrap();
+    }
+    adopt(&mut cluster, &a, 450..900, Live::Yes).await;
+    commands(&mut cluster).await;
+    let rows = cluster.registry.sessions(Which::All).await.unwrap();
+    let cost = commands(&mut cluster).await;
+    assert!(cost < 300, "{cost} commands a call");
+    let ids: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    assert_eq!((rows.len(), ids.len()), (900, 900), "each once");
+    assert!(rows[..450].iter().all(|row| row.state == "ended") && rows[450..].iter().all(|row| row.state == "live"));
+    assert!(rows[..450].is_sorted_by_key(|row| row.since) && rows[450..].is_sorted_by_key(|row| row.since));
+    let open = cluster.registry.sessions(Which::Open).await.unwrap();
+    assert_eq!(open, rows[450..]);
+}
+
+#[tokio::test]
+async fn p16_a_long_line_is_told_in_parts_and_is_whole_in_the_end() {
+    let mut cluster = Cluster::start().await;
+    let a = cluster.up("a", &[]).await;
+    let waiting = adopt(&mut cluster, &a, 0..800, Live::NotYet).await;
+    commands(&mut cluster).await;
+    cluster.registry.line(&a.name, a.generation, &waiting).await.unwrap();
+    cluster.registry.line(&a.name, a.generation, &waiting[500..]).await.unwrap();
+    let cost = commands(&mut cluster).await;
+    assert!(cost < 500, "{cost} commands a call");
+    assert_eq!(cluster.node("a").await.queued, 300);
+    let rows = cluster.registry.sessions(Which::Open).await.unwrap();
+    let place = |id: &SessionId| rows.iter().find(|row| row.id == id.to_string()).unwrap().place;
+    assert_eq!((place(&waiting[499]), place(&waiting[500]), place(&waiting[799])), (None, Some(1), Some(300)));
+    // Of the node two, of each session found and queued, and of those who left the line ringing.
+    assert_eq!(cluster.run::<u64>(&["XLEN", "NS:story"]).await, 2 + 800 * 2 + 500);
+}
