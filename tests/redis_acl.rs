@@ -169,7 +169,7 @@ async fn nodes_that_go(house: &House, registry: &mut Registry) {
     for name in ["tel-1", "tel-2"] {
         take(registry, name).await;
     }
-    join(registry, "gone").await;
+    join(&mut house.registry(), "gone").await;
     for (alias, phone) in [("desk1", "cc105@gone"), ("desk2", "cc106@tel-2"), ("desk3", "cc107@tel-2")] {
         let (extension, name) = phone.split_once('@').unwrap();
         registry
@@ -257,8 +257,9 @@ async fn the_user_may_do_all_that_the_program_does_on_valkey() {
 
 async fn all(house: House) {
     let mut registry = house.registry();
-    join(&mut registry, "tel-1").await;
-    join(&mut registry, "tel-2").await;
+    // A daemon each.
+    join(&mut house.registry(), "tel-1").await;
+    join(&mut house.registry(), "tel-2").await;
     a_login(&mut registry).await;
     the_inbox(&house, &mut registry).await;
     phones(&mut registry).await;

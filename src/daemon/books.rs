@@ -325,7 +325,8 @@ impl Books {
             let part = batch.outcomes.len().min(SESSIONS_AT_ONCE);
             let report = self.registry.report(name, self.generation, batch.state, &batch.outcomes[..part]);
             let results = self.metrics.redis("report", report).await?;
-            for ((session, outcome), result) in batch.outcomes.drain(..part).zip(results) {
+            let settled = results.len().clamp(1, part);
+            for ((session, outcome), result) in batch.outcomes.drain(..settled).zip(results) {
                 match result.as_str() {
                     "done" => {}
                     "gone" => debug!(node = %name, %session, ?outcome, "Redis has no such open session here"),

@@ -31,6 +31,7 @@ pub(super) struct LoginIntake {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) settings: watch::Receiver<InForce>,
+    pub(super) junk: Repeats,
 }
 
 /// The wake-ups, while this node listens for them.
@@ -88,7 +89,12 @@ impl LoginIntake {
             if let Some(held) = repeats.allow(&reason, self.clock.now()) {
                 warn!(node = %self.node, reason, held, "cannot work the inbox");
             }
-            tokio::time::sleep(backoff.next_wait(super::random_bits())).await;
+            let random = super::random_bits();
+            tokio::time::sleep(match error.needs_people() {
+                true => backoff.next_wait_for_people(random),
+                false => backoff.next_wait(random),
+            })
+            .await;
         }
     }
 
@@ -164,12 +170,14 @@ impl LoginIntake {
         Ok(())
     }
 
-    fn tell(&self, message: &InboxMessage, settled: Settled, took: Duration) {
+    fn tell(&mut self, message: &InboxMessage, settled: Settled, took: Duration) {
         let node = &self.node;
         match (&message.login, settled) {
             (Ok(_), Settled::Placed(placement)) => self.tell_placement(&placement, took),
             (Err(reason), Settled::NoLogin) => {
-                warn!(%node, reason, "a message in the inbox is no login: dropped");
+                if let Some(held) = self.junk.allow(reason, self.clock.now()) {
+                    warn!(%node, reason, held, "a message in the inbox is no login: dropped");
+                }
                 self.metrics.unreadable_login();
             }
             (_, Settled::Gone | Settled::NoLogin | Settled::Placed(_)) => {

@@ -250,8 +250,9 @@ fn take_logins(
     tasks: &mut JoinSet<()>,
 ) -> Result<(), RegistryError> {
     let (registry, node) = (Registry::new(settings)?, settings.node.name.clone());
-    let poll = settings.placement.poll;
-    tasks.spawn(login_intake::LoginIntake { registry, node, poll, clock, metrics, settings: in_force }.run(open));
+    let (poll, junk) = (settings.placement.poll, clock::Repeats::default());
+    let intake = login_intake::LoginIntake { registry, node, poll, clock, metrics, settings: in_force, junk };
+    tasks.spawn(intake.run(open));
     Ok(())
 }
 

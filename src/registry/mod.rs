@@ -289,6 +289,7 @@ impl Registry {
                 call.arg(ms(self.placement.lease)).arg(state.as_str()).arg(channels).arg(registrations);
                 call.arg(ms(self.placement.session_keep)).arg(REAP_MOST).arg(ms(self.placement.order_expiry));
                 call.arg(rejoin_tries).arg(give_up).arg(sent.number).arg(sent.expected).arg(sent.step);
+                call.arg(self.looks_most);
             };
             let reply = Tagged::of(&mut self.connector, &self.scripts.heartbeat, build).await?;
             fence(&reply.tag)?;
@@ -343,7 +344,8 @@ impl Registry {
     }
 
     /// Says what became of sessions, and how the node is: one that is not active is out of the rotation before they are
-    /// settled. One result each: `done`, `placed NODE`, `waiting`, `failed`, `gone`, or a [`Comeback`].
+    /// settled. One result each: `done`, `placed NODE`, `waiting`, `failed`, `gone`, or a [`Comeback`];
+    /// for the first of them, one at least: the rest is for a next call.
     ///
     /// # Errors
     /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
@@ -358,7 +360,7 @@ impl Registry {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
-            call.arg(rejoin_tries).arg(give_up).arg(state.as_str());
+            call.arg(rejoin_tries).arg(give_up).arg(state.as_str()).arg(self.looks_most);
             for (session, outcome) in outcomes {
                 let (what, reason) = match outcome {
                     Outcome::Live => ("live", String::new()),

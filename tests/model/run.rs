@@ -340,7 +340,9 @@ impl<'a> Pair<'a> {
                 self.world.reap_one(at, rejoin, Chosen::Told(&chosen))?
             } else {
                 let late = s.due.is_some_and(|due| due <= self.world.now);
-                same("an expired order", true, late)?;
+                if !late {
+                    return Err(format!("an expired order: {session} {node} {reason}: {s:?} at {}", self.world.now));
+                }
                 self.world.overdue(at, Chosen::Told(&chosen))?
             };
             same("reaped", reason.clone(), result)?;

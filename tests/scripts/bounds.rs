@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use evenring::ids::SessionId;
-use evenring::node::session::{Class, Login};
+use evenring::node::session::{Class, Login, Outcome, Reason};
 use evenring::node::{Duty, Live, NodeState};
 use evenring::registry::ADOPT_MOST;
 use evenring::registry::view::Which;
@@ -83,6 +83,52 @@ async fn adopt(cluster: &mut Cluster, member: &Member, numbers: std::ops::Range<
     all.into_iter().map(|(login, _)| login.session).collect()
 }
 
+/// Says what became of these, in as many calls as it takes; the results.
+async fn report(cluster: &mut Cluster, member: &Member, outcomes: &[(SessionId, Outcome)]) -> Vec<String> {
+    let (mut results, mut rest) = (Vec::new(), outcomes);
+    while !rest.is_empty() {
+        let told = cluster.registry.report(&member.name, member.generation, NodeState::Active, rest).await.unwrap();
+        assert!(!told.is_empty(), "a call that settles nobody would be repeated for ever");
+        rest = &rest[told.len()..];
+        results.extend(told);
+    }
+    results
+}
+
+#[tokio::test]
+async fn p16_what_a_node_could_not_ring_is_placed_again_a_few_at_a_time() {
+    let (mut cluster, members) = large().await;
+    let sessions = orders(&mut cluster).await;
+    assert_eq!(cluster.take(&members[0]).await.len(), PHONES);
+    commands(&mut cluster).await;
+    let could_not: Vec<_> = sessions.iter().map(|id| (*id, Outcome::Cannot(Reason::NotReachable))).collect();
+    let results = report(&mut cluster, &members[0], &could_not).await;
+    let cost = commands(&mut cluster).await;
+    assert!(cost < MOST, "{cost} commands a call");
+    assert_eq!(results.len(), PHONES);
+    assert!(results.iter().all(|result| result.starts_with("placed n")), "{results:?}");
+}
+
+#[tokio::test]
+async fn p16_a_lost_node_is_cleaned_up_a_few_sessions_a_heartbeat() {
+    let (mut cluster, members) = large().await;
+    orders(&mut cluster).await;
+    cluster.lapse("n000").await;
+    commands(&mut cluster).await;
+    let mut reaped = 0;
+    for beats in 1.. {
+        let some = cluster.beat(&members[1 + beats % (NODES - 1)]).await;
+        assert!(!some.is_empty(), "{reaped} after {beats} heartbeats");
+        assert!(some.iter().all(|(_, lost, result)| lost == "n000" && result.starts_with("placed ")), "{some:?}");
+        reaped += some.len();
+        if reaped == PHONES {
+            break;
+        }
+    }
+    let cost = commands(&mut cluster).await;
+    assert!(cost < MOST, "{cost} commands a call");
+}
+
 #[tokio::test]
 async fn p16_a_drain_moves_its_orders_a_few_at_a_time() {
     let (mut cluster, members) = large().await;
@@ -116,11 +162,8 @@ async fn p16_sessions_are_read_a_page_at_a_time_and_each_is_there_once() {
     let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &[]).await;
     let over = adopt(&mut cluster, &a, 0..450, Live::Yes).await;
-    for part in over.chunks(ADOPT_MOST) {
-        let ended = evenring::node::session::Outcome::Ended(evenring::node::session::Reason::HungUp);
-        let outcomes: Vec<_> = part.iter().map(|id| (*id, ended.clone())).collect();
-        cluster.registry.report(&a.name, a.generation, NodeState::Active, &outcomes).await.unwrap();
-    }
+    let ended = Outcome::Ended(Reason::HungUp);
+    report(&mut cluster, &a, &over.iter().map(|id| (*id, ended.clone())).collect::<Vec<_>>()).await;
     adopt(&mut cluster, &a, 450..900, Live::Yes).await;
     commands(&mut cluster).await;
     let rows = cluster.registry.sessions(Which::All).await.unwrap();

@@ -6,6 +6,7 @@
 --       10 tries of an agent's new session when his node is lost, 0 = he logs in again himself  11 give up after ms
 --       12 number of this heartbeat  13 time as the daemon expects it here, by what Redis said last and its own clock
 --       (0 = it knows none)  14 by how many ms Redis's clock has stepped, as the daemon found when it was called late; or 0
+--       15 most looks at nodes: what is left to clean then is for the next heartbeat, of whichever node
 -- reply { 'ok', sessions, reaped, drain (0|1), refused, phones, ring, logins, now } | { 'late', now } (a later one was carried
 --       out before, or it came at another time than expected: nothing was changed) | { 'fenced' } | { 'unknown' }
 --       sessions of { session, state }: what Redis has for this node, unwanted = to be hung up; reaped of { session,
@@ -16,6 +17,7 @@ local node, generation, lease_ms, state = ARGV[1], ARGV[2], tonumber(ARGV[3]), A
 local keep_ms, most, expiry_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local tries, give_up_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
 local number, expected, step = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local most_looks = tonumber(ARGV[15])
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local own = redis.call('HMGET', ns .. ':node:' .. node, 'beats', 'state', 'lost')
@@ -37,13 +39,17 @@ if (own[2] == 'active') ~= (state == 'active') or own[3] == '1' then
 end
 
 local reaped = {}
+local function is_enough() return #reaped >= most or looks() >= most_looks end
+
 -- calls: a node that stopped in good order left its calls in its Asterisk, so nobody is rung again.
 local function reap(name, calls)
   for _, set in ipairs({ ':local:', ':remote:' }) do
     for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. name)) do
-      if #reaped >= most then return end
+      if is_enough() then return end
       local s = record(session_key(id))
-      if is_open(s) and s.node == name and s.state == 'placed' then
+      if is_open(s) and s.node == name and s.state == 'placed' and s.order == '' then
+        -- It waits for the nodes to report, and is among those that are due.
+      elseif is_open(s) and s.node == name and s.state == 'placed' then
         local result = place_again(id, s, 'node-lost', now, expiry_ms, keep_ms)
         reaped[#reaped + 1] = { id, name, result == 'failed' and 'node-lost' or result }
       elseif is_open(s) and s.node == name and s.state == 'live' and calls == 'lost' then
@@ -59,7 +65,7 @@ local function reap(name, calls)
     end
   end
 end
-for _, name in ipairs(redis.call('SMEMBERS', ns .. ':index:nodes')) do
+for _, name in ipairs(all_nodes()) do
   if name ~= node then
     local n = redis.call('HMGET', ns .. ':node:' .. name, 'beat', 'lease', 'lost', 'state')
     if is_dead(n[1], n[2], n[3]) then
@@ -72,6 +78,7 @@ for _, name in ipairs(redis.call('SMEMBERS', ns .. ':index:nodes')) do
   end
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':index:due', '-inf', now, 'LIMIT', 0, most)) do
+  if is_enough() then break end
   local s = record(session_key(id))
   redis.call('ZREM', ns .. ':index:due', id)
   if is_open(s) and s.state == 'placed' then
@@ -80,15 +87,17 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':index:due', '-inf', now,
     reaped[#reaped + 1] = { id, from, result == 'failed' and why or result }
   end
 end
-redis.call('ZREMRANGEBYSCORE', ns .. ':index:ended', '-inf', now - keep_ms)
+local forgotten = redis.call('ZRANGEBYSCORE', ns .. ':index:ended', '-inf', now - keep_ms, 'LIMIT', 0, 500)
+if forgotten[1] then redis.call('ZREM', ns .. ':index:ended', unpack(forgotten)) end
 
 local sessions = {}
 for _, set in ipairs({ ':local:', ':remote:' }) do
   for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
-    local s = record(session_key(id))
-    if is_open(s) and s.node == node then
+    local known = redis.call('HMGET', session_key(id), 'state', 'node', 'wanted')
+    local s = known[1] and { state = known[1], node = known[2] }
+    if is_open(s or nil) and s.node == node then
       -- The order to hang up may have been lost on its way; the wish is not.
-      sessions[#sessions + 1] = { id, s.wanted == '1' and 'unwanted' or s.state }
+      sessions[#sessions + 1] = { id, known[3] == '1' and 'unwanted' or s.state }
     else
       -- P5: a record that was lost is no load.
       redis.call('SREM', ns .. set .. node, id)

@@ -1,11 +1,11 @@
 -- report.lua: a node says what became of its sessions. Fenced by generation; idempotent.
 -- ARGV  1 node  2 generation  3 order expiry ms  4 keep ended ms  5 tries of an agent's new session when his call is
 --       lost with this node's Asterisk, 0 = he logs in again himself  6 give up after ms  7 state of the node: one that is
---       not active is out of the rotation before its sessions are settled, then for each session three:
+--       not active is out of the rotation before its sessions are settled  8 most looks at nodes, then for each session three:
 --       session, what (live|ended|failed|cannot), reason
 --       cannot = this node could not ring the phone: the next node is tried (P4)
 -- reply { 'ok', results } | { 'fenced' } | { 'unknown' }
---       a result each: done | placed NODE | waiting | failed | gone (no such open session on this node) | what rejoin() says
+--       a result each, for the first of them, one at least (the rest is for a next call): done | placed NODE | waiting | failed | gone (no such open session on this node) | what rejoin() says
 local node, generation, expiry_ms, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local bad = fenced(node, generation)
 if bad then return { bad } end
@@ -16,7 +16,7 @@ if ARGV[7] ~= 'active' and redis.call('HGET', ns .. ':node:' .. node, 'state') =
   redis.call('HSET', ns .. ':node:' .. node, 'state', ARGV[7])
   note_node('node-down', node, '')
 end
-for i = 8, #ARGV, 3 do
+for i = 9, #ARGV, 3 do
   local id, what, reason = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local s = record(session_key(id))
   local result = 'done'
@@ -41,5 +41,6 @@ for i = 8, #ARGV, 3 do
     finish(id, s, 'failed', reason, now, keep_ms)
   end
   results[#results + 1] = result
+  if looks() >= tonumber(ARGV[8]) then break end
 end
 return { 'ok', results }
