@@ -101,6 +101,10 @@ fn act(shared: &Arc<Shared>, text: &str, logged_in: &mut bool, out: &mut String)
         "Logoff" => {
             let _ = write!(out, "Response: Goodbye\r\nActionID: {id}\r\nMessage: Thanks for all the fish.\r\n\r\n");
         }
+        "CoreStatus" => success(
+            "CoreStartupDate: 2026-11-20\r\nCoreStartupTime: 08:00:00\r\nCoreReloadDate: 2026-11-20\r\n\
+             CoreReloadTime: 08:00:00\r\nCoreCurrentCalls: 0\r\n",
+        ),
         "DeviceStateList" => devices(shared, id, out),
         "Status" => channels(shared, id, out),
         "Originate" => originate(shared, &lines, id, out),
