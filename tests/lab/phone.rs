@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::{HUB, wait_for};
+use super::{HUB, wait_for, wait_until};
 
 /// What a phone does when it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,11 +234,15 @@ impl Phones {
         }
     }
 
-    /// All phones notice that this node is gone, and drop their calls with it.
+    /// All phones notice that this node is gone, and drop their calls with it. Returns when they have: what comes later is
+    /// a new call.
     pub fn forget_calls(&self, node: Ipv4Addr) {
         for phone in self.names() {
             self.order(&phone, Order::Forget { node });
         }
+        wait_until(Duration::from_secs(20), "all phones to drop their calls", || {
+            self.shared.lock().phones.values().all(|phone| phone.orders.is_empty())
+        });
     }
 
     fn order(&self, phone: &str, order: Order) {
