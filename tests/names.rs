@@ -42,7 +42,7 @@ fn p6_a_second_daemon_on_the_same_machine_is_refused_and_a_restart_is_fast() {
     assert_eq!(cluster.node("a")["generation"], generation, "nobody was disturbed");
     assert_eq!(cluster.node("a")["refused"], 0);
 
-    // The default lease is 3 s: nobody waits for it after kill -9.
+    // Nobody waits for the lease after kill -9.
     let mut daemon = cluster.daemons.remove(0);
     daemon.kill9();
     let begin = now();
@@ -52,7 +52,8 @@ fn p6_a_second_daemon_on_the_same_machine_is_refused_and_a_restart_is_fast() {
         node["generation"] != generation && node["state"] == "active"
     });
     println!("kill -9 and again: in the rotation after {:?}", begin.elapsed());
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    let said = cluster.daemons[0].log();
+    assert!(!said.contains("waiting for the end of its lease"), "{said}");
     cluster.wait_session(&live, "live", "");
     assert_eq!(phones.rings("cc100"), 1);
 }

@@ -370,7 +370,8 @@ async fn a_server_that_closes_in_the_middle_loses_what_was_not_whole_and_comes_b
     let lost = short(&client.next().await);
     assert!(lost.starts_with("closed: Asterisk closed the connection while in use"), "{lost}");
     client.booted().await;
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // The first wait is a quarter of a second at most; the rest is for a busy machine.
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert_eq!(up_to_end(&mut client).await, [""; 0]);
 }
 
@@ -425,7 +426,7 @@ async fn a_peer_that_goes_silent_is_found_within_two_ping_intervals() {
         // Reads, and says nothing more.
         while conn.hear().is_some() {}
     });
-    let span = Duration::from_millis(400);
+    let span = Duration::from_millis(800);
     let mut client = Client::start(&peer, |ami| (ami.link.ping_interval, ami.link.ping_timeout) = (span, span));
     client.booted().await;
     let silent = Instant::now();
@@ -433,9 +434,9 @@ async fn a_peer_that_goes_silent_is_found_within_two_ping_intervals() {
     assert_eq!(short(&client.next().await), "1: unknown, the connection ended before the answer came");
     let closed = short(&client.next().await);
     let took = silent.elapsed();
-    assert!(closed.starts_with("closed: Asterisk did not answer a ping within 400ms"), "{closed}");
+    assert!(closed.starts_with("closed: Asterisk did not answer a ping within 800ms"), "{closed}");
     // Two intervals, and what a busy machine adds.
-    assert!(took < span * 2 + Duration::from_millis(300), "{took:?}");
+    assert!(took < span * 3, "{took:?}");
     assert_eq!(client.counts.silent.load(Relaxed), 1);
 }
 

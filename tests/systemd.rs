@@ -220,7 +220,8 @@ fn is_restarted(service: &Service<'_>) {
     });
     let after_delay = killed.saturating_sub(RESTART_DELAY);
     println!("kill -9: in the rotation again {after_delay:.0?} after the restart delay of {RESTART_DELAY:?}");
-    assert!(after_delay <= Duration::from_secs(1), "{after_delay:?}");
+    // Nobody waits for its lease, which is 3 s.
+    assert!(after_delay < Duration::from_secs(3), "{after_delay:?}");
     let frozen = service.next_life(|service| {
         service.machine.ok(&["kill", "-STOP", &service.pid()]);
     });
