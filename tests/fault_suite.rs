@@ -7,33 +7,55 @@
 mod faults;
 mod lab;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use evenring::registry::view::{NodeRow, SessionRow};
-use faults::judge::{Answer, Asked, Calls, Channel, Deaf, Evidence, Memory, Who, judge};
-use faults::{report, stage::Stage, table};
+use faults::judge::{Answer, Asked, Calls, Channel, Deaf, Evidence, Memory, Strike, Who, judge};
+use faults::round::{Fault, Live, Outcome};
+use faults::{ground::Ground, report, stage::Stage, table};
 use lab::now;
 use lab::phone::{Record, What};
 
 /// One of each kind, which are quick.
 const CHOSEN: [&str; 3] = ["asterisk-kill", "redis-flush", "phones-unregister"];
+/// An Asterisk stops with all its agents, while others log in; here with fewer than `./dev faults` has.
+const STOPS: &str = "stop-now";
+/// Redis is away for longer than a lease, and everybody logs in again.
+const AWAY: [&str; 2] = ["redis-away-frozen", "redis-away-journal"];
+
+fn chosen(names: &[&str]) -> Vec<Fault> {
+    let chosen: Vec<_> = table::all().into_iter().filter(|fault| names.contains(&fault.name)).collect();
+    assert_eq!(chosen.len(), names.len());
+    chosen
+}
+
+/// All of these keep all promises; the last line, for programs.
+#[track_caller]
+fn kept(outcomes: &[Outcome]) -> serde_json::Value {
+    println!("{}", report::table(outcomes));
+    let line: serde_json::Value = serde_json::from_str(&report::line(outcomes, Duration::ZERO)).unwrap();
+    assert_eq!((&line["faults"], &line["violations"]), (&outcomes.len().into(), &0.into()), "{line}");
+    line
+}
 
 #[test]
 fn the_promises_hold_through_some_of_the_faults() {
-    let all = table::all();
-    let chosen: Vec<_> = all.into_iter().filter(|fault| CHOSEN.contains(&fault.name)).collect();
-    assert_eq!(chosen.len(), CHOSEN.len());
-    let mut stage = Stage::set(table::PHONES);
-    let outcomes = faults::play(&mut stage, &chosen);
-    println!("{}", report::table(&outcomes));
-    let line: serde_json::Value = serde_json::from_str(&report::line(&outcomes, Duration::ZERO)).unwrap();
-    assert_eq!((&line["faults"], &line["violations"]), (&CHOSEN.len().into(), &0.into()), "{line}");
+    let mut faults = chosen(&CHOSEN);
+    let small = |fault: Fault| Fault { ground: Ground::Sentinel, live: Live::OnA(40, 6), logins: 40, ..fault };
+    faults.extend(chosen(&[STOPS]).into_iter().map(small));
+    let mut stage = Stage::set(Ground::Sentinel);
+    let outcomes = faults::play_on(&mut stage, &faults);
+    let line = kept(&outcomes);
     // It did something.
-    assert!(line["logins"].as_u64() > Some(70) && line["invites"].as_u64() > Some(200), "{line}");
+    assert!(line["logins"].as_u64() > Some(90) && line["invites"].as_u64() > Some(300), "{line}");
     for outcome in &outcomes {
-        let moved = if outcome.name == "asterisk-kill" { 50 } else { 0 };
+        let moved = match outcome.name {
+            "asterisk-kill" => 50,
+            STOPS => 40,
+            _ => 0,
+        };
         assert_eq!(outcome.moved, moved, "{outcome:?}");
     }
 
@@ -46,17 +68,25 @@ fn the_promises_hold_through_some_of_the_faults() {
 }
 
 #[test]
+fn nobody_is_judged_dead_after_redis_was_away_for_longer_than_a_lease() {
+    let outcomes = faults::play_on(&mut Stage::set(Ground::Journal), &chosen(&AWAY));
+    let line = kept(&outcomes);
+    // Each of them: 20 live, 10 whose phones rang, 8 whose orders lay there, and 20 who came when it was away.
+    assert_eq!(line["invites"].as_u64(), Some(2 * 58), "{line}");
+    for outcome in &outcomes {
+        assert_eq!((outcome.moved, outcome.became_live), (0, 38), "{outcome:?}");
+        assert!(outcome.errors > 50, "Redis was not away: {outcome:?}");
+    }
+}
+
+#[test]
 fn the_page_has_every_fault() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md")).unwrap();
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     assert!(readme.contains("(docs/faults.md)") && page.contains("./dev faults"));
-    for fault in table::all() {
-        let row = format!("| {}: {} ", fault.name, fault.what);
-        assert!(
-            page.contains(&row),
-            "docs/faults.md has no row for {}: run ./dev faults and put its table there",
-            fault.name
-        );
+    for (name, what) in faults::all() {
+        let row = format!("| {name}: {what} ");
+        assert!(page.contains(&row), "docs/faults.md has no row for {name}: run ./dev faults and put its table there");
     }
 }
 
@@ -99,8 +129,12 @@ fn clean() -> Evidence {
         |row: &SessionRow| Channel { session: row.id.clone(), phone: row.extension.clone(), state: "Up".into() };
     let took = Duration::from_millis(5);
     Evidence {
+        strike: Strike { victim: Some(("a".into(), NODE)), at: later(900), out: Some((later(1_100), later(5_000))) },
+        persistent: BTreeSet::new(),
+        left: BTreeSet::new(),
         asked: vec![Asked {
             alias: "cc101x".into(),
+            node: "b".into(),
             session: Some(NEW.parse().unwrap()),
             at: later(1_000),
             took,
@@ -277,4 +311,98 @@ fn the_judge_sees_a_node_that_is_not_back() {
     sees("P6", "node a is down", |seen| seen.nodes[0].state = "down".into());
     sees("P12", "1 phones, not 2", |seen| seen.nodes[0].registrations = 1);
     sees("P12", "does not know node a", |seen| seen.nodes.clear());
+}
+
+/// A login that asks until it is accepted: its phone rang once, and it is live.
+fn persists(seen: &mut Evidence) {
+    seen.persistent.insert("cc101x".into());
+}
+
+#[test]
+fn the_judge_sees_who_was_taken_for_dead() {
+    let later = |seen: &Evidence, ms: u64| seen.rings[2].at + Duration::from_millis(ms);
+    allows(persists);
+    // A node that was not lost hangs up on nobody, also if its agent is live elsewhere in the end.
+    let cut = |seen: &mut Evidence| {
+        let at = later(seen, 5_000);
+        seen.rings.push(ring(NEW, "cc101", NODE, at, What::Bye));
+    };
+    sees("P7", "cc101 was cut off by 10.77.0.11", |seen| {
+        seen.strike.victim = None;
+        cut(seen);
+    });
+    allows(|seen| {
+        seen.calls = Calls::Move;
+        cut(seen);
+    });
+    // An Asterisk that stops may hang up on those who picked up when it had begun to.
+    allows(cut);
+    sees("P7", "cc101 was cut off", |seen| {
+        cut(seen);
+        seen.strike.at = later(seen, 2_000);
+    });
+    // The first call is taken back, and then there is another: never two at a time, and yet it rang twice.
+    let again = |seen: &mut Evidence| {
+        persists(seen);
+        seen.rings[3].what = What::Cancel;
+        let at = later(seen, 1_000);
+        seen.rings.push(ring("00000000000000cc", "cc101", OTHER, at, What::Invite));
+        seen.rings.push(ring("00000000000000cc", "cc101", OTHER, at, What::Answer(200)));
+    };
+    sees("P1", "cc101 rang 2 times, and was never lost", again);
+    allows(|seen| {
+        again(seen);
+        seen.calls = Calls::Move;
+    });
+    let lost = |seen: &mut Evidence| {
+        let lost = SessionRow { reason: "node-lost".into(), ..session("00000000000000cc", "cc102", "failed") };
+        seen.sessions.push(lost);
+    };
+    sees("P14", "cc102x is failed as node-lost, and node a was not lost", lost);
+    allows(|seen| {
+        lost(seen);
+        seen.calls = Calls::Move;
+    });
+    sees("P4", "cc102x on a is order-expired", |seen| {
+        lost(seen);
+        seen.sessions[2].reason = "order-expired".into();
+    });
+    sees("P6", "node b left the rotation", |seen| {
+        seen.left.insert("b".into());
+    });
+}
+
+#[test]
+fn the_judge_sees_who_is_turned_away_or_sent_to_a_node_that_stops() {
+    sees("P8", "cc101x asked until the end, was told Refused", |seen| {
+        persists(seen);
+        seen.asked[0].answer = Answer::Refused("not now".into());
+    });
+    sees("P8", "cc101x asked until the end, was told Accepted at last, and is Over", |seen| {
+        persists(seen);
+        seen.sessions[1] = SessionRow { reason: "no-answer".into(), ..session(NEW, "cc101", "failed") };
+    });
+    sees("P8", "cc103x never asked", |seen| {
+        seen.persistent.insert("cc103x".into());
+    });
+    // Node a was struck at 900 ms, and was seen out of the rotation from 1.1 s to 5 s.
+    let sent = |seen: &mut Evidence, ms: u64| {
+        seen.asked[0].node = "a".into();
+        seen.asked[0].at = seen.rings[0].at + Duration::from_millis(ms);
+    };
+    allows(|seen| sent(seen, 1_000));
+    sees("P6", "cc101x was sent to a 1.2s after the fault", |seen| sent(seen, 2_100));
+    allows(|seen| sent(seen, 5_100));
+    allows(|seen| {
+        sent(seen, 2_100);
+        seen.strike.victim = None;
+    });
+    // Its agents ring elsewhere, and still somebody is sent there.
+    sees("P6", "cc101x was sent to a 100ms after the fault", |seen| {
+        sent(seen, 1_000);
+        seen.calls = Calls::Move;
+        seen.deaf.push(deaf(NODE, seen.rings[0].at));
+        let at = seen.rings[0].at + Duration::from_millis(950);
+        seen.rings.push(ring(OLD, "cc100", OTHER, at, What::Invite));
+    });
 }

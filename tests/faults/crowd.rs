@@ -1,8 +1,8 @@
 //! People who log in, one after the other, whatever happens meanwhile.
 //!
-//! Owns their thread and what they were told. Must never try twice, nor know what becomes of a session.
+//! Owns their thread and what they were told. Must never know what becomes of a session.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,18 +21,29 @@ use crate::lab::wires::DESK;
 /// Where they ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
-    /// Beside Redis, each over a connection of his own.
+    /// Beside Redis, each over a connection of their own.
     Here,
     /// On the desk, each by a process of the command line.
     Desk,
 }
+
+/// What somebody does who was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// They go away.
+    Once,
+    /// They ask again after a while, and give up when they have asked for so long.
+    Until(Duration),
+}
+
+/// From an answer until whoever got it asks again.
+const AGAIN: Duration = Duration::from_millis(400);
 
 /// See above.
 #[derive(Debug)]
 pub struct Crowd {
     told: Arc<Mutex<Vec<Asked>>>,
     thread: Option<JoinHandle<()>>,
-    count: usize,
 }
 
 fn lock(told: &Mutex<Vec<Asked>>) -> MutexGuard<'_, Vec<Asked>> {
@@ -41,21 +52,21 @@ fn lock(told: &Mutex<Vec<Asked>>) -> MutexGuard<'_, Vec<Asked>> {
 
 impl Crowd {
     /// The first asks now, each other one `every` after the one before.
-    pub fn start(config: &Path, door: Door, aliases: Vec<String>, every: Duration) -> Self {
-        let (told, count, config) = (Arc::new(Mutex::new(Vec::new())), aliases.len(), config.to_owned());
+    pub fn start(config: &Path, door: Door, aliases: Vec<String>, every: Duration, patience: Patience) -> Self {
+        let (told, config) = (Arc::new(Mutex::new(Vec::new())), config.to_owned());
         let thread = std::thread::spawn({
             let told = Arc::clone(&told);
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                runtime.block_on(all(&told, &config, door, aliases, every));
+                runtime.block_on(all(&told, &config, door, aliases, (every, patience)));
             }
         });
-        Self { told, thread: Some(thread), count }
+        Self { told, thread: Some(thread) }
     }
 
-    /// Whether each has his answer.
+    /// Whether each has their last answer.
     pub fn is_done(&self) -> bool {
-        lock(&self.told).len() == self.count
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// What they were told until now.
@@ -72,7 +83,13 @@ impl Drop for Crowd {
     }
 }
 
-async fn all(told: &Arc<Mutex<Vec<Asked>>>, config: &Path, door: Door, aliases: Vec<String>, every: Duration) {
+async fn all(
+    told: &Arc<Mutex<Vec<Asked>>>,
+    config: &Path,
+    door: Door,
+    aliases: Vec<String>,
+    (every, patience): (Duration, Patience),
+) {
     let settings = Settings::load(Some(config), std::iter::empty()).expect("the lab's settings are good");
     let mut tick = tokio::time::interval(every);
     let mut tasks = tokio::task::JoinSet::new();
@@ -80,18 +97,36 @@ async fn all(told: &Arc<Mutex<Vec<Asked>>>, config: &Path, door: Door, aliases: 
         tick.tick().await;
         let (told, settings, config) = (Arc::clone(told), settings.clone(), config.to_owned());
         tasks.spawn(async move {
-            let at = now();
-            let (session, answer) = match door {
-                Door::Here => here(&settings, &alias).await,
-                Door::Desk => desk(config, &alias).await,
-            };
-            lock(&told).push(Asked { alias, session, at, took: at.elapsed(), answer });
+            let begin = now();
+            loop {
+                let at = now();
+                let Told { session, node, answer } = match door {
+                    Door::Here => here(&settings, &alias).await,
+                    Door::Desk => desk(&config, &alias).await,
+                };
+                let accepted = answer == Answer::Accepted;
+                lock(&told).push(Asked { alias: alias.clone(), node, session, at, took: at.elapsed(), answer });
+                match patience {
+                    Patience::Until(most) if !accepted && begin.elapsed() < most => tokio::time::sleep(AGAIN).await,
+                    Patience::Until(_) | Patience::Once => return,
+                }
+            }
         });
     }
     tasks.join_all().await;
 }
 
-type Told = (Option<evenring::ids::SessionId>, Answer);
+struct Told {
+    session: Option<evenring::ids::SessionId>,
+    node: String,
+    answer: Answer,
+}
+
+impl Told {
+    fn no(answer: Answer) -> Self {
+        Self { session: None, node: String::new(), answer }
+    }
+}
 
 async fn here(settings: &Settings, alias: &str) -> Told {
     let mut registry = Registry::new(settings).expect("the lab's Redis has a good address");
@@ -99,26 +134,31 @@ async fn here(settings: &Settings, alias: &str) -> Told {
     let (request, session) = (LoginRequest { alias, agent: None, campaign: None, class: Class::Local }, new_session());
     match registry.place(&request, session).await {
         Ok(placement) => match placement.verdict {
-            Verdict::Placed | Verdict::Existing => (placement.session, Answer::Accepted),
-            Verdict::NotNow => (None, Answer::Error(format!("not now: {}", placement.reason))),
+            Verdict::Placed => Told { session: placement.session, node: placement.node, answer: Answer::Accepted },
+            Verdict::Existing => Told { session: placement.session, node: String::new(), answer: Answer::Accepted },
+            Verdict::NotNow => Told::no(Answer::Error(format!("not now: {}", placement.reason))),
             Verdict::Refused | Verdict::WouldPlace => {
                 let whys: Vec<String> = placement.nodes.iter().map(|row| format!("{} {}", row.name, row.why)).collect();
-                (None, Answer::Refused(format!("{} ({})", placement.reason, whys.join(", "))))
+                Told::no(Answer::Refused(format!("{} ({})", placement.reason, whys.join(", "))))
             }
         },
-        Err(error) => (Some(session), Answer::Error(error.to_string())),
+        Err(error) => Told { session: Some(session), node: String::new(), answer: Answer::Error(error.to_string()) },
     }
 }
 
-async fn desk(config: PathBuf, alias: &str) -> Told {
+async fn desk(config: &Path, alias: &str) -> Told {
     let mut command = tokio::process::Command::new("ip");
     command.args(["netns", "exec", DESK]).arg(binary()).args(["login", alias, "--json", "--config"]).arg(config);
     let output = command.output().await.expect("run the evenring binary");
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let session = said["session"].as_str().and_then(|id| id.parse().ok());
+    let node = said["node"].as_str().unwrap_or_default().to_owned();
     match output.status.code() {
-        Some(0) => (session, Answer::Accepted),
-        Some(1) => (None, Answer::Refused(said.to_string())),
-        _ => (None, Answer::Error(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Some(0) => Told { session, node, answer: Answer::Accepted },
+        Some(1) => Told::no(Answer::Refused(said.to_string())),
+        _ => {
+            let error = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Told { session, node: String::new(), answer: Answer::Error(error) }
+        }
     }
 }

@@ -11,7 +11,7 @@ mod faults;
 #[path = "../lab/mod.rs"]
 mod lab;
 
-use faults::{report, soak, stage::Stage, table};
+use faults::{ground::Ground, report, soak, stage::Stage};
 
 const USAGE: &str = "usage: faults [NAME] | soak --minutes N [--seed S]";
 
@@ -32,25 +32,19 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
-fn set() -> Stage {
-    println!("three Asterisks start, Redis with two replicas and three sentinels, {} phones", table::PHONES);
-    Stage::set(table::PHONES)
-}
-
 fn code(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn faults(filter: &str) -> ExitCode {
-    let all = table::all();
-    let chosen: Vec<_> = all.iter().filter(|fault| fault.name.contains(filter)).copied().collect();
+    let all: Vec<&str> = faults::all().into_iter().map(|(name, _)| name).collect();
+    let chosen: Vec<&str> = all.iter().filter(|name| name.contains(filter)).copied().collect();
     if chosen.is_empty() {
-        let names: Vec<&str> = all.iter().map(|fault| fault.name).collect();
-        eprintln!("no fault has {filter:?} in its name; there are: {}", names.join(" "));
+        eprintln!("no fault has {filter:?} in its name; there are: {}", all.join(" "));
         return ExitCode::from(2);
     }
     let begin = lab::now();
-    let outcomes = faults::play(&mut set(), &chosen);
+    let outcomes = faults::play(&chosen);
     println!("\n{}\n", report::table(&outcomes));
     println!("{}", report::line(&outcomes, begin.elapsed()));
     code(outcomes.iter().all(|outcome| outcome.violations.is_empty()))
@@ -59,7 +53,7 @@ fn faults(filter: &str) -> ExitCode {
 fn soak(minutes: Option<u64>, seed: Option<u64>) -> ExitCode {
     let (Some(minutes @ 1..), Some(seed)) = (minutes, seed) else { return usage() };
     println!("{minutes} minutes, seed {seed}");
-    let soaked = soak::run(&mut set(), Duration::from_secs(minutes * 60), seed);
+    let soaked = soak::run(&mut Stage::set(Ground::Sentinel), Duration::from_secs(minutes * 60), seed);
     let wrong = soaked.wrong();
     for line in &wrong {
         eprintln!("soak: {}", line.lines().next().unwrap_or_default());

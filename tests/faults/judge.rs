@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use evenring::ids::SessionId;
 use evenring::registry::view::{NodeRow, SessionRow};
 
+use super::mistakes;
 use crate::lab::phone::{Record, What};
 
 /// What somebody who wanted to log in was told.
@@ -22,11 +23,13 @@ pub enum Answer {
     Error(String),
 }
 
-/// One attempt to log in. Each has a phone of its own within a round.
+/// One attempt to log in. Whoever asks again with the same alias has the same phone.
 #[derive(Debug, Clone)]
 pub struct Asked {
     /// With what.
     pub alias: String,
+    /// The node that was chosen for a new session; empty if none was made.
+    pub node: String,
     /// The session that it would be, if that is known.
     pub session: Option<SessionId>,
     /// When.
@@ -120,9 +123,26 @@ impl Deaf {
     }
 }
 
+/// What the fault did, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strike {
+    /// The node that must leave the rotation: its name and its address.
+    pub victim: Option<(String, Ipv4Addr)>,
+    /// When it came.
+    pub at: Instant,
+    /// When Redis was first seen to have the victim out of the rotation, and when last.
+    pub out: Option<(Instant, Instant)>,
+}
+
 /// All that was seen of one round.
 #[derive(Debug, Clone)]
 pub struct Evidence {
+    /// The fault.
+    pub strike: Strike,
+    /// Those who ask again until they are accepted: their aliases. Each of them picks up, sooner or later.
+    pub persistent: BTreeSet<String>,
+    /// Nodes that were seen out of the rotation, if this fault may take none out of it.
+    pub left: BTreeSet<String>,
     /// Those who asked to log in while the fault was there.
     pub asked: Vec<Asked>,
     /// The sessions that were live when it came.
@@ -156,6 +176,7 @@ pub fn judge(seen: &Evidence) -> Vec<String> {
     wrong.extend(two_at_a_time(seen));
     wrong.extend(loads(seen));
     wrong.extend(rotation(seen));
+    wrong.extend(mistakes::all(seen));
     wrong
 }
 

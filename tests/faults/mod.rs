@@ -13,28 +13,64 @@
 
 mod clock;
 pub mod crowd;
+pub mod far;
+pub mod ground;
 pub mod judge;
+mod mistakes;
+mod outages;
 pub mod report;
 pub mod round;
 pub mod soak;
 pub mod stage;
+mod stops;
 pub mod table;
 
+#[path = "../sim/mod.rs"]
+mod sim;
+
+use ground::Ground;
 use round::{Fault, Outcome};
 use stage::Stage;
 
-/// Plays these, one after the other, on one stage.
-pub fn play(stage: &mut Stage, faults: &[Fault]) -> Vec<Outcome> {
+/// Name and words of each round that there is.
+pub fn all() -> Vec<(&'static str, &'static str)> {
+    let mut all: Vec<_> = table::all().iter().map(|fault| (fault.name, fault.what)).collect();
+    all.push((far::NAME, far::WHAT));
+    all
+}
+
+/// Plays those with these names, one after the other; each stage is set once.
+pub fn play(names: &[&str]) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    for fault in faults {
-        let outcome = round::play(stage, fault);
-        println!("{}", report::progress(&outcome));
-        for violation in &outcome.violations {
-            eprintln!("  {violation}");
+    let faults: Vec<Fault> = table::all().into_iter().filter(|fault| names.contains(&fault.name)).collect();
+    for ground in Ground::ALL {
+        let here: Vec<Fault> = faults.iter().filter(|fault| fault.ground == ground).copied().collect();
+        if !here.is_empty() {
+            println!("three Asterisks start, {}, {} phones", ground.words(), ground.phones());
+            outcomes.extend(play_on(&mut Stage::set(ground), &here));
         }
-        outcomes.push(outcome);
+    }
+    if names.contains(&far::NAME) {
+        outcomes.push(tell(far::play()));
     }
     outcomes
+}
+
+/// The same on a stage that is set.
+pub fn play_on(stage: &mut Stage, faults: &[Fault]) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for fault in faults {
+        outcomes.push(tell(round::play(stage, fault)));
+    }
+    outcomes
+}
+
+fn tell(outcome: Outcome) -> Outcome {
+    println!("{}", report::progress(&outcome));
+    for violation in &outcome.violations {
+        eprintln!("  {violation}");
+    }
+    outcome
 }
 
 /// A seed that nobody had before.

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use evenring::registry::view::{NodeRow, SessionRow};
 
-use super::crowd::{Crowd, Door};
-use super::judge::{self, Answer, Asked, Calls, Evidence, Fate, Memory, judge};
+use super::crowd::{Door, Patience};
+use super::ground::Ground;
+use super::judge::{self, Answer, Asked, Calls, Evidence, Fate, Memory, Strike, judge};
 use super::stage::{HEARTBEAT, Stage, TRIES, alias};
 use crate::lab::phone::What;
 use crate::lab::{now, wait_for, wait_until};
@@ -35,21 +36,36 @@ pub struct Limits {
     pub elsewhere: Option<Duration>,
 }
 
+/// What the fault may do to the rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// Nodes may leave it for a while.
+    Changes,
+    /// None leaves it, ever.
+    Stays,
+}
+
 /// A fault.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
     /// Its name on the command line.
     pub name: &'static str,
+    /// The stage that it needs.
+    pub ground: Ground,
     /// What happens, for people.
     pub what: &'static str,
     /// Who is live.
     pub live: Live,
-    /// How many log in around it, 100 ms apart.
+    /// How many log in around it.
     pub logins: u32,
+    /// Between two of them.
+    pub every: Duration,
     /// Where they do.
     pub door: Door,
     /// The node that it strikes, if that must leave the rotation.
     pub victim: Option<&'static str>,
+    /// Whether all nodes stay in the rotation.
+    pub rotation: Rotation,
     /// What it may do to calls.
     pub calls: Calls,
     /// And to Redis.
@@ -96,16 +112,17 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-/// Between two logins.
-const EVERY: Duration = Duration::from_millis(100);
 /// From the mending until nothing may be wrong any more.
 const BACK: Duration = Duration::from_secs(25);
 
 /// What is seen while it goes on.
 struct Watch {
     struck: Instant,
-    victim: Option<&'static str>,
-    out: Option<Duration>,
+    fault: Fault,
+    /// Since when the victim was seen out of the rotation, and until when.
+    out: Option<(Instant, Instant)>,
+    /// Nodes that were seen out of it.
+    left: BTreeSet<String>,
     over: BTreeMap<String, Instant>,
     /// Sessions of earlier rounds.
     old: BTreeSet<String>,
@@ -114,13 +131,14 @@ struct Watch {
 impl Watch {
     /// One look, which may fail while Redis is away.
     fn look(&mut self, stage: &mut Stage, asked: &[Asked]) -> Option<(Vec<NodeRow>, Vec<SessionRow>)> {
+        let asked_at = now();
         let (nodes, mut rows) = stage.look().ok()?;
         rows.retain(|row| !self.old.contains(&row.id));
-        if let Some(victim) = self.victim
-            && self.out.is_none()
-            && nodes.iter().any(|node| node.name == victim && node.state != "active")
-        {
-            self.out = Some(self.struck.elapsed());
+        for node in nodes.iter().filter(|node| node.state != "active") {
+            self.left.insert(node.name.clone());
+            if self.fault.victim == Some(node.name.as_str()) {
+                self.out = Some((self.out.map_or(asked_at, |(first, _)| first), asked_at));
+            }
         }
         for one in asked {
             match judge::fate(one, &rows) {
@@ -157,19 +175,20 @@ pub fn ids(stage: &mut Stage) -> BTreeSet<String> {
 /// The fault itself, while these log in. Sessions that are `old` are not looked at.
 pub fn strike(stage: &mut Stage, fault: &Fault, aliases: Vec<String>, old: BTreeSet<String>) -> Outcome {
     let (begin, before, ask_before) = (now(), live(stage), aliases.len() / 3);
-    let crowd = Crowd::start(stage.cli.config(), fault.door, aliases, EVERY);
-    wait_until(BACK, "a third to have asked", || crowd.asked().len() >= ask_before);
+    stage.ask(fault.door, aliases, fault.every, Patience::Once);
+    wait_until(BACK, "a third to have asked", || stage.asked().len() >= ask_before);
     let struck = now();
-    let mut watch = Watch { struck, victim: fault.victim, out: None, over: BTreeMap::new(), old };
+    let mut watch = Watch { struck, fault: *fault, out: None, left: BTreeSet::new(), over: BTreeMap::new(), old };
     (fault.strike)(stage);
     while struck.elapsed() < fault.hold {
         stage.tend();
-        watch.look(stage, &crowd.asked());
+        let asked = stage.asked();
+        watch.look(stage, &asked);
     }
     let unseen = (fault.mend)(stage);
     let mended = now();
     stage.hear();
-    let (evidence, back) = wait_calm(stage, fault, &crowd, &mut watch, &before, mended);
+    let (evidence, back) = wait_calm(stage, &mut watch, &before, mended);
     let mut outcome = measure(stage, fault, &evidence, &watch);
     outcome.back = back;
     outcome.late = judge::late(&evidence, mended);
@@ -215,8 +234,6 @@ pub fn live(stage: &mut Stage) -> Vec<SessionRow> {
 /// from the mending, if it came.
 fn wait_calm(
     stage: &mut Stage,
-    fault: &Fault,
-    crowd: &Crowd,
     watch: &mut Watch,
     before: &[SessionRow],
     mended: Instant,
@@ -224,32 +241,42 @@ fn wait_calm(
     let (mut calm, mut last): (Option<Instant>, _) = (None, None);
     wait_for(BACK * 3, || {
         stage.tend();
-        let asked = crowd.asked();
-        let evidence =
-            watch.look(stage, &asked).and_then(|(nodes, rows)| evidence(stage, fault, asked, before, nodes, rows));
-        let good = crowd.is_done() && evidence.as_ref().is_some_and(|evidence| judge(evidence).is_empty());
+        // first whether all are told, then what
+        let (all_told, asked) = (stage.all_told(), stage.asked());
+        let looked = watch.look(stage, &asked);
+        let evidence = looked.and_then(|(nodes, rows)| evidence(stage, watch, asked, before, nodes, rows));
+        let good = all_told && evidence.as_ref().is_some_and(|evidence| judge(evidence).is_empty());
         last = evidence.or(last.take());
         calm = good.then(|| calm.unwrap_or_else(now));
         match (calm, last.take()) {
             (Some(since), Some(evidence)) if since.elapsed() >= HEARTBEAT * 2 => {
                 return Ok((evidence, Some(since.duration_since(mended))));
             }
-            (None, Some(evidence)) if crowd.is_done() && mended.elapsed() > BACK => return Ok((evidence, None)),
+            (None, Some(evidence)) if all_told && mended.elapsed() > BACK => return Ok((evidence, None)),
             (_, evidence) => last = evidence,
         }
-        Err(format!("a calm cluster, or Redis to be asked at all, after {}", fault.name))
+        Err(format!("a calm cluster, or Redis to be asked at all, after {}", watch.fault.name))
     })
 }
 
 fn evidence(
     stage: &Stage,
-    fault: &Fault,
+    watch: &Watch,
     asked: Vec<Asked>,
     before: &[SessionRow],
     nodes: Vec<NodeRow>,
     sessions: Vec<SessionRow>,
 ) -> Option<Evidence> {
+    let fault = &watch.fault;
+    let victim = fault.victim.map(|name| (name.to_owned(), stage.lab.node(name).address()));
+    let left = match fault.rotation {
+        Rotation::Changes => BTreeSet::new(),
+        Rotation::Stays => watch.left.clone(),
+    };
     Some(Evidence {
+        strike: Strike { victim, at: watch.struck, out: watch.out },
+        persistent: stage.persistent.clone(),
+        left,
         asked,
         before: before.to_vec(),
         calls: fault.calls,
@@ -266,6 +293,7 @@ fn evidence(
 
 fn measure(stage: &Stage, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outcome {
     let mut outcome = Outcome { name: fault.name, what: fault.what, live: seen.before.len(), ..Outcome::default() };
+    let mut counted: BTreeSet<&String> = seen.before.iter().map(|row| &row.id).collect();
     for asked in &seen.asked {
         match &asked.answer {
             Answer::Accepted => outcome.accepted += 1,
@@ -273,6 +301,8 @@ fn measure(stage: &Stage, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outc
             Answer::Error(_) => outcome.errors += 1,
         }
         match (judge::fate(asked, &seen.sessions), &asked.answer) {
+            // who asks again has it already
+            (Fate::Live(row) | Fate::Over(row), _) if !counted.insert(&row.id) => {}
             (Fate::Live(_), _) => outcome.became_live += 1,
             (Fate::Over(row), _) => {
                 outcome.failed += 1;
@@ -296,7 +326,7 @@ fn measure(stage: &Stage, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outc
     let stays = |was: &&SessionRow| seen.sessions.iter().any(|row| row.id == was.id && row.state == "live");
     outcome.moved = seen.before.iter().filter(|was| !stays(was)).count();
     outcome.invites = seen.rings.iter().filter(|record| record.what == What::Invite).count();
-    outcome.out = watch.out;
+    outcome.out = watch.out.map(|(first, _)| first.duration_since(watch.struck));
     outcome.again = again(&seen.asked, watch.struck);
     outcome.elsewhere = elsewhere(stage, fault, seen, watch.struck);
     let Limits { out, again, elsewhere, prompt: _ } = fault.limits;

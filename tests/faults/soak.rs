@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use evenring::registry::view::SessionRow;
 use serde_json::json;
 
+use super::ground::Ground;
 use super::judge::session_of;
 use super::round::{self, Fault, Limits, Outcome};
 use super::stage::{Stage, alias};
@@ -51,7 +52,7 @@ pub struct Soaked {
 
 /// Plays rounds for so long.
 pub fn run(stage: &mut Stage, length: Duration, seed: u64) -> Soaked {
-    let (begin, mut dice, faults) = (now(), Dice::new(seed), table::all());
+    let (begin, mut dice, faults) = (now(), Dice::new(seed), faults());
     let (mut outcomes, mut logouts, mut lives) = (Vec::new(), 0, BTreeMap::new());
     while begin.elapsed() < length {
         let old = round::ids(stage);
@@ -65,7 +66,8 @@ pub fn run(stage: &mut Stage, length: Duration, seed: u64) -> Soaked {
         let fault = Fault { limits, ..faults[dice.index(faults.len())] };
         (fault.prepare)(stage);
         let old = old.into_iter().filter(|id| here.iter().all(|row| row.id != *id)).collect();
-        let aliases = who_logs_in(&here, &mut dice);
+        let aliases = who_logs_in(stage, &here, &mut dice);
+        stage.forget_asked();
         let outcome = round::strike(stage, &fault, aliases, old);
         println!("{:5.0} s  {}", begin.elapsed().as_secs_f64(), report::progress(&outcome));
         for violation in &outcome.violations {
@@ -81,6 +83,11 @@ pub fn run(stage: &mut Stage, length: Duration, seed: u64) -> Soaked {
     let minutes = begin.elapsed().as_secs_f64() / 60.0;
     stage.clear();
     Soaked { minutes, seed, outcomes, logouts, lives: lives.into_values().collect(), restarts: stage.restarts }
+}
+
+/// Those that need nothing but this stage, and that nobody asks for twice.
+fn faults() -> Vec<Fault> {
+    table::all().into_iter().filter(|fault| fault.ground == Ground::Sentinel).collect()
 }
 
 /// A part of those who are logged in log out, and more if there are too many. How many did.
@@ -110,9 +117,9 @@ fn forget_rings(stage: &Stage, here: &[SessionRow]) {
 }
 
 /// From 12 to 30 of those who are not logged in, in any order.
-fn who_logs_in(here: &[SessionRow], dice: &mut Dice) -> Vec<String> {
+fn who_logs_in(stage: &Stage, here: &[SessionRow], dice: &mut Dice) -> Vec<String> {
     let mut away: Vec<String> =
-        (0..table::PHONES).map(alias).filter(|alias| here.iter().all(|row| row.alias != *alias)).collect();
+        (0..stage.ground.phones()).map(alias).filter(|alias| here.iter().all(|row| row.alias != *alias)).collect();
     let count = (12 + dice.index(19)).min(away.len());
     (0..count).map(|_| away.swap_remove(dice.index(away.len()))).collect()
 }

@@ -1,8 +1,8 @@
-//! The stage: three real Asterisks with their daemons, Redis behind Sentinel on a network of its own, and the phones.
+//! The stage: three real Asterisks with their daemons, Redis on a network of its own, and the phones.
 //!
 //! Owns what runs, how it is looked at, and how it is made whole again. Must never judge what it sees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,14 @@ use evenring::node::session::Class;
 use evenring::registry::view::{NodeRow, SessionRow, Which};
 use evenring::registry::{LoginRequest, Registry, RegistryError};
 
-use super::judge::{Channel, Deaf, Who};
+use super::crowd::{Crowd, Door, Patience};
+use super::ground::{Ground, Store};
+use super::judge::{Asked, Channel, Deaf, Who};
 use crate::lab::evenring::{Cli, Daemon, Sections};
+use crate::lab::log_pipe::LogPipe;
 use crate::lab::phone::{Behaviour, Options, Phones, Renew};
-use crate::lab::sentinel::{Rules, Watched};
-use crate::lab::wires::{DATA, Wires};
-use crate::lab::{HUB, Lab, now, three, wait_for};
+use crate::lab::wires::Wires;
+use crate::lab::{HUB, Lab, now, three, wait_for, wait_until};
 
 /// The number of the first phone; 100 is `cc100`.
 pub const FIRST: u32 = 100;
@@ -32,11 +34,6 @@ const RESTART: Duration = Duration::from_millis(500);
 pub const ANSWERS_AFTER: Duration = Duration::from_millis(300);
 /// After this, whatever has not come will not come.
 const PATIENCE: Duration = Duration::from_secs(40);
-
-/// The name of the session is the name of the caller, so that the phones know which session rings them. Sessions that
-/// are over are forgotten soon: one round does not look at those of the last.
-const SETTINGS: &str = "[ring]\ntimeout = \"4s\"\ncaller_id = \"\\\"{session}\\\" <{extension}>\"\n\
-                        [placement]\nrejoin = \"auto\"\nsession_keep = \"60s\"\n";
 
 /// One daemon, which systemd would look after.
 #[derive(Debug)]
@@ -56,16 +53,19 @@ pub struct Stage {
     pub cli: Cli,
     pub phones: Phones,
     daemons: Vec<Kept>,
-    pub redis: Watched,
+    /// The logs of daemons that write them into a pipe.
+    pub pipes: BTreeMap<String, LogPipe>,
+    pub redis: Store,
     pub wires: Wires,
     pub lab: Lab,
-    count: u32,
+    pub ground: Ground,
+    crowds: Vec<Crowd>,
     /// Who did not hear something since the round began.
     pub deaf: Vec<Deaf>,
     /// Daemons that were started again.
     pub restarts: usize,
-    /// The Redis that is dead or frozen.
-    pub broken: Option<usize>,
+    /// Who asks until they are accepted, since the round began.
+    pub persistent: BTreeSet<String>,
 }
 
 /// The alias of phone `n`, from 0.
@@ -74,22 +74,23 @@ pub fn alias(n: u32) -> String {
 }
 
 impl Stage {
-    /// With so many phones, all of them on every node.
-    pub fn set(count: u32) -> Self {
+    /// All of its phones are on every node.
+    pub fn set(ground: Ground) -> Self {
+        let (count, settings) = (ground.phones(), ground.settings());
         let lab = Lab::start(&three(count));
         let wires = Wires::lay(&lab);
-        let redis = Watched::start(DATA, &Rules::default());
-        let url = redis.url("redis", "");
+        let redis = Store::start(ground);
+        let url = redis.url();
         let behaviour = Behaviour::Answer { after: ANSWERS_AFTER };
         let options =
             Options { first: FIRST, count, nodes: lab.sip(), behaviour, expires: 60, renew: Renew::Always, from: HUB };
         let phones = Phones::with(options);
-        let start = |node| Daemon::start_with(node, &url, &Sections { rest: SETTINGS, ..Sections::default() });
+        let start = |node| Daemon::start_with(node, &url, &Sections { rest: &settings, ..Sections::default() });
         let daemons =
             lab.nodes().iter().map(|node| Kept { daemon: Some(start(node)), ended: None, held_back: false }).collect();
         let cli = Cli::new(&url);
-        let settings = Settings::load(Some(cli.config()), std::iter::empty()).expect("the lab's settings are good");
-        let registry = Registry::new(&settings).expect("the lab's Redis has a good address");
+        let loaded = Settings::load(Some(cli.config()), std::iter::empty()).expect("the lab's settings are good");
+        let registry = Registry::new(&loaded).expect("the lab's Redis has a good address");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         phones.wait_registered(PATIENCE);
         let mut stage = Self {
@@ -98,13 +99,15 @@ impl Stage {
             cli,
             phones,
             daemons,
+            pipes: BTreeMap::new(),
             redis,
             wires,
             lab,
-            count,
+            ground,
+            crowds: Vec::new(),
             deaf: Vec::new(),
             restarts: 0,
-            broken: None,
+            persistent: BTreeSet::new(),
         };
         stage.wait_whole();
         stage
@@ -112,7 +115,7 @@ impl Stage {
 
     /// How many phones there are.
     pub fn phones_count(&self) -> u64 {
-        self.count.into()
+        self.ground.phones().into()
     }
 
     fn at(&self, name: &str) -> usize {
@@ -149,6 +152,42 @@ impl Stage {
         self.daemons[at].daemon = Some(daemon.again_with(environment));
     }
 
+    /// Replaces a daemon by one that logs into a pipe.
+    pub fn restart_daemon_into_a_pipe(&mut self, name: &str) {
+        let at = self.at(name);
+        let mut daemon = self.daemons[at].daemon.take().expect("a daemon is only away while it is replaced");
+        daemon.term();
+        // before there is another one of that name
+        self.pipes.remove(name);
+        let (daemon, pipe) = LogPipe::put_behind(daemon);
+        self.daemons[at].daemon = Some(daemon);
+        self.pipes.insert(name.to_owned(), pipe);
+    }
+
+    /// People begin to log in with these aliases, where Redis is, each `every` after the one before.
+    pub fn ask(&mut self, door: Door, aliases: Vec<String>, every: Duration, patience: Patience) {
+        if patience != Patience::Once {
+            self.persistent.extend(aliases.iter().cloned());
+        }
+        self.crowds.push(Crowd::start(self.cli.config(), door, aliases, every, patience));
+    }
+
+    /// What all of them were told since the round began.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.crowds.iter().flat_map(Crowd::asked).collect()
+    }
+
+    /// Whether all of them have their last answer.
+    pub fn all_told(&self) -> bool {
+        self.crowds.iter().all(Crowd::is_done)
+    }
+
+    /// Those who asked are forgotten.
+    pub fn forget_asked(&mut self) {
+        self.crowds.clear();
+        self.persistent.clear();
+    }
+
     /// As systemd does: starts daemons again that have ended, after a while.
     pub fn tend(&mut self) {
         for kept in &mut self.daemons {
@@ -163,6 +202,15 @@ impl Stage {
                 Some(_) | None => {}
             }
         }
+    }
+
+    /// A fault goes on for so long: there is nothing to wait for that would come earlier.
+    pub fn wait(&mut self, length: Duration) {
+        let begin = now();
+        wait_until(length * 2, "time to go by", || {
+            self.tend();
+            begin.elapsed() >= length
+        });
     }
 
     /// Nobody starts this daemon again when it ends, until [`Self::let_go`].
@@ -286,6 +334,8 @@ impl Stage {
             self.phones.forget_calls(node.address());
         }
         self.phones.clear_records();
+        self.phones.behave_all(Behaviour::Answer { after: ANSWERS_AFTER });
+        self.forget_asked();
         self.forget_deaf();
     }
 

@@ -6,45 +6,49 @@ use std::time::Duration;
 
 use super::clock;
 use super::crowd::Door;
+use super::ground::Ground;
 use super::judge::{Calls, Deaf, Memory, Who};
-use super::round::{Fault, Limits, Live};
+use super::outages;
+use super::round::{Fault, Limits, Live, Rotation};
 use super::stage::{FIRST, LEASE, Stage};
+use super::stops;
 use crate::lab::now;
 use crate::lab::wires::{Cable, End};
 
 /// The node that most faults strike; it has Asterisk 22.
-const A: &str = "a";
+pub(super) const A: &str = "a";
 /// The one with Asterisk 16.
 const C: &str = "c";
-/// Phones that the largest round needs.
-pub const PHONES: u32 = 90;
 /// The first phones that vanish in the middle: some of those who just log in.
 const VANISHING: std::ops::Range<u32> = 36..44;
 
-const fn ms(ms: u64) -> Duration {
+pub(super) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
 /// Out at once: P6, and room for a busy machine.
-const AT_ONCE: Option<Duration> = Some(ms(500));
+pub(super) const AT_ONCE: Option<Duration> = Some(ms(500));
 /// Asterisk says nothing by itself: the next ping, or the first login there, finds it out.
-const NEXT_PING: Option<Duration> = Some(ms(2_600));
+pub(super) const NEXT_PING: Option<Duration> = Some(ms(2_600));
 /// When its lease ends, at the latest with the next look of the others.
 const LEASE_ENDS: Option<Duration> = Some(ms(4_000));
 
 const NOTHING: fn(&mut Stage) = |_| {};
 /// Somebody who logs in is told so fast that it does not work now.
 const PROMPT: Duration = ms(2_500);
-const NO_LIMITS: Limits = Limits { out: None, again: None, prompt: Some(PROMPT), elsewhere: None };
+pub(super) const NO_LIMITS: Limits = Limits { out: None, again: None, prompt: Some(PROMPT), elsewhere: None };
 
 /// What most have in common: twenty live agents, thirty logins, nothing may be lost.
-const PLAIN: Fault = Fault {
+pub(super) const PLAIN: Fault = Fault {
     name: "",
     what: "",
+    ground: Ground::Sentinel,
     live: Live::Spread(20),
     logins: 30,
+    every: ms(100),
     door: Door::Here,
     victim: None,
+    rotation: Rotation::Changes,
     calls: Calls::Stay,
     memory: Memory::Stays,
     prepare: NOTHING,
@@ -55,11 +59,13 @@ const PLAIN: Fault = Fault {
 };
 
 /// The same for a node that goes away with its calls.
-const LOST: Fault = Fault { victim: Some(A), calls: Calls::Move, ..PLAIN };
+pub(super) const LOST: Fault = Fault { victim: Some(A), calls: Calls::Move, ..PLAIN };
 
 /// The whole suite.
 pub fn all() -> Vec<Fault> {
-    [daemons(), asterisks(), consoles(), hosts(), redises(), redis_cables(), other_cables(), phones()].concat()
+    let here =
+        [daemons(), logs(), asterisks(), consoles(), hosts(), redises(), redis_cables(), other_cables(), phones()];
+    [here.concat(), outages::all(), stops::all()].concat()
 }
 
 fn daemons() -> Vec<Fault> {
@@ -110,6 +116,28 @@ fn daemons() -> Vec<Fault> {
             ..PLAIN
         },
     ]
+}
+
+/// Its log goes into a pipe, as a container's does.
+fn logs() -> Vec<Fault> {
+    vec![Fault {
+        name: "log-blocked",
+        what: "a daemon logs into a pipe that is full, and that nobody reads for 6 s",
+        logins: 60,
+        every: ms(50),
+        rotation: Rotation::Stays,
+        prepare: |stage| {
+            stage.restart_daemon_into_a_pipe(A);
+            stage.wait_whole();
+        },
+        strike: |stage| stage.pipes[A].block(),
+        hold: ms(6_000),
+        mend: |stage| {
+            stage.pipes[A].unblock();
+            Vec::new()
+        },
+        ..PLAIN
+    }]
 }
 
 fn asterisks() -> Vec<Fault> {
@@ -250,16 +278,10 @@ fn redises() -> Vec<Fault> {
         Fault {
             name: "redis-kill",
             what: "kill -9 of the Redis primary",
-            strike: |stage| {
-                let primary = stage.redis.primary();
-                stage.redis.servers[primary].kill9();
-                stage.broken = Some(primary);
-            },
+            strike: |stage| stage.redis.kill9(),
             hold: ms(5_000),
             mend: |stage| {
-                let primary = stage.broken.take().expect("the one that was killed");
-                stage.redis.servers[primary].start_again();
-                stage.redis.wait_whole();
+                stage.redis.start_again();
                 Vec::new()
             },
             limits: Limits { again: Some(ms(3_500)), ..NO_LIMITS },
@@ -269,27 +291,23 @@ fn redises() -> Vec<Fault> {
             name: "redis-flush",
             what: "FLUSHALL",
             strike: |stage| {
-                let url = stage.redis.servers[stage.redis.primary()].url();
-                let mut connection =
-                    redis::Client::open(url).and_then(|client| client.get_connection()).expect("the primary");
+                let mut connection = redis::Client::open(stage.redis.primary_url())
+                    .and_then(|client| client.get_connection())
+                    .expect("the primary");
                 redis::cmd("FLUSHALL").exec(&mut connection).expect("FLUSHALL");
             },
             hold: ms(2_000),
-            ..Fault { logins: 30, ..failover }
+            // A lease, in which each node says whom it has, a heartbeat, and room for a busy machine.
+            limits: Limits { again: Some(ms(5_000)), ..NO_LIMITS },
+            ..Fault { logins: 60, ..failover }
         },
         Fault {
             name: "redis-freeze",
             what: "SIGSTOP of the Redis primary for 6 s",
-            strike: |stage| {
-                let primary = stage.redis.primary();
-                stage.redis.servers[primary].sigstop();
-                stage.broken = Some(primary);
-            },
+            strike: |stage| stage.redis.sigstop(),
             hold: ms(6_000),
             mend: |stage| {
-                let primary = stage.broken.take().expect("the one that was frozen");
-                stage.redis.servers[primary].sigcont();
-                stage.redis.wait_whole();
+                stage.redis.sigcont();
                 Vec::new()
             },
             limits: Limits { again: Some(ms(3_500)), ..NO_LIMITS },
@@ -451,7 +469,7 @@ fn vanishing(stage: &Stage) -> Vec<(String, std::net::SocketAddrV4)> {
 }
 
 /// Asterisk starts after a death; the phones see that their calls with it are dead.
-fn start_asterisk(stage: &mut Stage, name: &str) -> Vec<String> {
+pub(super) fn start_asterisk(stage: &mut Stage, name: &str) -> Vec<String> {
     stage.phones.forget_calls(stage.lab.node(name).address());
     stage.lab.node(name).start();
     Vec::new()

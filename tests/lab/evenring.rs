@@ -136,6 +136,11 @@ impl Daemon {
         &self.config
     }
 
+    /// The file with its log.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// All it has logged, over all its lives.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).expect("the daemon has a log")).into_owned()

@@ -17,10 +17,12 @@
 pub mod asterisk;
 pub mod baresip;
 pub mod config;
+pub mod distance;
 pub mod door;
 pub mod evenring;
 pub mod far;
 pub mod http;
+pub mod log_pipe;
 pub mod machine;
 pub mod phone;
 pub mod redis;
