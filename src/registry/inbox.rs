@@ -1,14 +1,20 @@
 //! The shared inbox: logins that any RSMQ client puts into the queue `logins`, as JSON. Owns the form of such a
-//! message and of its answer. Must never trust one: it is parsed into ids here, or refused.
+//! message and of its answer, and which queue may get one. Must never trust a message: it is parsed into ids here, or
+//! refused.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use redis::ScriptInvocation;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 
 use super::view::{PlaceReply, Placement};
 use super::{LoginRequest, Registry, RegistryError, flag, ms};
-use crate::ids::{Agent, Alias, Campaign, NodeName, SessionId};
+use crate::ids::{Agent, Alias, Campaign, IdError, NodeName, SessionId};
 use crate::node::session::Class;
 
 /// The queue's name, in RSMQ's layout.
@@ -18,21 +24,54 @@ const VISIBILITY_S: u64 = 10;
 /// How many nodes a wake-up of the inbox reaches. One would do; the second is there when it dies.
 const SEATS: u32 = 2;
 
+/// The longest message that is read, in bytes: RSMQ's own limit, which only its clients keep.
+const BODY_MOST: usize = 65_536;
+/// The longest alias that a refusal repeats, and the longest reason that it gives, in characters.
+const SHOWN_MOST: usize = 200;
+/// What a message may say.
+const KEYS: [&str; 5] = ["alias", "agent", "campaign", "remote", "reply"];
+
+/// The first words of our own keys behind the namespace: RSMQ keeps the queue `q` in `NS:q` and `NS:q:Q`, so that the queue
+/// `node` would be written where the node `Q` is. A test compares them with the scripts.
+const OUR_WORDS: [&str; 14] = [
+    "QUEUES", "aliases", "contacts", "holders", "index", "local", "logins", "news", "node", "phones", "remote", "rt",
+    "session", "story",
+];
+/// How the queues of nodes begin: what is put there is an order to ring.
+const OUR_QUEUES: &str = "ring-";
+/// The longest name of a queue that RSMQ takes.
+const QUEUE_NAME_MOST: usize = 160;
+
+/// The queue that gets an answer: any name that RSMQ allows, and none of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ReplyQueue(String);
+
+impl FromStr for ReplyQueue {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if text.is_empty() || text.len() > QUEUE_NAME_MOST || !text.chars().all(plain) {
+            return Err(format!(
+                "reply {} is no name of a queue: 1 to {QUEUE_NAME_MOST} letters, digits, '_' and '-'",
+                quoted(text)
+            ));
+        }
+        if text.starts_with(OUR_QUEUES) || OUR_WORDS.contains(&text) {
+            return Err(format!("reply {} is a name that evenring itself uses: take another", quoted(text)));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// A login as it stands in the queue: `{"alias":"cc100x","agent":"7","campaign":"c","remote":false,"reply":"web-1"}`.
 /// All but `alias` may be left out.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct InboxLogin {
     alias: Alias,
-    #[serde(default)]
     agent: Option<Agent>,
-    #[serde(default)]
     campaign: Option<Campaign>,
-    #[serde(default)]
     remote: bool,
-    /// The RSMQ queue that gets the answer.
-    #[serde(default)]
-    reply: Option<NodeName>,
 }
 
 impl InboxLogin {
@@ -48,12 +87,130 @@ impl InboxLogin {
 }
 
 /// One received message.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct InboxMessage {
     /// RSMQ's id of the message.
     pub id: String,
     /// What it asks for, or what is wrong with it.
     pub login: Result<InboxLogin, String>,
+    /// What it calls its alias, for the answer; also of one that is no login.
+    alias: String,
+    /// Who gets the answer; also of one that is no login, as far as that can be read.
+    reply: Option<ReplyQueue>,
+}
+
+impl InboxMessage {
+    /// Reads a message, as much of it as can be read.
+    pub(super) fn read(id: String, body: &[u8]) -> Self {
+        let mut entries = Entries::default();
+        let mut json = serde_json::Deserializer::from_slice(&body[..body.len().min(BODY_MOST)]);
+        let whole = entries.seed().deserialize(&mut json).and_then(|()| json.end());
+        let form = match (whole, entries.wrong.take()) {
+            (Ok(()) | Err(_), _) if body.len() > BODY_MOST => {
+                Err(format!("it has {} bytes; at most {BODY_MOST} are read", body.len()))
+            }
+            (Err(error), _) => Err(format!("no JSON object of a login: {error}")),
+            (Ok(()), Some(wrong)) => Err(wrong),
+            (Ok(()), None) => Ok(()),
+        };
+        let reply = entries.word::<ReplyQueue>("reply");
+        let login = form.and_then(|()| entries.login()).and_then(|login| reply.clone().map(|_| login));
+        Self {
+            id,
+            login: login.map_err(|reason| cut(&reason)),
+            alias: entries.text("alias").map(cut).unwrap_or_default(),
+            reply: reply.ok().flatten(),
+        }
+    }
+}
+
+/// The keys and values that were read, and what was wrong with the first of them that was.
+#[derive(Debug, Default)]
+struct Entries {
+    values: BTreeMap<&'static str, Value>,
+    wrong: Option<String>,
+}
+
+impl Entries {
+    fn seed(&mut self) -> Seed<'_> {
+        Seed(self)
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.values.get(key)?.as_str()
+    }
+
+    /// `Ok(None)`: it is not there, or `null`.
+    fn word<T: FromStr<Err: ToString>>(&self, key: &str) -> Result<Option<T>, String> {
+        match self.values.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => text.parse().map(Some).map_err(|error: T::Err| error.to_string()),
+            Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+                Err(format!("{key} is no text"))
+            }
+        }
+    }
+
+    fn login(&self) -> Result<InboxLogin, String> {
+        let remote = match self.values.get("remote") {
+            None => false,
+            Some(Value::Bool(remote)) => *remote,
+            Some(Value::Null | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_)) => {
+                return Err("remote is neither true nor false".to_owned());
+            }
+        };
+        let empty = IdError::Empty { what: "the alias" };
+        Ok(InboxLogin {
+            alias: self.word("alias")?.ok_or_else(|| empty.to_string())?,
+            agent: self.word("agent")?,
+            campaign: self.word("campaign")?,
+            remote,
+        })
+    }
+}
+
+/// Reads an object entry by entry, so that what stands before a fault is known.
+struct Seed<'a>(&'a mut Entries);
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object with the keys {}", KEYS.join(", "))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            let value = map.next_value::<Value>()?;
+            let wrong = match KEYS.into_iter().find(|known| *known == key) {
+                None => Some(format!("unknown key {}; allowed are {}", quoted(&key), KEYS.join(", "))),
+                Some(known) => {
+                    self.0.values.insert(known, value).map(|_| format!("the key {known} stands there twice"))
+                }
+            };
+            if self.0.wrong.is_none() {
+                self.0.wrong = wrong;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(SHOWN_MOST).collect()
+}
+
+/// Escaped, and cut short.
+fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(40).collect::<String>())
 }
 
 /// What was received from the inbox.
@@ -90,12 +247,13 @@ struct Refusal<'a> {
 impl InboxMessage {
     /// The queue for the answer, and the answer itself if this is no login. Empty: none.
     fn answer(&self) -> (&str, String) {
+        let queue = self.reply.as_ref().map_or("", |queue| queue.0.as_str());
         match &self.login {
-            Ok(login) => (login.reply.as_ref().map_or("", |queue| queue.as_str()), String::new()),
+            Ok(_) => (queue, String::new()),
             Err(reason) => {
-                let refusal = Refusal { alias: "", session: "", node: "", state: "refused", reason };
+                let refusal = Refusal { alias: &self.alias, session: "", node: "", state: "refused", reason };
                 // A struct of five strings always serialises.
-                ("", serde_json::to_string(&refusal).unwrap_or_default())
+                (queue, serde_json::to_string(&refusal).unwrap_or_default())
             }
         }
     }
@@ -133,9 +291,7 @@ impl Registry {
         let (seated, rows): (u8, Vec<(String, redis::Value, u64)>) =
             self.connector.run(&self.scripts.receive, build).await?;
         let message = |(id, body, _count): (String, redis::Value, u64)| {
-            // What is no UTF-8 is no login either.
-            let body = redis::from_redis_value::<String>(body).unwrap_or_default();
-            InboxMessage { id, login: serde_json::from_str(&body).map_err(|error| error.to_string()) }
+            InboxMessage::read(id, &redis::from_redis_value::<Vec<u8>>(body).unwrap_or_default())
         };
         Ok(Received { listens: seated == 1, messages: rows.into_iter().map(message).collect() })
     }
@@ -187,4 +343,95 @@ pub fn session_of_message(id: &str) -> SessionId {
     let mut bits = [0; 8];
     bits.copy_from_slice(&digest[..8]);
     SessionId::from_bits(u64::from_be_bytes(bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &[u8]) -> (Result<String, String>, String, String) {
+        let message = InboxMessage::read(String::new(), body);
+        let reply = message.reply.map(|queue| queue.0).unwrap_or_default();
+        (message.login.map(|login| login.alias.to_string()), message.alias, reply)
+    }
+
+    #[track_caller]
+    fn refused(body: impl AsRef<[u8]>, reason: &str, alias: &str, reply: &str) {
+        let (login, told_alias, told_reply) = read(body.as_ref());
+        let why = login.expect_err("it is no login");
+        assert!(why.contains(reason) && why.chars().count() <= SHOWN_MOST, "{why}");
+        assert!(!why.contains(char::is_control), "{why:?}");
+        assert_eq!((told_alias.as_str(), told_reply.as_str()), (alias, reply), "{why}");
+    }
+
+    #[test]
+    fn a_login_and_its_queue() {
+        let longest = "Q".repeat(QUEUE_NAME_MOST);
+        for name in ["web-1", "-", "_x", "0", "RING-a", "ringer", "nodes", &longest] {
+            let body = format!(r#"{{"alias":"cc100x","agent":null,"campaign":null,"reply":"{name}"}}"#);
+            assert_eq!(read(body.as_bytes()), (Ok("cc100x".to_owned()), "cc100x".to_owned(), name.to_owned()));
+        }
+        assert_eq!(read(br#" {"alias":"cc100x","reply":null} "#).2, "");
+        assert!(read(br#"{"remote":true,"alias":"cc100x"}"#).0.is_ok());
+    }
+
+    #[test]
+    fn whatever_is_wrong_the_queue_that_can_be_read_gets_the_refusal() {
+        refused(r#"{"alias": "cc 100x", "reply": "web-1"}"#, "the alias", "cc 100x", "web-1");
+        refused(r#"{"alias":"cc100x","agent":7,"reply":"w"}"#, "agent is no text", "cc100x", "w");
+        refused(r#"{"alias":["cc100x"],"reply":"w"}"#, "alias is no text", "", "w");
+        refused(r#"{"reply":"w"}"#, "the alias is empty", "", "w");
+        refused(r#"{"alias":"cc100x","remote":"yes","reply":"w"}"#, "remote", "cc100x", "w");
+        refused(r#"{"alias":"cc100x","remote":null,"reply":"w"}"#, "remote", "cc100x", "w");
+        refused(r#"{"alais":"cc100x","reply":"w"}"#, "unknown key \"alais\"", "", "w");
+        refused("{\"\u{1b}[31m\":1,\"reply\":\"w\"}", "no JSON", "", "");
+        refused(r#"{"\u001b[31m":1,"reply":"w"}"#, r#"unknown key "\u{1b}[31m""#, "", "w");
+        refused(r#"{"alias":"a","alias":"b","reply":"w"}"#, "alias stands there twice", "b", "w");
+        // Up to where it can be read.
+        refused(r#"{"alias":"cc100x","reply":"w""#, "no JSON object", "cc100x", "w");
+        refused(r#"{"alias":"cc100x","reply":"w"} x"#, "no JSON object", "cc100x", "w");
+        refused(b"{\"reply\":\"w\",\"alias\":\"\xff\"}", "no JSON object", "", "w");
+        let long = format!(r#"{{"reply":"w","alias":"cc100x","agent":"{}"}}"#, "7".repeat(BODY_MOST));
+        refused(&long, "at most 65536", "cc100x", "w");
+        refused(format!(r#"{{"reply":"w","agent":{}"#, "[".repeat(60_000)), "no JSON object", "", "w");
+        for none in ["", "x", "[]", "7", r#"["cc100x","7"]"#, r#""cc100x""#, "null"] {
+            refused(none, "no JSON object", "", "");
+        }
+    }
+
+    #[test]
+    fn no_answer_goes_where_it_would_be_something_else() {
+        let ours = OUR_WORDS.map(str::to_owned).into_iter().chain(["ring-a".to_owned(), "ring-".to_owned()]);
+        for name in ours {
+            refused(format!(r#"{{"alias":"cc100x","reply":"{name}"}}"#), "evenring itself uses", "cc100x", "");
+        }
+        let long = "q".repeat(QUEUE_NAME_MOST + 1);
+        for name in ["", "a:b", "a b", "ä", "rt:x", "{x}", r"a\r\nb", r"a\u0000", &long] {
+            refused(format!(r#"{{"alias":"cc100x","reply":"{name}"}}"#), "no name of a queue", "cc100x", "");
+        }
+        refused(r#"{"alias":"cc100x","reply":7}"#, "reply is no text", "cc100x", "");
+    }
+
+    /// Whatever stands between colons in a script, or behind NS in the list of keys, is a word of ours.
+    #[test]
+    fn every_key_of_a_script_is_refused_as_a_queue() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/registry/scripts");
+        let mut found = std::collections::BTreeSet::new();
+        for file in std::fs::read_dir(folder).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            for start in ["':", "NS:", ".. \":"] {
+                for rest in text.split(start).skip(1) {
+                    let word: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+                    found.insert(word);
+                }
+            }
+        }
+        // What RSMQ puts behind a queue's name or a message's id, and the stand-in for any name.
+        let rsmq = ["", "Q", "rc", "fr", "QUEUE"];
+        let words: Vec<&str> = found.iter().map(String::as_str).filter(|word| !rsmq.contains(word)).collect();
+        assert!(words.len() >= 12, "{words:?}");
+        for word in words {
+            assert!(word.parse::<ReplyQueue>().is_err(), "{word} is a key of ours, and any client could write there");
+        }
+    }
 }

@@ -39,11 +39,16 @@ fn login_of(body: &str) -> Option<Login> {
     })
 }
 
+fn refusal(alias: &str, reason: &str) -> String {
+    let reason = serde_json::Value::from(reason);
+    format!(r#"{{"alias":"{alias}","session":"","node":"","state":"refused","reason":{reason}}}"#)
+}
+
 impl World {
     /// Takes a message off the inbox. Only who takes it off sends an answer, and only where one is wanted.
     fn answer_mail(&mut self, id: &str, text: String) {
         let Some(mail) = self.inbox.remove(id) else { return };
-        if login_of(&mail.body).is_some() && mail.body.contains(REPLY) {
+        if mail.body.contains(REPLY) {
             self.answers.push(text);
             self.answers.sort_unstable();
         }
@@ -118,7 +123,8 @@ impl Pair<'_> {
         match (settled, login) {
             (Settled::Gone, None) => Ok(()),
             (Settled::NoLogin, Some(None)) => {
-                self.world.answer_mail(&message.id, String::new());
+                let reason = message.login.as_ref().err().cloned().unwrap_or_default();
+                self.world.answer_mail(&message.id, refusal("no such", &reason));
                 Ok(())
             }
             (Settled::Placed(real), Some(Some(login))) => {

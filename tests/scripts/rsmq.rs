@@ -94,14 +94,16 @@ print(1)"#,
         &cluster,
         "
 take = lambda: json.loads(client.popMessage().qname('web-1').execute()['message'])
-answers = [take(), take()]
+answers = [take(), take(), take()]
 left = client.getQueueAttributes().qname('web-1').execute()['msgs']
 print(json.dumps([answers, left, client.getQueueAttributes().qname('logins').execute()['msgs']]))",
     );
     let session = placement.session.unwrap().to_string();
     let first = serde_json::json!({"alias":"cc100x","session":session,"node":"a","state":"placed","reason":""});
     assert_eq!(told[0][0], first);
-    assert_eq!((&told[0][1]["state"], &told[0][1]["reason"]), (&"refused".into(), &"unknown-alias".into()));
+    let invalid = serde_json::json!({"alias":"no such","session":"","node":"","state":"refused","reason":reason});
+    assert_eq!(told[0][1], invalid, "what is no login is told so");
+    assert_eq!((&told[0][2]["state"], &told[0][2]["reason"]), (&"refused".into(), &"unknown-alias".into()));
     assert_eq!((&told[1], &told[2]), (&0.into(), &0.into()), "one answer each, and an empty inbox");
 }
 
@@ -112,26 +114,77 @@ async fn submit(cluster: &mut Cluster, number: u64, body: &str) {
     cluster.run::<u64>(&["HSET", "NS:logins:Q", &name, body]).await;
 }
 
+/// The longest name that RSMQ takes, and one that begins as no node's does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_goes_to_any_queue_that_a_foreign_client_can_make() {
+    let mut cluster = Cluster::start().await;
+    cluster.up("a", &["cc100"]).await;
+    let longest = "Web_".repeat(40);
+    for name in [longest.as_str(), "-7", "Answers"] {
+        let sent = format!(
+            r#"
+client.createQueue().qname('{name}').vt(5).execute()
+client.sendMessage().qname('logins').message({{"alias": "cc 100x", "reply": "{name}"}}).execute()
+print(1)"#
+        );
+        python(&cluster, &sent);
+        let bad = cluster.registry.receive_login().await.unwrap().expect("a message");
+        let reason = bad.login.as_ref().expect_err("no alias has a blank").clone();
+        cluster.registry.answer_login(&bad, Err(&reason)).await.unwrap();
+        let told = python(
+            &cluster,
+            &format!("print(json.dumps(json.loads(client.receiveMessage().qname('{name}').execute()['message'])))"),
+        );
+        assert_eq!((&told["state"], &told["alias"]), (&"refused".into(), &"cc 100x".into()), "{told}");
+    }
+}
+
+/// Every key that stands in Redis is no queue for answers, nor is one that might come: `node` would be written where the
+/// node Q is, and what stands in `ring-a` is an order.
 #[tokio::test]
 async fn p11_a_hostile_reply_queue_hurts_nobody() {
     let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100"]).await;
+    cluster.up("Q", &["cc101"]).await;
     cluster.placed("cc100x", "7").await;
     cluster.alias("desk", &["cc100@a"]).await;
-    for (at, queue) in ["holders", "aliases", "QUEUES", "ring-a", "logins"].iter().enumerate() {
+    let mut names: Vec<String> = ["ring-a", "ring-Q", "ring-later", "rt", "news", "session"].map(str::to_owned).into();
+    let keys: Vec<String> = cluster.run(&["KEYS", "NS:*"]).await;
+    let word = |key: &String| Some(key.split_once("}:")?.1.split(':').next()?.to_owned());
+    names.extend(keys.iter().filter_map(word));
+    assert!(names.len() > 12, "{names:?}");
+    for (at, queue) in names.iter().enumerate() {
+        submit(&mut cluster, at as u64, &format!(r#"{{"alias":"cc100x","reply":"{queue}"}}"#)).await;
+        let messages = cluster.registry.receive_logins(10, None).await.unwrap().messages;
+        let settled = cluster.registry.settle_logins(&messages).await.unwrap_or_else(|e| panic!("{queue}: {e}"));
+        assert!(matches!(settled[..], [Settled::NoLogin]), "{queue}: {settled:?}");
+    }
+    let more = cluster.registry.receive_logins(10, None).await.unwrap().messages;
+    assert!(more.is_empty(), "an answer went into the inbox");
+    let mut after: Vec<String> = cluster.run(&["KEYS", "NS:*"]).await;
+    after.retain(|key| !keys.contains(key) && !key.contains(":logins"));
+    assert_eq!(after, Vec::<String>::new(), "only keys that were there");
+    assert_eq!(cluster.take(&a).await.len(), 1, "its own order");
+}
+
+/// Somebody else's keys in our namespace: no answer there, and the inbox goes on.
+#[tokio::test]
+async fn a_reply_queue_that_is_something_else_stops_no_inbox() {
+    let mut cluster = Cluster::start().await;
+    cluster.up("a", &["cc100"]).await;
+    cluster.run::<String>(&["SET", "NS:text", "x"]).await;
+    cluster.run::<String>(&["SET", "NS:half:Q", "x"]).await;
+    for (at, queue) in ["text", "half", "web-1"].iter().enumerate() {
         submit(&mut cluster, at as u64, &format!(r#"{{"alias":"cc100x","reply":"{queue}"}}"#)).await;
         let messages = cluster.registry.receive_logins(10, None).await.unwrap().messages;
         let settled =
             cluster.registry.settle_logins(&messages).await.unwrap_or_else(|error| panic!("{queue}: {error}"));
         assert!(matches!(settled[..], [Settled::Placed(_)]), "{queue}: {settled:?}");
     }
-    let echo = cluster.registry.receive_logins(10, None).await.unwrap().messages;
-    assert!(echo[0].login.is_err(), "an answer is no login");
-    assert!(matches!(cluster.registry.settle_logins(&echo).await.unwrap()[..], [Settled::NoLogin]));
     assert!(cluster.registry.receive_logins(10, None).await.unwrap().messages.is_empty());
-    let stray: u64 = cluster.run(&["EXISTS", "NS:holders:Q", "NS:aliases:Q", "NS:QUEUES:Q"]).await;
-    assert_eq!(stray, 0);
-    assert_eq!(cluster.take(&a).await.len(), 2, "its own order and one that is stale");
+    let (half, web): (u64, u64) =
+        (cluster.run(&["EXISTS", "NS:half"]).await, cluster.run(&["ZCARD", "NS:web-1"]).await);
+    assert_eq!((half, web), (0, 1));
 }
 
 #[tokio::test]
