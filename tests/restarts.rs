@@ -98,3 +98,64 @@ fn of_a_redis_that_forgets_everything() {
     assert_eq!(phones.rings("cc100"), 1);
     cluster.wait_empty(&lab);
 }
+
+/// P12: who waits is told what is true after the repair, not what a Redis knows that has just been emptied.
+#[test]
+fn of_a_redis_that_forgets_while_somebody_waits() {
+    let lab = Lab::start(&[Spec { name: "a", version: Version::V22, endpoints: 10 }]);
+    let phones = Phones::register(100, 8, &lab.sip(), Behaviour::Answer { after: Duration::from_millis(2_500) });
+    phones.wait_registered(SOON);
+    let cluster = Cluster::start(&lab);
+    cluster.wait_phones("a", 8);
+    let mut redis = redis::Client::open(cluster.redis.url()).unwrap().get_connection().unwrap();
+    let mut other = redis::Client::open(cluster.redis.url()).unwrap().get_connection().unwrap();
+    let mut forget = || redis::cmd("FLUSHALL").exec(&mut redis).unwrap();
+
+    // A burst of logins that all ring, and a burst of losses.
+    let aliases: Vec<String> = (100..106).map(|number| format!("cc{number}x")).collect();
+    let waiting: Vec<_> =
+        aliases.iter().map(|alias| cluster.cli.start(&["login", alias, "--wait", "--json"])).collect();
+    wait_until(SOON, "all six to ring", || {
+        aliases.iter().all(|alias| phones.ringing(alias.trim_end_matches('x')) == 1)
+    });
+    for _ in 0..6 {
+        forget();
+        let mut known = || redis::cmd("EXISTS").arg("{evenring}:node:a").query::<bool>(&mut other).unwrap();
+        wait_until(SOON, "the daemon to register again: the next loss hits the middle of the repair", &mut known);
+    }
+    for login in waiting {
+        let told = login.finish();
+        let answer: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+        assert_eq!((&answer["state"], told.status.code()), (&"live".into(), Some(0)), "{answer}; {}", cluster.logs());
+    }
+
+    // A wish that is lost is said again: the daemon stands still, so that it is lost before it is taken.
+    cluster.daemons[0].sigstop();
+    let leaving = cluster.cli.start(&["logout", "cc100x", "--json"]);
+    wait_until(SOON, "the wish to be in Redis", || wanted(&cluster));
+    forget();
+    cluster.daemons[0].sigcont();
+    let told = leaving.finish();
+    let answer: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!((&answer["state"], &answer["reason"]), (&"ended".into(), &"logged-out".into()), "{}", cluster.logs());
+    assert_eq!(phones.live(), 5, "one call ended, and no other");
+
+    // What nobody has is forgotten, in the end: the order to ring is lost before it is taken.
+    cluster.daemons[0].sigstop();
+    let lost = cluster.cli.start(&["login", "cc107x", "--wait", "--json"]);
+    wait_until(SOON, "the login to be placed", || cluster.sessions().iter().any(|s| s["alias"] == "cc107x"));
+    forget();
+    cluster.daemons[0].sigcont();
+    let told = lost.finish();
+    assert!(told.stdout.contains("forgotten-by-redis"), "{told:?}");
+    assert_eq!(phones.rings("cc107"), 0);
+}
+
+fn wanted(cluster: &Cluster) -> bool {
+    let mut redis = redis::Client::open(cluster.redis.url()).unwrap().get_connection().unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*:session:*").query(&mut redis).unwrap();
+    keys.iter().any(|key| {
+        let wish: Option<String> = redis::cmd("HGET").arg(key).arg("wanted").query(&mut redis).unwrap();
+        wish.as_deref() == Some("1")
+    })
+}

@@ -201,25 +201,31 @@ async fn wait(
     let clock = Clock::start();
     let mut progress = Progress::default();
     let (mut left, mut empty_before, mut seen) = (Left::default(), false, clock.now());
+    // Until then a node that Redis has just heard of again may not have said who is on it.
+    let (repair, mut untold_until) = (registry.repair_time(), clock.now());
     loop {
         let now = clock.now();
         match look(registry, node).await {
             Ok(Some(found)) => {
                 progress.show(node, found);
                 // A Redis that has just forgotten everything shows nobody, until the daemon has told it again.
-                if found.is_empty() && empty_before {
+                if found.is_empty() && empty_before && now >= untold_until {
                     progress.end();
                     return Ok((found, true));
                 }
                 (left, empty_before, seen) = (found, found.is_empty(), now);
             }
             // The daemon registers again at its next heartbeat.
-            Ok(None) if now.since(seen) < AWAY_MOST => empty_before = false,
+            Ok(None) if now.since(seen) < AWAY_MOST => {
+                (empty_before, untold_until) = (false, now.after(repair));
+            }
             Ok(None) => {
                 progress.end();
                 return Err(RegistryError::Forgotten);
             }
-            Err(error) if error.is_outage() && now.since(seen) < AWAY_MOST => empty_before = false,
+            Err(error) if error.is_outage() && now.since(seen) < AWAY_MOST => {
+                (empty_before, untold_until) = (false, now.after(repair));
+            }
             Err(error) => {
                 progress.end();
                 return Err(error);

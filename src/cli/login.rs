@@ -4,15 +4,15 @@
 use std::time::Duration;
 
 use clap::Args;
-use futures_util::StreamExt;
 use serde::Serialize;
 
+use super::watch::{Seen, Watch};
 use super::{CliError, DONE, FAILED, NO_REDIS, WhoArgs, output};
 use crate::config::Settings;
 use crate::daemon::clock::Clock;
 use crate::daemon::new_session;
 use crate::ids::SessionId;
-use crate::registry::view::{Placement, SessionRow, Verdict, Which};
+use crate::registry::view::{Placement, SessionRow, Verdict};
 use crate::registry::{Registry, RegistryError};
 
 #[derive(Debug, Args)]
@@ -26,9 +26,6 @@ pub(super) struct LoginArgs {
     #[arg(long)]
     wait: bool,
 }
-
-/// How often the session is looked at when no news came.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -139,34 +136,37 @@ pub(super) fn show_candidates(placement: &Placement) {
 }
 
 /// Waits until the session is live or over, or for longer than that ever takes; while it is queued it takes as long as it
-/// takes. `None`: Redis has lost it.
+/// takes. `None`: Redis has lost it, and its node, which says again what rings there, has not.
 async fn wait(
     registry: &mut Registry,
     settings: &Settings,
     session: SessionId,
     quiet: bool,
 ) -> Result<Option<SessionRow>, RegistryError> {
-    let mut news = registry.subscribe_session(session).await?.into_on_message();
     let most =
         settings.ring.timeout * settings.placement.tries + settings.placement.lease * 2 + Duration::from_secs(10);
-    let clock = Clock::start();
-    let (mut shown, mut until) = (String::new(), clock.now().after(most));
+    let mut watch = Watch::new(registry, session);
+    let (mut shown, mut until) = (String::new(), watch.now().after(most));
     loop {
-        let Some(row) = registry.sessions(Which::One(session)).await?.pop() else { return Ok(None) };
-        let now = progress(&row);
-        if !quiet && now != shown {
-            output::line_out(&now);
+        match watch.look(registry).await? {
+            Seen::Forgotten => return Ok(None),
+            Seen::Missing => {}
+            Seen::There(row) => {
+                let now = progress(&row);
+                if !quiet && now != shown {
+                    output::line_out(&now);
+                }
+                shown = now;
+                if row.place.is_some() {
+                    until = watch.now().after(most);
+                }
+                // At the end, how it stands is the answer.
+                if row.is_over() || row.state == "live" || watch.now() >= until {
+                    return Ok(Some(row));
+                }
+            }
         }
-        shown = now;
-        if row.place.is_some() {
-            until = clock.now().after(most);
-        }
-        // At the end, how it stands is the answer.
-        if row.is_over() || row.state == "live" || clock.now() >= until {
-            return Ok(Some(row));
-        }
-        // News that got lost do no harm: look again after a while.
-        let _ = tokio::time::timeout(LOOK_AGAIN, news.next()).await;
+        watch.wait().await;
     }
 }
 

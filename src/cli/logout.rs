@@ -4,12 +4,11 @@
 use std::time::Duration;
 
 use clap::Args;
-use futures_util::StreamExt;
 use serde::Serialize;
 
+use super::watch::{Seen, Watch};
 use super::{CliError, DONE, FAILED, output};
 use crate::ids::{Alias, SessionId};
-use crate::registry::view::Which;
 use crate::registry::{LoggedOut, Registry, RegistryError};
 
 #[derive(Debug, Args)]
@@ -34,7 +33,6 @@ struct Answer<'a> {
 
 /// How long the node may take to hang up.
 const MOST: Duration = Duration::from_secs(8);
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(registry: &mut Registry, args: &LogoutArgs) -> Result<u8, CliError> {
     let who = &args.who;
@@ -42,7 +40,7 @@ pub(super) async fn run(registry: &mut Registry, args: &LogoutArgs) -> Result<u8
         LoggedOut::Nobody => (None, String::new(), "none".to_owned(), "not-logged-in".to_owned()),
         LoggedOut::Ended(session, node) => (Some(session), node, "ended".to_owned(), "logged-out".to_owned()),
         LoggedOut::Asked(session, node) => {
-            let (state, reason) = wait(registry, session).await?;
+            let (state, reason) = wait(registry, who, session).await?;
             (Some(session), node, state, reason)
         }
     };
@@ -66,26 +64,27 @@ pub(super) async fn run(registry: &mut Registry, args: &LogoutArgs) -> Result<u8
     Ok(if over { DONE } else { FAILED })
 }
 
-async fn wait(registry: &mut Registry, session: SessionId) -> Result<(String, String), RegistryError> {
-    let mut news = registry.subscribe_session(session).await?.into_on_message();
-    let mut last = ("asked".to_owned(), String::new());
-    let look = async {
-        loop {
-            // A session that Redis keeps no more is over.
-            let Some(row) = registry.sessions(Which::One(session)).await?.pop() else {
-                return Ok(("ended".to_owned(), "forgotten".to_owned()));
-            };
-            let over = row.is_over();
-            last = (row.state, row.reason);
-            if over {
-                return Ok(last.clone());
+/// Waits until the session is over. A Redis that loses it meanwhile loses the wish as well: as soon as its node has said it
+/// again, it is asked again.
+async fn wait(registry: &mut Registry, who: &Alias, session: SessionId) -> Result<(String, String), RegistryError> {
+    let mut watch = Watch::new(registry, session);
+    let this: Alias = session.to_string().parse().unwrap_or_else(|_| who.clone());
+    let (mut until, mut lost) = (watch.now().after(MOST), false);
+    loop {
+        match watch.look(registry).await? {
+            // A session that Redis keeps no more, and that no node has, is over.
+            Seen::Forgotten => return Ok(("ended".to_owned(), "forgotten".to_owned())),
+            Seen::Missing => lost = true,
+            Seen::There(row) => {
+                if std::mem::take(&mut lost) && !row.is_over() {
+                    registry.logout(&this).await?;
+                    until = watch.now().after(MOST);
+                }
+                if row.is_over() || watch.now() >= until {
+                    return Ok((row.state, row.reason));
+                }
             }
-            let _ = tokio::time::timeout(LOOK_AGAIN, news.next()).await;
         }
-    };
-    let result = tokio::time::timeout(MOST, look).await;
-    match result {
-        Ok(result) => result,
-        Err(_) => Ok(last),
+        watch.wait().await;
     }
 }

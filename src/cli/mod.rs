@@ -19,6 +19,7 @@ mod phones;
 mod run;
 mod sessions;
 mod status;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -51,6 +51,8 @@ const REAP_MOST: usize = 200;
 const LOOKS_MOST: usize = 600;
 /// Sessions in one call of [`Registry::adopt`].
 pub const ADOPT_MOST: usize = 100;
+/// How long a daemon on a busy machine may need to tell a Redis that has forgotten everything what it knows.
+const TELLING_MOST: Duration = Duration::from_secs(5);
 /// How long the sessions of a daemon that stopped in good order wait for the next one: an upgrade or a reboot of
 /// the daemon, not of Asterisk.
 pub const LEAVE_GRACE: Duration = Duration::from_secs(60);
@@ -238,6 +240,12 @@ impl Registry {
             Rejoin::Manual => 0,
             Rejoin::Auto => self.placement.tries,
         }
+    }
+
+    /// How long it may take until a Redis that has forgotten everything knows again what the nodes know: two heartbeats,
+    /// and what a busy machine needs for the telling. Who waits for a session gives up on it no sooner.
+    pub fn repair_time(&self) -> Duration {
+        self.placement.heartbeat * 2 + TELLING_MOST
     }
 
     /// Takes a node's name. `host` says who we are up to the first blank; the rest of it is for people.
