@@ -64,6 +64,9 @@ pub(super) async fn run(registry: &mut Registry, settings: &Settings, args: &Log
     Ok(if good { DONE } else { FAILED })
 }
 
+/// How often a Redis that has just come back is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
 /// Asks for a place. Who waits also waits out the moments after an outage in which nothing is decided.
 async fn place(registry: &mut Registry, settings: &Settings, args: &LoginArgs) -> Result<Placement, RegistryError> {
     let (request, session) = (args.who.request(), new_session());
@@ -74,7 +77,7 @@ async fn place(registry: &mut Registry, settings: &Settings, args: &LoginArgs) -
         if !args.wait || placement.verdict != Verdict::NotNow || clock.now() >= until {
             return Ok(placement);
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 

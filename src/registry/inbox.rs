@@ -87,7 +87,7 @@ impl InboxLogin {
 }
 
 /// One received message.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct InboxMessage {
     /// RSMQ's id of the message.
     pub id: String,

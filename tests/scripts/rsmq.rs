@@ -128,9 +128,9 @@ client.sendMessage().qname('logins').message({{"alias": "cc 100x", "reply": "{na
 print(1)"#
         );
         python(&cluster, &sent);
-        let bad = cluster.registry.receive_login().await.unwrap().expect("a message");
-        let reason = bad.login.as_ref().expect_err("no alias has a blank").clone();
-        cluster.registry.answer_login(&bad, Err(&reason)).await.unwrap();
+        let bad = cluster.registry.receive_logins(10, None).await.unwrap().messages;
+        assert!(bad[0].login.is_err(), "no alias has a blank");
+        assert!(matches!(cluster.registry.settle_logins(&bad).await.unwrap()[..], [Settled::NoLogin]));
         let told = python(
             &cluster,
             &format!("print(json.dumps(json.loads(client.receiveMessage().qname('{name}').execute()['message'])))"),
