@@ -61,6 +61,31 @@ fn a_placement_that_does_not_reserve_is_found() {
 }
 
 #[test]
+fn a_lease_that_the_clock_ends_is_found() {
+    check(Plant::Hasty, &["P14"]);
+}
+
+#[test]
+fn a_daemon_that_rings_what_it_took_before_it_stood_still_is_found() {
+    check(Plant::Sleeper, &["P6"]);
+}
+
+#[test]
+fn a_clock_that_steps_unnoticed_is_found() {
+    check(Plant::Timeless, &["P3", "P4", "P8"]);
+}
+
+#[test]
+fn an_order_that_nobody_took_and_that_fails_is_found() {
+    check(Plant::Impatient, &["P4"]);
+}
+
+#[test]
+fn a_heartbeat_that_comes_after_its_daemon_left_is_found() {
+    check(Plant::Unnumbered, &["P6"]);
+}
+
+#[test]
 fn an_originate_that_is_sent_again_is_found() {
     check(Plant::Resend, &["P1"]);
 }

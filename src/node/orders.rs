@@ -45,6 +45,8 @@ impl Node {
     pub(super) fn hang_up_order(&mut self, id: SessionId, now: Now) {
         let step = match self.sessions.get_mut(&id) {
             Some(session) => session.call_off(now),
+            // Its call may be there. Redis knows the wish, and says it when the call is adopted, or is not found.
+            None if self.asterisk != Asterisk::Ready => Step::Nothing,
             None => Step::Report(Outcome::Ended(Reason::LoggedOut)),
         };
         if step != Step::Nothing {

@@ -1,7 +1,7 @@
 //! P14: which node may be called dead. Owns the ticks, by which leases are measured, and Redis's wrong clock. Must never know
 //! Redis: `src/registry/scripts/judge.lua` says the same in its own words.
 
-use super::world::{Ms, Node, World};
+use super::world::{Bug, Ms, Node, World};
 
 /// What is known of time. See `judge.lua` for each.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +47,9 @@ impl World {
 
     /// A daemon has found that Redis's clock went on by so much more than time did.
     pub fn correct(&mut self, step: Ms) {
+        if self.bug == Some(Bug::Timeless) {
+            return;
+        }
         let gap = self.gap();
         let by = match () {
             () if step < 0 && gap < 0 => step,
@@ -63,7 +66,7 @@ impl World {
     }
 
     pub fn is_dead(&self, node: &Node) -> bool {
-        self.lease_left(node) < 0 || self.hasty && node.lease_until < self.now
+        self.lease_left(node) < 0 || self.bug == Some(Bug::Hasty) && node.lease_until < self.now
     }
 
     /// One of these nodes has not beaten since the last silence, and may yet.
@@ -75,7 +78,8 @@ impl World {
     /// A heartbeat. `None`: one with a higher number was there before it. Else whether it came into or left the rotation,
     /// and whether the others had given it up.
     pub fn beat(&mut self, name: &str, number: u64, state: &str, channels: usize) -> Option<(bool, bool)> {
-        if self.nodes.get(name).is_none_or(|node| number <= node.beats) {
+        let is_late = |node: &Node| number <= node.beats && self.bug != Some(Bug::Unnumbered);
+        if self.nodes.get(name).is_none_or(is_late) {
             return None;
         }
         self.hear();

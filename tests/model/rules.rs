@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use evenring::ids::SessionId;
 
 use super::judge::AWAIT;
-use super::world::{Chosen, Fault, Kind, Message, Ms, Node, Row, Session, World, limits::SUFFIX};
+use super::world::{Bug, Chosen, Fault, Kind, Message, Ms, Node, Row, Session, World, limits::SUFFIX};
 
 /// Why a call is refused as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,7 +265,8 @@ impl World {
         }
         // A node that rang nobody is no try.
         s.unrung += u32::from(!s.waits && (s.state == "placed" || ["draining", "stopping"].contains(&why)));
-        if s.attempt >= self.limits.tries + s.unrung || s.give_up.is_none_or(|at| self.now > at) {
+        let impatient = self.bug == Some(Bug::Impatient) && why == "order-expired";
+        if impatient || s.attempt >= self.limits.tries + s.unrung || s.give_up.is_none_or(|at| self.now > at) {
             self.finish(id, "failed", why);
             return Ok("failed".into());
         }

@@ -179,10 +179,23 @@ pub struct World {
     /// What the story must have got, until somebody looks: whose (a session, a node, or nobody), and what.
     pub story: Vec<(String, String)>,
     pub judge: Judge,
-    /// A bug that the simulation plants: a session that is only placed is no load.
-    pub blind: bool,
-    /// Another one: a lease that has ended by the clock makes a node dead.
-    pub hasty: bool,
+    /// What the simulation has planted.
+    pub bug: Option<Bug>,
+}
+
+/// A bug that the simulation plants into the rules, to see that it would be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A session that is only placed is no load.
+    Blind,
+    /// A lease that has ended by the clock makes a node dead.
+    Hasty,
+    /// Nobody notices that the clock has stepped.
+    Timeless,
+    /// An order that nobody took fails.
+    Impatient,
+    /// The number of a heartbeat means nothing.
+    Unnumbered,
 }
 
 impl World {
@@ -208,7 +221,9 @@ impl World {
     }
 
     pub fn locals(&self, node: &str) -> usize {
-        self.open().filter(|(_, s)| s.node == node && !s.remote && !(self.blind && s.state == "placed")).count()
+        self.open()
+            .filter(|(_, s)| s.node == node && !s.remote && !(self.bug == Some(Bug::Blind) && s.state == "placed"))
+            .count()
     }
 
     /// An explicit alias wins; the suffix is taken off where that names a phone that somebody knows.
@@ -231,7 +246,7 @@ impl World {
         let phone = self.phones.get(name).and_then(|list| list.get(extension));
         let full = !remote && node.cap.is_some_and(|cap| self.locals(name) >= cap as usize);
         let left = node.lease_until - self.now;
-        let over = left < 0 || left > node.lease;
+        let over = left < 0 || left > node.lease && self.bug != Some(Bug::Timeless);
         match phone {
             _ if over && node.state == "stopped" => "stopped".into(),
             _ if over => "lapsed".into(),

@@ -89,6 +89,8 @@ pub enum Event {
     Thaws(Life),
     Login,
     Again(Box<Wish>, SessionId),
+    /// Everybody logs in again.
+    Crowd,
     Logout,
     Register(usize, usize),
     Fault,

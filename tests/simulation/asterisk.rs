@@ -199,9 +199,12 @@ impl Sim {
         };
         match turn {
             Turn::Make => {
+                let after = now - channel.since;
                 (channel.stage, channel.since) = (Stage::Down, now);
-                let (attempt, timeout) = (channel.attempt, channel.timeout);
+                let (attempt, timeout, phone) = (channel.attempt, channel.timeout, channel.phone);
                 self.check_invite(host, id, attempt);
+                self.check_phone(host, id, phone);
+                self.channel_made(id, after);
                 self.say(host, Said::New(id));
                 self.plan(host, id, call, timeout);
             }

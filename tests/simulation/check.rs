@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenring::ids::SessionId;
+use evenring::registry::Order;
 
 use super::agenda::Life;
 use super::asterisk::Stage;
-use super::model::world::{Ms, Session, World};
+use super::daemon::Daemon;
+use super::model::world::{Limits, Ms, Session, World};
 use super::store::{Call, Reply};
 use super::{Host, Sim};
 
@@ -23,6 +25,20 @@ pub struct Ledger {
     /// When a session was asked for.
     pub asked: BTreeMap<SessionId, Ms>,
     pub logged_out: BTreeSet<SessionId>,
+    /// When the order of each try was taken.
+    taken: BTreeMap<(SessionId, u32), Ms>,
+    /// Ended as `node-lost` although the call went on: its node could not beat for a lease.
+    lost: BTreeSet<SessionId>,
+    /// Placed while Redis, which was emptied, did not know all nodes and their calls: a daemon that starts just then cannot
+    /// know that there are others, and looks like the first of a new cluster.
+    unknowing: BTreeSet<SessionId>,
+    /// Rung by a daemon that had slept for less than its lease, and does not know yet that another one has taken its place:
+    /// nobody keeps that one from its Asterisk.
+    superseded: BTreeSet<SessionId>,
+    /// Asterisk made its channel later than a daemon takes to connect again and ask for all channels: it was in no list.
+    unlisted: BTreeSet<SessionId>,
+    /// The daemons that have left, by the word of Redis.
+    left: BTreeSet<Life>,
     /// Redis said that the agent has moved on.
     stale: BTreeSet<SessionId>,
     /// Given up by a daemon that could not reach its Asterisk for too long, although the call went on.
@@ -46,23 +62,27 @@ impl Ledger {
 
     /// Whether it may have two calls, for one of the two reasons that no node can do anything about.
     fn is_excused(&self, id: &SessionId) -> bool {
-        self.misplaced.contains(id) || self.given_up.contains(id)
+        self.misplaced.contains(id) || self.given_up.contains(id) || self.superseded.contains(id)
     }
 
     pub fn redis_lost(&mut self, now: Ms) {
         self.redis_lost_at = Some(now);
+        self.left.clear();
     }
 
     /// What Redis believes has changed by itself: no placement.
-    pub fn failed_over(&mut self, before: &World, world: &World) {
-        self.redis_lost_at = Some(world.now);
+    pub fn failed_over(&mut self, before: &World, world: &World, calls: Vec<SessionId>, now: Ms) {
+        self.redis_lost_at = Some(now);
+        self.left.clear();
         for (id, s) in world.open() {
-            self.placed.entry((id, s.attempt)).or_insert(world.now);
+            self.placed.entry((id, s.attempt)).or_insert(now);
             let known = |b: &Session| b.attempt == s.attempt && (b.state == s.state || s.state != "placed");
             if !before.sessions.get(&id).is_some_and(known) {
                 self.misplaced.insert(id);
             }
         }
+        let is_open = |id: &SessionId| world.sessions.get(id).is_some_and(Session::is_open);
+        self.misplaced.extend(before.open().map(|(id, _)| id).chain(calls).filter(|id| !is_open(id)));
     }
 
     /// Nothing older than this matters any more.
@@ -100,7 +120,26 @@ impl Sim {
         if matches!(call, Call::Report(..) | Call::Adopt(_) | Call::Take(_) | Call::Register { .. }) {
             self.strike(host);
         }
+        let (beats, leaves) = (matches!(call, Call::Beat { .. }), matches!(call, Call::Leave(_)));
+        let knows = matches!(&call, Call::Beat { sent, .. } if sent.expected > 0);
         let reply = self.store.run(&node, &generation, call);
+        if registers || matches!(reply, Reply::Books(..)) {
+            self.first_word(knows);
+        }
+        if beats && matches!(reply, Reply::Books(..)) && self.ledger.left.contains(&life) {
+            self.broken("P6", || format!("{node} had left, and a heartbeat that came late brings it back"));
+        }
+        if leaves && matches!(reply, Reply::Done) {
+            self.ledger.left.insert(life);
+        }
+        if let Reply::Taken(orders) = &reply {
+            let now = self.now;
+            let rings = orders.iter().filter_map(|order| match order {
+                Order::Ring(login) => Some(((login.session, login.attempt), now)),
+                Order::HangUp(_) | Order::Moved(..) | Order::Expired(_) | Order::Stale(_) => None,
+            });
+            self.ledger.taken.extend(rings);
+        }
         let idle = matches!(&reply, Reply::Taken(orders) if orders.is_empty());
         self.trace(|| {
             if idle {
@@ -116,13 +155,21 @@ impl Sim {
             let stale = adopted.iter().zip(results).filter(|(_, r)| **r == evenring::registry::Adopted::Stale);
             self.ledger.stale.extend(stale.map(|(id, _)| *id));
         }
-        self.after_script(alone);
+        self.after_script(alone, Some(host));
         self.wake();
         reply
     }
 
-    /// What must hold in Redis after each script. `alone`: it changed one session at most.
-    pub fn after_script(&mut self, alone: bool) {
+    /// The first who speaks after a step of the clock: one that has just started cannot tell it from an outage, and from then
+    /// on nobody can. What is older than that may be by so much older or younger for Redis than it is.
+    fn first_word(&mut self, knows: bool) {
+        let unseen = std::mem::take(&mut self.store.unseen);
+        self.slack += if knows { 0 } else { unseen.abs() };
+    }
+
+    /// What must hold in Redis after each script, of a daemon of host `by`. `alone`: it changed one session at most.
+    pub fn after_script(&mut self, alone: bool, by: Option<usize>) {
+        self.judge_ends(by);
         let world = &self.store.world;
         let open: Vec<(SessionId, &Session)> = world.open().collect();
         let mut wrong = None;
@@ -162,9 +209,108 @@ impl Sim {
             wrong = wrong.or(Some(("P3", format!("{id} was placed where it cannot ring: {why}"))));
         }
         let now = self.now;
+        let starting = world.nodes.values().any(|known| known.state == "starting");
+        if self.ledger.redis_lost_at.is_some() && (starting || world.nodes.len() < self.hosts.len()) {
+            self.ledger.unknowing.extend(new.iter().map(|(id, _)| *id));
+        }
         self.ledger.placed.extend(new.into_iter().map(|key| (key, now)));
         if let Some((promise, text)) = wrong {
             self.broken(promise, || text);
+        }
+    }
+
+    /// Whether a daemon runs there that could beat for a lease and more, but for outages of Redis.
+    fn is_able(&self, host: &Host) -> bool {
+        let [life] = host.lives[..] else { return false };
+        let Some(d) = &self.daemons[life] else { return false };
+        let known = self.store.world.nodes.get(&host.name).is_some_and(|known| known.generation == d.generation);
+        let runs = d.registered && !d.is_stopping() && d.frozen_until <= self.now;
+        // Short outages one after the other may hit all heartbeats of one node and none of another.
+        let flaky = self.now - self.outages[0] < 3 * self.setup.limits.lease;
+        known && runs && !flaky && self.now - host.well_since > 2 * self.setup.limits.lease
+    }
+
+    /// P14 and P4: why sessions have ended just now.
+    fn judge_ends(&mut self, by: Option<usize>) {
+        let mut wrong = None;
+        let world = &self.store.world;
+        for (who, text) in &world.story {
+            let over = text.starts_with("failed ") || text.starts_with("ended ");
+            let (lost, expired) = (text.ends_with(" node-lost"), text.ends_with(" order-expired"));
+            if !over || !lost && !expired {
+                continue;
+            }
+            let Ok(id) = who.parse::<SessionId>() else { continue };
+            let Some(s) = world.sessions.get(&id) else { continue };
+            let home = self.hosts.iter().position(|host| host.name == s.node);
+            let has_call = home.is_some_and(|home| self.hosts[home].asterisk.channels.contains_key(&id));
+            if lost && by != home && has_call {
+                let able = home.is_some_and(|home| self.is_able(&self.hosts[home]));
+                let daemons = home.map(|home| &self.hosts[home].lives);
+                if able && !self.ledger.is_excused(&id) {
+                    wrong =
+                        Some(("P14", format!("{id} counts as lost, but {daemons:?} of {} could beat: {s:?}", s.node)));
+                }
+                self.ledger.lost.insert(id);
+            }
+            let Limits { give_up, lease, .. } = world.limits;
+            let young = self.ledger.asked.get(&id).is_some_and(|at| self.now - at < give_up - lease - self.slack);
+            let free = |host: &&Host| {
+                host.name != s.node && self.is_able(host) && cannot(world, &host.name, &s.extension, s).is_none()
+            };
+            if expired
+                && young
+                && let Some(other) = self.hosts.iter().find(free)
+            {
+                wrong =
+                    Some(("P4", format!("nobody took the order for {id}, and {} was not asked: {s:?}", other.name)));
+            }
+        }
+        if let Some((promise, text)) = wrong {
+            self.broken(promise, || text);
+        }
+    }
+
+    /// P6: a daemon asks its Asterisk to ring.
+    pub fn check_ring(&mut self, d: &Daemon, id: SessionId, attempt: u32) {
+        let known = self.store.world.nodes.get(&d.name);
+        if known.is_some_and(|known| known.generation != d.generation) {
+            self.ledger.superseded.insert(id);
+        }
+        let taken = self.ledger.taken.get(&(id, attempt)).copied();
+        if taken.is_some_and(|at| at < d.woke_at) {
+            let node = &d.name;
+            self.broken("P6", || format!("{node} stood still, and rings {id}, which it had taken before"));
+        }
+    }
+
+    /// Asterisk makes a channel, so long after it was asked to.
+    pub fn channel_made(&mut self, id: SessionId, after: Ms) {
+        if after > 20 {
+            self.ledger.unlisted.insert(id);
+        }
+    }
+
+    /// P1: a phone is called that rings or talks already, for whatever session and on whatever host.
+    pub fn check_phone(&mut self, host: usize, id: SessionId, phone: usize) {
+        let mut second = None;
+        for (number, other) in self.hosts.iter().enumerate() {
+            for (its, channel) in other.asterisk.shown().filter(|(its, c)| *its != id && c.phone == phone) {
+                let excused = [id, its].iter().any(|id| self.ledger.is_excused(id))
+                    || self.ledger.lost.contains(&its)
+                    || self.ledger.unlisted.contains(&its);
+                let unknowing = self.ledger.unknowing.contains(&id);
+                self.excused += u64::from(excused || unknowing);
+                if !excused && !unknowing {
+                    let known = self.store.world.sessions.get(&its);
+                    second = Some(format!(
+                        "e{phone} is rung on n{host} for {id}, and has a call of {its} on n{number}: {channel:?}, {known:?}"
+                    ));
+                }
+            }
+        }
+        if let Some(text) = second {
+            self.broken("P1", || text);
         }
     }
 
@@ -195,8 +341,11 @@ impl Sim {
             self.broken("P1", || format!("{id} rings on n{host} while it has a call on n{other}"));
         }
         let limits = self.store.world.limits;
-        let late =
-            self.ledger.placed.get(&(id, attempt)).is_some_and(|at| self.now - at > limits.expiry + limits.lease);
+        let late = self
+            .ledger
+            .placed
+            .get(&(id, attempt))
+            .is_some_and(|at| self.now - at > limits.expiry + limits.lease + self.slack);
         if late {
             self.broken("P8", || format!("the order for {id}.{attempt} is too old, and n{host} rings it"));
         }
@@ -234,7 +383,8 @@ impl Sim {
                 }
             }
         }
-        for (id, s) in self.store.world.open().filter(|(id, s)| !fresh(id) && now - s.since >= grace) {
+        let then = self.store.world.now - grace;
+        for (id, s) in self.store.world.open().filter(|(id, s)| !fresh(id) && s.since <= then) {
             let host = self.hosts.iter().find(|host| host.name == s.node);
             let there = host.is_some_and(|host| host.asterisk.channels.contains_key(&id) || self.waits(host, id));
             if s.state != "placed" && !there {
@@ -263,8 +413,11 @@ impl Sim {
         Some(format!("the phone e{which} is {:?} in Redis on {}, which is not true", is_known(&which), host.name))
     }
 
-    /// P4: nobody waits any more.
+    /// P4: nobody waits any more. A Redis that has lost the time may believe that an order is still to come; see `first_word`.
     pub fn all_decided(&mut self) {
+        if self.slack > self.setup.limits.lease {
+            return;
+        }
         let waits = self.store.world.open().find(|(_, s)| s.state != "live");
         if let Some(text) = waits.map(|(id, s)| format!("{id} is still {s:?}")) {
             self.broken("P4", || text);
@@ -302,7 +455,7 @@ fn cannot(world: &World, node: &str, extension: &str, s: &Session) -> Option<&'s
     let phone = world.phones.get(node).and_then(|phones| phones.get(extension)).map(String::as_str);
     let own = u32::from(s.node == node && !s.remote);
     match () {
-        () if known.lease_until < world.now => Some("its lease is over"),
+        () if known.lease_until < world.now || known.lease_until > world.now + known.lease => Some("its lease is over"),
         () if known.state != "active" => Some("it is not active"),
         () if known.drain => Some("it drains"),
         () if phone != Some("registered") => Some("the phone is not registered there"),

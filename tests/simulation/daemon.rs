@@ -61,8 +61,15 @@ pub struct Daemon {
     pub name: String,
     pub generation: String,
     born: Ms,
+    /// Planted: so long its clock stood still with it.
+    slept: Ms,
     pub node: Node,
+    frozen_from: Ms,
     pub frozen_until: Ms,
+    /// When it last came to itself after more than its lease.
+    pub woke_at: Ms,
+    /// It ends for that.
+    stood_still: bool,
     /// What came while it was frozen, in order.
     unheard: VecDeque<Ear>,
     pending: Pending,
@@ -82,12 +89,14 @@ pub enum End {
     Fenced,
     Held,
     Stopped,
+    /// For longer than its lease: a new life begins.
+    StoodStill,
     Killed,
 }
 
 impl Daemon {
     pub fn clock(&self, now: Ms) -> Now {
-        Now(Duration::from_millis(u64::try_from(now - self.born).unwrap_or(0)))
+        Now(Duration::from_millis(u64::try_from(now - self.born - self.slept).unwrap_or(0)))
     }
 
     pub fn tell(&mut self, input: Input<'_>, now: Ms) {
@@ -97,6 +106,10 @@ impl Daemon {
 
     pub fn is_stopping(&self) -> bool {
         self.stopping != Stopping::No
+    }
+
+    fn end(&self) -> End {
+        if self.stood_still { End::StoodStill } else { End::Stopped }
     }
 
     fn nothing_waits(&self) -> bool {
@@ -125,8 +138,12 @@ impl Sim {
             name,
             generation: generation.to_string(),
             born: self.now,
+            slept: 0,
             node,
+            frozen_from: 0,
             frozen_until: 0,
+            woke_at: 0,
+            stood_still: false,
             unheard: VecDeque::new(),
             pending: Pending { beat: true, ..Pending::default() },
             writing: false,
@@ -141,6 +158,7 @@ impl Sim {
         self.generations.push((host, daemon.generation.clone()));
         self.daemons.push(Some(Box::new(daemon)));
         self.hosts[host].lives.push(life);
+        self.hosts[host].well_since = self.now;
         self.trace(|| format!("n{host}: daemon {life} starts, generation {generation}"));
         let at = self.now + self.dice.span(1, 30);
         self.agenda.put(at, Event::Told(life, Ear::Connect));
@@ -158,11 +176,11 @@ impl Sim {
         self.trace(|| format!("n{host}: daemon {life} ends: {end:?}"));
         self.hosts[host].lives.retain(|other| *other != life);
         if let Some(conn) = daemon.ami.conn {
-            self.abandon(conn, end == End::Stopped);
+            self.abandon(conn, matches!(end, End::Stopped | End::StoodStill));
         }
         // Restart=always, after RestartSec. Of two daemons on one host only one is systemd's.
-        if matches!(end, End::Held | End::Fenced) {
-            let at = self.now + self.dice.span(500, 700);
+        if matches!(end, End::Held | End::Fenced | End::StoodStill) {
+            let at = self.now + if end == End::StoodStill { 1 } else { self.dice.span(500, 700) };
             self.agenda.put(at, Event::DaemonStarts(host));
         }
     }
@@ -195,6 +213,9 @@ impl Sim {
     /// SIGSTOP. Another one may make it longer.
     pub fn freeze(&mut self, life: Life, until: Ms) {
         if let Some(daemon) = &mut self.daemons[life] {
+            if daemon.frozen_until <= self.now {
+                daemon.frozen_from = self.now;
+            }
             daemon.frozen_until = daemon.frozen_until.max(until);
             self.agenda.put(until, Event::Thaws(life));
         }
@@ -204,10 +225,34 @@ impl Sim {
     pub fn thaw(&mut self, life: Life) -> bool {
         let Some(d) = self.daemons[life].as_mut().filter(|d| d.frozen_until <= self.now) else { return false };
         let unheard = std::mem::take(&mut d.unheard);
+        let stood = self.now - d.frozen_from;
+        let long = stood >= self.setup.limits.lease;
+        if long {
+            d.woke_at = self.now;
+        }
+        if self.setup.sleeper {
+            d.slept += stood;
+        }
+        let host = d.host;
+        self.hosts[host].well_since = self.now;
         for ear in unheard {
             self.hear(life, ear);
         }
+        if long && !self.setup.sleeper {
+            self.begin_anew(life);
+        }
         true
+    }
+
+    /// A daemon that stood still for longer than its lease gives back what waits, and begins a new life.
+    fn begin_anew(&mut self, life: Life) {
+        let Some(mut d) = self.daemons[life].take() else { return };
+        if !d.is_stopping() {
+            self.trace(|| format!("n{}: daemon {life} stood still", d.host));
+            d.stood_still = true;
+            self.terminate(&mut d);
+        }
+        self.daemons[life] = Some(d);
     }
 
     /// What the loop does before it waits.
@@ -217,7 +262,7 @@ impl Sim {
         let now = d.clock(self.now);
         let Some(at) = d.node.next_deadline(now) else { return };
         let whole = i64::try_from(at.0.as_micros().div_ceil(1000)).unwrap_or(Ms::MAX);
-        let at = (d.born + whole).max(self.now);
+        let at = (d.born + d.slept + whole).max(self.now);
         if d.timer_at.is_none_or(|set| set > at) {
             d.timer_at = Some(at);
             self.agenda.put(at, Event::Told(d.life, Ear::Timer));
@@ -257,7 +302,7 @@ impl Sim {
             Ear::Dropped(conn, gone) => return (self.dropped(d, conn, gone), None),
             Ear::NoConnection { gone } => self.closed(d, gone),
             Ear::Order(Order::Ring(login), asked) => {
-                let asked = d.clock(asked);
+                let asked = d.clock(if self.setup.sleeper { now } else { asked });
                 d.tell(Input::Ring(login, asked), now);
             }
             Ear::Order(Order::HangUp(id), _) => d.tell(Input::HangUp(id), now),
@@ -266,7 +311,7 @@ impl Sim {
             Ear::Reply(mouth, number, reply) => return self.replied(d, mouth, number, reply),
             Ear::Terminate => self.terminate(d),
             Ear::LastOrderCame => return (self.last_order(d), None),
-            Ear::LastWordsOver => return (true, Some(End::Stopped)),
+            Ear::LastWordsOver => return (true, Some(d.end())),
         }
         (true, None)
     }
@@ -280,6 +325,7 @@ impl Sim {
         }
         if done.registered {
             d.registered = true;
+            self.hosts[d.host].well_since = now;
             d.tell(Input::Registered, now);
         }
         if !done.stale.is_empty() {
@@ -308,7 +354,7 @@ impl Sim {
         }
         match d.stopping {
             Stopping::No | Stopping::LastOrderToCome => None,
-            Stopping::LastBatchOnItsWay => Some(End::Stopped),
+            Stopping::LastBatchOnItsWay => Some(d.end()),
             Stopping::LastBatchToCome => {
                 self.last_batch(d);
                 None
@@ -405,7 +451,7 @@ impl Sim {
     fn last_batch(&mut self, d: &mut Daemon) {
         d.stopping = Stopping::LastBatchOnItsWay;
         d.writing = true;
-        let batch = Self::batch(d, true);
+        let batch = Self::batch(d, !d.stood_still);
         self.write(d, batch);
     }
 }

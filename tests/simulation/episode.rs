@@ -86,7 +86,7 @@ impl Sim {
         let setup = Setup::new(&mut dice, plant);
         let mut store = Store::new(setup.limits);
         store.unfenced = plant == Some(Plant::Fence);
-        store.world.blind = plant == Some(Plant::Reservation);
+        store.world.bug = plant.and_then(Plant::bug);
         let host = |number: usize| Host {
             name: format!("n{number}"),
             weight: setup.weights[number],
@@ -96,6 +96,7 @@ impl Sim {
             conns: Vec::new(),
             lives: Vec::new(),
             unreachable_until: 0,
+            well_since: 0,
         };
         let hosts: Vec<Host> = (0..setup.weights.len()).map(host).collect();
         let desk = (0..hosts.len()).map(|n| (format!("e{}", n % setup.phones), format!("n{n}"))).collect();
@@ -111,6 +112,8 @@ impl Sim {
             generations: Vec::new(),
             links: Vec::new(),
             ledger: Ledger::default(),
+            slack: 0,
+            outages: [0; 2],
             phase: Phase::Deciding,
             cycles: 0,
             trace: Trace { on: traced, ..Trace::default() },

@@ -11,7 +11,8 @@ mod simulation;
 
 use simulation::{Options, Plant, Report, run};
 
-const USAGE: &str = "usage: sim [--steps N] [--seed S] [--plant fence|reservation|resend]";
+const USAGE: &str = "usage: sim [--steps N] [--seed S] \
+    [--plant fence|reservation|resend|hasty|sleeper|timeless|impatient|unnumbered]";
 const STEPS: u64 = 10_000_000;
 /// Lines of the trace that are shown.
 const SHOWN: usize = 60;

@@ -14,6 +14,8 @@ pub enum Fault {
     /// Redis stands still; what was sent is carried out later, when those who asked have given up.
     RedisStalls,
     Flush,
+    /// The clock of Redis is set.
+    ClockSteps,
     /// A replica takes over that lacks the last writes.
     FailOver,
     /// kill -9 of the daemon.
@@ -35,10 +37,11 @@ pub enum Fault {
     Phone,
 }
 
-pub const ALL: [Fault; 16] = [
+pub const ALL: [Fault; 17] = [
     Fault::RedisDown,
     Fault::RedisStalls,
     Fault::Flush,
+    Fault::ClockSteps,
     Fault::FailOver,
     Fault::Kill,
     Fault::HostDies,
@@ -91,7 +94,9 @@ impl Sim {
         if !self.chaos() {
             return false;
         }
-        let long = if self.dice.chance(5_000) { self.dice.span(5, 400) } else { self.dice.span(100, 9_000) };
+        let for_all = matches!(fault, Fault::RedisDown | Fault::RedisStalls);
+        let longest = if for_all { 4 * self.setup.limits.lease } else { 9_000 };
+        let long = if self.dice.chance(5_000) { self.dice.span(5, 400) } else { self.dice.span(100, longest) };
         self.trace(|| format!("fault: {fault:?} at n{host} for {long} ms"));
         self.faults_seen += 1;
         self.begin(fault, host, long);
@@ -101,11 +106,18 @@ impl Sim {
 
     fn begin(&mut self, fault: Fault, host: usize, long: Ms) {
         let now = self.now;
+        if matches!(fault, Fault::RedisDown | Fault::RedisStalls) {
+            self.outages = [self.outages[1], now];
+        }
         let lives = self.hosts[host].lives.clone();
         let alone = lives.len() == 1;
         match fault {
             Fault::RedisDown => self.redis_goes(),
-            Fault::RedisStalls => self.store.stalled_until = now + long.min(3_000),
+            Fault::RedisStalls => {
+                self.store.stalled_until = now + long;
+                self.agenda.put(now + long + 1, Event::Crowd);
+            }
+            Fault::ClockSteps => self.step_clock(),
             Fault::Flush => {
                 self.store.pass(now);
                 self.store.flush();
@@ -159,11 +171,19 @@ impl Sim {
     /// A fault is over.
     pub fn over(&mut self, fault: Fault, host: usize) -> bool {
         match fault {
-            Fault::RedisDown => self.store.up = true,
+            Fault::RedisDown => {
+                self.store.up = true;
+                self.crowd();
+            }
             Fault::FailOver if self.store.replica.is_some() => {
                 self.store.pass(self.now);
+                if self.dice.chance(3_000) {
+                    self.step_clock();
+                    self.store.pass(self.now);
+                }
                 let before = self.store.fail_over();
-                self.ledger.failed_over(&before, &self.store.world);
+                let calls = self.hosts.iter().flat_map(|host| host.asterisk.channels.keys().copied()).collect();
+                self.ledger.failed_over(&before, &self.store.world, calls, self.now);
                 self.redis_goes();
                 self.store.up = true;
             }
@@ -177,6 +197,7 @@ impl Sim {
             Fault::RedisStalls
             | Fault::FailOver
             | Fault::Flush
+            | Fault::ClockSteps
             | Fault::Freeze
             | Fault::SecondDaemon
             | Fault::AmiDrops
@@ -186,6 +207,19 @@ impl Sim {
             | Fault::Phone => return false,
         }
         true
+    }
+
+    /// From 0.1 s to an hour, forth or back.
+    fn step_clock(&mut self) {
+        let most = [1_000, 10_000, 100_000, 3_600_000][self.dice.index(4)];
+        let size = self.dice.span(100, most);
+        let by = if self.dice.chance(5_000) { size } else { -size };
+        self.trace(|| format!("the clock of Redis goes on by {by} ms"));
+        self.store.step_clock(by);
+        // A small step looks like time that has passed; by so much an order may be older than anybody knows.
+        if size <= self.setup.limits.lease {
+            self.slack += size;
+        }
     }
 
     /// systemd keeps one daemon running.

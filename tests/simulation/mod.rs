@@ -54,6 +54,8 @@ pub struct Host {
     lives: Vec<Life>,
     /// AMI cannot be connected before this.
     unreachable_until: Ms,
+    /// Since then its daemon could beat, if Redis was there.
+    well_since: Ms,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +107,10 @@ pub struct Sim {
     /// Second rings that no node could prevent; see `check`.
     excused: u64,
     faults_seen: u64,
+    /// When the last two outages of Redis began.
+    outages: [Ms; 2],
+    /// By so much small steps of Redis's clock have changed it.
+    slack: Ms,
 }
 
 impl Sim {
@@ -146,6 +152,7 @@ impl Sim {
             Event::Thaws(life) => self.thaw(life),
             Event::Login => self.login(),
             Event::Again(wish, id) => self.place(&wish, id),
+            Event::Crowd => self.crowd(),
             Event::Logout => self.logout(),
             Event::Register(host, phone) => {
                 self.turn_phone(host, phone, true);

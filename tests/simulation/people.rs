@@ -6,7 +6,7 @@ use evenring::ids::SessionId;
 use super::Sim;
 use super::agenda::Event;
 use super::model::rules::Wish;
-use super::model::world::Chosen;
+use super::model::world::{Chosen, Session};
 
 impl Sim {
     fn wish(&mut self) -> Wish {
@@ -51,6 +51,7 @@ impl Sim {
     pub fn place(&mut self, wish: &Wish, id: SessionId) -> bool {
         let now = self.now;
         if !self.store.up || self.store.stalled_until > now {
+            self.ask_again(wish);
             return false;
         }
         self.store.pass(now);
@@ -65,12 +66,44 @@ impl Sim {
                 wish.alias, wish.agent, answer.verdict, answer.node, answer.reason
             )
         });
+        if answer.verdict == "not-now" {
+            self.ask_again(wish);
+        }
         if answer.verdict == "placed" {
             self.accepted += 1;
             self.ledger.asked.insert(id, now);
         }
-        self.after_script(true);
+        self.after_script(true, None);
         self.wake();
+        true
+    }
+
+    /// There was no answer, or none yet: they try once more, as a new request.
+    fn ask_again(&mut self, wish: &Wish) {
+        if self.chaos() && self.dice.chance(7_000) {
+            let (other, at) = (self.new_session(), self.now + self.dice.span(50, 1_500));
+            self.agenda.put(at, Event::Again(Box::new(wish.clone()), other));
+        }
+    }
+
+    /// Redis was away, and many who are logged in do not trust it: they ask once more, as a new request.
+    pub fn crowd(&mut self) -> bool {
+        if !self.chaos() {
+            return false;
+        }
+        let again = |s: &Session| Wish {
+            alias: s.alias.clone(),
+            agent: Some(s.agent.clone()),
+            campaign: String::new(),
+            remote: s.remote,
+        };
+        let wishes: Vec<Wish> = self.store.world.open().map(|(_, s)| again(s)).collect();
+        for wish in wishes {
+            if self.dice.chance(5_000) {
+                let (other, at) = (self.new_session(), self.now + self.dice.upto(1_500));
+                self.agenda.put(at, Event::Again(Box::new(wish), other));
+            }
+        }
         true
     }
 
@@ -90,7 +123,7 @@ impl Sim {
         if let Some((id, _)) = whom {
             self.ledger.logged_out.insert(id);
         }
-        self.after_script(true);
+        self.after_script(true, None);
         self.wake();
         whom.is_some()
     }

@@ -8,7 +8,7 @@ use evenring::config::{RingSettings, RingTarget};
 
 use super::dice::Dice;
 use super::faults::{ALL, Fault, GENTLE};
-use super::model::world::{Limits, Ms};
+use super::model::world::{Bug, Limits, Ms};
 
 /// A bug that the simulation builds into its own parts, to see that it would be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +19,41 @@ pub enum Plant {
     Reservation,
     /// An Originate whose outcome is unknown counts as not sent.
     Resend,
+    /// A lease that has ended by the clock makes a node dead.
+    Hasty,
+    /// A daemon that stood still rings what it had taken before: its clock stood still, too.
+    Sleeper,
+    /// Nobody notices that the clock of Redis has stepped.
+    Timeless,
+    /// An order that nobody took fails.
+    Impatient,
+    /// The number of a heartbeat means nothing.
+    Unnumbered,
 }
 
 impl Plant {
-    pub const ALL: [(&'static str, Self); 3] =
-        [("fence", Self::Fence), ("reservation", Self::Reservation), ("resend", Self::Resend)];
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("fence", Self::Fence),
+        ("reservation", Self::Reservation),
+        ("resend", Self::Resend),
+        ("hasty", Self::Hasty),
+        ("sleeper", Self::Sleeper),
+        ("timeless", Self::Timeless),
+        ("impatient", Self::Impatient),
+        ("unnumbered", Self::Unnumbered),
+    ];
+
+    /// What it is in the rules.
+    pub fn bug(self) -> Option<Bug> {
+        match self {
+            Self::Fence | Self::Resend | Self::Sleeper => None,
+            Self::Reservation => Some(Bug::Blind),
+            Self::Hasty => Some(Bug::Hasty),
+            Self::Timeless => Some(Bug::Timeless),
+            Self::Impatient => Some(Bug::Impatient),
+            Self::Unnumbered => Some(Bug::Unnumbered),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -42,10 +72,13 @@ pub struct Setup {
     /// Of 10,000 requests to Redis so many have no answer; of 10,000 wake-ups so many are lost.
     pub redis_faults: u64,
     pub lost_wakeups: u32,
+    /// Of 10,000 heartbeats so many are carried out long after.
+    pub late_beats: u32,
     /// In so many of 10,000 delicate moments something goes wrong just there.
     pub strikes: u32,
     pub chaos: Ms,
     pub resend: bool,
+    pub sleeper: bool,
     /// Nothing fails, operators only do their work: every order must be rung.
     pub gentle: bool,
 }
@@ -97,9 +130,11 @@ impl Setup {
             redis_faults: if gentle { 0 } else { [0, 0, 20, 300][dice.index(4)] },
             gentle,
             lost_wakeups: [0, 100, 3_000][dice.index(3)],
+            late_beats: if gentle { 0 } else { [0, 0, 20, 1_000][dice.index(4)] },
             strikes: [0, 20, 100][dice.index(3)],
             chaos: dice.span(10_000, 60_000),
             resend: plant == Some(Plant::Resend),
+            sleeper: plant == Some(Plant::Sleeper),
         }
     }
 

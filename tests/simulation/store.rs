@@ -63,6 +63,10 @@ pub struct Store {
     pub up: bool,
     /// Requests that come before this wait for it.
     pub stalled_until: Ms,
+    /// How far its wall clock is ahead of time.
+    pub offset: Ms,
+    /// By so much it was set, and no heartbeat has come since.
+    pub unseen: Ms,
     /// A replica that has stopped to follow.
     pub replica: Option<World>,
     /// Planted: whoever speaks is believed.
@@ -117,12 +121,22 @@ fn told(login: &Login) -> Session {
 impl Store {
     pub fn new(limits: Limits) -> Self {
         let world = World { limits, ..World::default() };
-        Self { world, up: true, stalled_until: 0, replica: None, unfenced: false, next_gone: 0 }
+        Self {
+            world,
+            up: true,
+            stalled_until: 0,
+            offset: 1_000_000_000,
+            unseen: 0,
+            replica: None,
+            unfenced: false,
+            next_gone: 0,
+        }
     }
 
     /// Time passes in Redis: what expires is gone.
     pub fn pass(&mut self, now: Ms) {
-        self.world.now = now;
+        self.world.now = now + self.offset + self.world.judge.shift;
+        let now = self.world.now;
         if now >= self.next_gone {
             self.world.pass(0);
             let next = self.world.sessions.values().filter_map(|s| s.gone_at).min();
@@ -130,15 +144,24 @@ impl Store {
         }
     }
 
+    /// The wall clock is set, and what expires by it with it.
+    pub fn step_clock(&mut self, by: Ms) {
+        self.offset += by;
+        self.unseen += by;
+        self.next_gone = Ms::MIN;
+    }
+
     pub fn flush(&mut self) {
         let old = std::mem::take(&mut self.world);
-        self.world = World { now: old.now, step: old.step, limits: old.limits, blind: old.blind, ..World::default() };
+        self.world = World { now: old.now, step: old.step, limits: old.limits, bug: old.bug, ..World::default() };
     }
 
     /// The replica takes over: what was written since it stopped to follow is lost. Gives what there was.
     pub fn fail_over(&mut self) -> World {
         let replica = self.replica.take().unwrap_or_default();
-        self.next_gone = 0;
+        self.next_gone = Ms::MIN;
+        // What the primary knew of the wrong clock is lost with it.
+        self.unseen += replica.judge.shift - self.world.judge.shift;
         let new = World { now: self.world.now, step: self.world.step, ..replica };
         std::mem::replace(&mut self.world, new)
     }
@@ -241,7 +264,14 @@ impl Store {
             return Reply::Late(self.world.now);
         }
         if sent.step != 0 {
+            let before = self.world.judge.shift;
             self.world.correct(sent.step);
+            // What expires does so by the wall clock.
+            let moved = self.world.judge.shift - before;
+            for gone_at in self.world.sessions.values_mut().filter_map(|s| s.gone_at.as_mut()) {
+                *gone_at += moved;
+            }
+            self.next_gone = Ms::MIN;
         }
         if self.world.beat(node, sent.number, state, channels).is_none() {
             return Reply::Late(self.world.now);

@@ -100,7 +100,8 @@ impl Sim {
             return self.agenda.put(at, Event::Told(d.life, Ear::NotSent(tag)));
         };
         let wire = read(tag, action_id, action);
-        if matches!(wire.what, What::Originate { .. }) {
+        if let What::Originate { id, attempt, .. } = wire.what {
+            self.check_ring(d, id, attempt);
             self.strike(d.host);
         }
         d.ami.open.push(tag);

@@ -188,6 +188,7 @@ impl Sim {
         let error = |after: Ms| (now + after, Event::Told(life, Ear::Reply(mouth, number, None)));
         let (mut delay, mut orphan) = (self.dice.upto(1), false);
         if fate < chaos {
+            self.hosts[d.host].well_since = now;
             let after = if self.dice.chance(5_000) { RESPONSE_TIMEOUT } else { self.dice.upto(20) };
             let (at, event) = error(after);
             self.agenda.put(at, event);
@@ -196,6 +197,13 @@ impl Sim {
             }
             // It runs all the same, perhaps long after.
             (delay, orphan) = (self.dice.delay(2_500), true);
+            self.late_until = self.late_until.max(now + delay);
+        }
+        if self.chaos() && matches!(call, Call::Beat { .. }) && self.dice.chance(self.setup.late_beats) && !orphan {
+            self.hosts[d.host].well_since = now;
+            let (at, event) = error(RESPONSE_TIMEOUT);
+            self.agenda.put(at, event);
+            (delay, orphan) = (self.dice.span(RESPONSE_TIMEOUT, 8_000), true);
             self.late_until = self.late_until.max(now + delay);
         }
         let ask = Ask { life, mouth, number, asked_at: now, orphan, call };
