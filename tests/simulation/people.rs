@@ -56,7 +56,10 @@ impl Sim {
         }
         self.store.pass(now);
         // The record of a session that ended is kept far longer than anybody asks again.
-        if self.ledger.forgotten(id, now, self.store.world.limits.keep) {
+        // A clock that was set makes it expire early.
+        let expired = self.store.was_set && !self.store.world.sessions.contains_key(&id);
+        let keep = if expired { 0 } else { self.store.world.limits.keep };
+        if self.ledger.forgotten(id, now, keep) {
             return false;
         }
         let answer = self.store.world.place(wish, id, false, Chosen::Free).expect("a free choice");

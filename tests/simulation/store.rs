@@ -67,6 +67,7 @@ pub struct Store {
     pub offset: Ms,
     /// By so much it was set, and no heartbeat has come since.
     pub unseen: Ms,
+    pub was_set: bool,
     /// A replica that has stopped to follow.
     pub replica: Option<World>,
     /// Planted: whoever speaks is believed.
@@ -127,6 +128,7 @@ impl Store {
             stalled_until: 0,
             offset: 1_000_000_000,
             unseen: 0,
+            was_set: false,
             replica: None,
             unfenced: false,
             next_gone: 0,
@@ -148,6 +150,7 @@ impl Store {
     pub fn step_clock(&mut self, by: Ms) {
         self.offset += by;
         self.unseen += by;
+        self.was_set = true;
         self.next_gone = Ms::MIN;
     }
 
