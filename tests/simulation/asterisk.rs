@@ -203,8 +203,8 @@ impl Sim {
                 (channel.stage, channel.since) = (Stage::Down, now);
                 let (attempt, timeout, phone) = (channel.attempt, channel.timeout, channel.phone);
                 self.check_invite(host, id, attempt);
-                self.check_phone(host, id, phone);
                 self.channel_made(id, after);
+                self.check_phone(host, id, phone);
                 self.say(host, Said::New(id));
                 self.plan(host, id, call, timeout);
             }

@@ -291,14 +291,21 @@ impl Sim {
         }
     }
 
+    /// Redis has lost the session less than a lease ago, and its node had no time yet to tell it again.
+    fn is_forgotten(&self, id: SessionId) -> bool {
+        let lost = self.ledger.redis_lost_at.is_some_and(|at| self.now - at < self.setup.limits.lease);
+        lost && !self.store.world.sessions.contains_key(&id)
+    }
+
     /// P1: a phone is called that rings or talks already, for whatever session and on whatever host.
     pub fn check_phone(&mut self, host: usize, id: SessionId, phone: usize) {
         let mut second = None;
         for (number, other) in self.hosts.iter().enumerate() {
             for (its, channel) in other.asterisk.shown().filter(|(its, c)| *its != id && c.phone == phone) {
-                let excused = [id, its].iter().any(|id| self.ledger.is_excused(id))
-                    || self.ledger.lost.contains(&its)
-                    || self.ledger.unlisted.contains(&its);
+                let excused =
+                    [id, its].iter().any(|id| self.ledger.is_excused(id) || self.ledger.unlisted.contains(id))
+                        || self.ledger.lost.contains(&its)
+                        || self.is_forgotten(its);
                 let unknowing = self.ledger.unknowing.contains(&id);
                 self.excused += u64::from(excused || unknowing);
                 if !excused && !unknowing {
