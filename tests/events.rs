@@ -141,15 +141,15 @@ fn a_node_that_dies_and_comes_back_and_its_agent_who_rings_elsewhere() {
     assert_eq!(of_nodes[2..], ["node-drain b", "node-resume b", "node-down a", "node-up a"], "{of_nodes:?}");
 
     // A daemon that is frozen for longer than its lease, one that dies, and one that stops.
+    let judged = |times| move |cluster: &Cluster| events(cluster, &["--event", "node-lost"]).len() == times;
+    let (once, twice) = (judged(1), judged(2));
     cluster.daemons[0].sigstop();
-    cluster.wait_node("a", "lost");
-    cluster.wait_beats("b", 4);
+    wait_until(SOON * 2, "b to notice", || once(&cluster));
     cluster.daemons[0].sigcont();
     cluster.wait_node("a", "active");
     let mut daemon = cluster.daemons.remove(0);
     daemon.kill9();
-    cluster.wait_node("a", "lost");
-    cluster.wait_beats("b", 4);
+    wait_until(SOON * 2, "b to notice again", || twice(&cluster));
     let mut daemon = daemon.again();
     cluster.wait_node("a", "active");
     daemon.term();

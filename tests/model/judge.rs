@@ -10,6 +10,7 @@ pub struct Judge {
     pub seen: Option<Ms>,
     pub lease: Ms,
     pub floor: Ms,
+    pub jump: Ms,
     pub hold: Ms,
     pub shift: Ms,
 }
@@ -40,6 +41,7 @@ impl World {
         if gap < 0 || gap > lease * 2 / 3 {
             advance = advance.max(1);
             self.judge.floor = self.judge.tick + advance;
+            self.judge.jump = if self.judge.seen.is_some() { gap } else { 0 };
         }
         self.judge.tick += advance;
         (self.judge.seen, self.judge.lease) = (Some(self.now), lease);
@@ -50,14 +52,23 @@ impl World {
         if self.bug == Some(Bug::Timeless) {
             return;
         }
-        let gap = self.gap();
+        let (mut gap, longest) = (self.gap(), self.judge.lease * 2 / 3);
+        // Somebody who did not know what time it is has beaten before.
+        let heard = (0..=longest).contains(&gap);
+        if heard {
+            gap = if self.judge.tick - self.judge.floor <= self.judge.lease { self.judge.jump } else { 0 };
+        }
         let by = match () {
             () if step < 0 && gap < 0 => step,
-            () if step > 0 && gap > self.judge.lease * 2 / 3 => step.min(gap),
-            () => 0,
+            () if step > 0 && gap > longest => step.min(gap),
+            () => return,
         };
         self.judge.shift -= by;
+        self.judge.jump = 0;
         self.now -= by;
+        if heard {
+            self.judge.seen = self.judge.seen.map(|seen| seen - by);
+        }
     }
 
     /// What is left of a node's lease; below 0 it is dead.
@@ -69,10 +80,14 @@ impl World {
         self.lease_left(node) < 0 || self.bug == Some(Bug::Hasty) && node.lease_until < self.now
     }
 
-    /// One of these nodes has not beaten since the last silence, and may yet.
+    /// It has not beaten since the last silence, and may yet.
+    pub fn awaited(&self, node: &Node) -> bool {
+        node.beat < self.judge.floor && node.state != "stopped" && !self.is_dead(node)
+    }
+
+    /// One of these nodes is awaited.
     pub fn awaits(&self, targets: &[(String, String)]) -> bool {
-        let awaited = |node: &Node| node.beat < self.judge.floor && node.state != "stopped" && !self.is_dead(node);
-        targets.iter().any(|(name, _)| self.nodes.get(name).is_some_and(awaited))
+        targets.iter().any(|(name, _)| self.nodes.get(name).is_some_and(|node| self.awaited(node)))
     }
 
     /// A heartbeat. `None`: one with a higher number was there before it. Else whether it came into or left the rotation,

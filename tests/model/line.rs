@@ -44,7 +44,9 @@ impl World {
         let sessions = self.open().filter(|(_, s)| s.node == node).count();
         match self.nodes.get(node) {
             None => return "unknown",
-            Some(known) if known.state != "stopped" && !self.is_dead(known) => return "alive",
+            Some(known) if (0..=known.lease).contains(&(known.lease_until - self.now)) || self.awaited(known) => {
+                return "alive";
+            }
             Some(_) if sessions > 0 => return "busy",
             Some(_) => {}
         }

@@ -1,12 +1,13 @@
--- forget.lua: a node that will not come back is taken off the list, with all that is known of it. Only one that is dead and
--- has no session left. One that comes back after all registers as a new one.
+-- forget.lua: a node that will not come back is taken off the list, with all that is known of it. Only one whose lease has
+-- ended by the clock, which is not awaited after an outage, and has no session left: there is nothing to lose by a mistake. One that comes back after all registers as a new one.
 -- ARGV  1 node
 -- reply { 'forgotten' } | { 'unknown' } | { 'alive', lease left ms } | { 'busy', sessions }
 local node = ARGV[1]
 local key = ns .. ':node:' .. node
-local n = redis.call('HMGET', key, 'beat', 'lease', 'lost', 'state')
-local left = lease_left(n[1], n[2], n[3])
-if left >= 0 and n[4] ~= 'stopped' then return { 'alive', left } end
+local n = redis.call('HMGET', key, 'lease_until', 'lease', 'beat', 'lost', 'state')
+if is_awaited(n[3], n[2], n[4], n[5]) then return { 'alive', lease_left(n[3], n[2], n[4]) } end
+local left = tonumber(n[1] or '0') - clock()
+if left >= 0 and left <= tonumber(n[2]) then return { 'alive', left } end
 local sessions = redis.call('SCARD', ns .. ':local:' .. node) + redis.call('SCARD', ns .. ':remote:' .. node)
 if sessions > 0 then return { 'busy', sessions } end
 if redis.call('SREM', ns .. ':index:nodes', node) + redis.call('DEL', key) == 0 then return { 'unknown' } end

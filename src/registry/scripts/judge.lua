@@ -11,6 +11,7 @@
 --                   seen   time of the last heartbeat of any node
 --                   lease  ms, of the node that sent it
 --                   floor  the tick at which the last silence ended
+--                   jump   how long that was by Redis's clock, ms; below 0: the clock went back
 --                   hold   before this tick Redis may lack sessions that nodes have: a node came back to it and was unknown
 --                   shift  ms to add to Redis's clock: what it was set by, or what the clock of another Redis differs by
 local ns = KEYS[1]
@@ -20,7 +21,7 @@ local moment = redis.call('TIME')
 
 local judge = {}
 do
-  local fields = { 'tick', 'seen', 'lease', 'floor', 'hold', 'shift' }
+  local fields = { 'tick', 'seen', 'lease', 'floor', 'jump', 'hold', 'shift' }
   local known = redis.call('HMGET', ns .. ':judge', unpack(fields))
   for i, field in ipairs(fields) do judge[field] = tonumber(known[i] or 0) end
 end
@@ -42,19 +43,25 @@ local function hear(now, lease)
   local advance = math.min(math.max(gap, 0), math.floor(lease * 3 / 8))
   if gap < 0 or gap > lease * 2 / 3 then
     advance = math.max(advance, 1)
-    judge.floor = judge.tick + advance
+    judge.floor, judge.jump = judge.tick + advance, judge.seen > 0 and gap or 0
   end
   judge.tick, judge.seen, judge.lease = judge.tick + advance, now, lease
-  redis.call('HSET', ns .. ':judge', 'tick', judge.tick, 'seen', now, 'lease', lease, 'floor', judge.floor)
+  redis.call('HSET', ns .. ':judge', 'tick', judge.tick, 'seen', now, 'lease', lease, 'floor', judge.floor,
+    'jump', judge.jump)
 end
 
--- A daemon found that Redis's clock went on by `step` ms more (or less) than time did. True if it is so.
+-- A daemon found that Redis's clock went on by `step` ms more (or less) than time did. True if it can be so: nobody has
+-- beaten in that time, or only somebody who had just come and did not know what time it is.
 local function correct(step)
   local gap = clock() - judge.seen
+  local heard = gap >= 0 and gap <= judge.lease * 2 / 3
+  if heard then gap = judge.tick - judge.floor <= judge.lease and judge.jump or 0 end
   local stepped = step < 0 and gap < 0 or step > 0 and gap > judge.lease * 2 / 3
   if not stepped then return false end
-  judge.shift = judge.shift - (step > 0 and math.min(step, gap) or step)
-  redis.call('HSET', ns .. ':judge', 'shift', judge.shift)
+  local by = step > 0 and math.min(step, gap) or step
+  judge.shift, judge.jump = judge.shift - by, 0
+  if heard then judge.seen = judge.seen - by end
+  redis.call('HSET', ns .. ':judge', 'shift', judge.shift, 'jump', 0, 'seen', judge.seen)
   return true
 end
 
