@@ -85,6 +85,11 @@ impl World {
         node.beat < self.judge.floor && node.state != "stopped" && !self.is_dead(node)
     }
 
+    /// Some node is awaited.
+    pub fn awaits_anybody(&self) -> bool {
+        self.nodes.values().any(|node| self.awaited(node))
+    }
+
     /// One of these nodes is awaited.
     pub fn awaits(&self, targets: &[(String, String)]) -> bool {
         targets.iter().any(|(name, _)| self.nodes.get(name).is_some_and(|node| self.awaited(node)))

@@ -100,10 +100,11 @@ print(json.dumps([answers, left, client.getQueueAttributes().qname('logins').exe
     );
     let session = placement.session.unwrap().to_string();
     let first = serde_json::json!({"alias":"cc100x","session":session,"node":"a","state":"placed","reason":""});
-    assert_eq!(told[0][0], first);
+    let of = |alias: &str| told[0].as_array().unwrap().iter().find(|answer| answer["alias"] == alias).unwrap();
+    assert_eq!(*of("cc100x"), first);
     let invalid = serde_json::json!({"alias":"no such","session":"","node":"","state":"refused","reason":reason});
-    assert_eq!(told[0][1], invalid, "what is no login is told so");
-    assert_eq!((&told[0][2]["state"], &told[0][2]["reason"]), (&"refused".into(), &"unknown-alias".into()));
+    assert_eq!(*of("no such"), invalid, "what is no login is told so");
+    assert_eq!((&of("cc900x")["state"], &of("cc900x")["reason"]), (&"refused".into(), &"unknown-alias".into()));
     assert_eq!((&told[1], &told[2]), (&0.into(), &0.into()), "one answer each, and an empty inbox");
 }
 
@@ -119,7 +120,8 @@ async fn submit(cluster: &mut Cluster, number: u64, body: &str) {
 async fn an_answer_goes_to_any_queue_that_a_foreign_client_can_make() {
     let mut cluster = Cluster::start().await;
     cluster.up("a", &["cc100"]).await;
-    let longest = "Web_".repeat(40);
+    // As long as this client lets it be.
+    let longest = "Web_".repeat(16);
     for name in [longest.as_str(), "-7", "Answers"] {
         let sent = format!(
             r#"

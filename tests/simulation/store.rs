@@ -288,7 +288,8 @@ impl Store {
                 self.world.reap_one(id, Rejoined::Manual, Chosen::Free).expect("a free choice");
             }
         }
-        let due = self.world.open().filter(|(_, s)| s.due.is_some_and(|due| due <= now)).map(|(id, _)| id);
+        let settled = !self.world.awaits_anybody();
+        let due = self.world.open().filter(|(_, s)| settled && s.due.is_some_and(|due| due <= now)).map(|(id, _)| id);
         for id in due.take(REAP_MOST).collect::<Vec<_>>() {
             if self.world.sessions.get(&id).is_some_and(Session::is_open) {
                 self.world.overdue(id, Chosen::Free).expect("a free choice");

@@ -65,9 +65,11 @@ local function reap(name, calls)
     end
   end
 end
+local awaited = false
 for _, name in ipairs(all_nodes()) do
   if name ~= node then
     local n = redis.call('HMGET', ns .. ':node:' .. name, 'beat', 'lease', 'lost', 'state')
+    awaited = awaited or is_awaited(n[1], n[2], n[3], n[4])
     if is_dead(n[1], n[2], n[3]) then
       if n[1] and n[4] ~= 'stopped' and n[3] ~= '1' then
         redis.call('HSET', ns .. ':node:' .. name, 'lost', 1)
@@ -77,7 +79,9 @@ for _, name in ipairs(all_nodes()) do
     end
   end
 end
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':index:due', '-inf', now, 'LIMIT', 0, most)) do
+-- Before all nodes have reported, nobody knows how old an order is, nor who can ring.
+local due = awaited and {} or redis.call('ZRANGEBYSCORE', ns .. ':index:due', '-inf', now, 'LIMIT', 0, most)
+for _, id in ipairs(due) do
   if is_enough() then break end
   local s = record(session_key(id))
   redis.call('ZREM', ns .. ':index:due', id)

@@ -79,13 +79,19 @@ if since < number then
   end
 end
 for _, message in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, max)) do
-  redis.call('ZADD', key, now + vt * 1000, message)
-  redis.call('HINCRBY', attributes, 'totalrecv', 1)
-  if redis.call('HINCRBY', attributes, message .. ':rc', 1) == 1 then
-    redis.call('HSET', attributes, message .. ':fr', now)
+  -- One that was placed elsewhere may have ended the session of another, and taken its order away.
+  local is_there = redis.call('ZSCORE', key, message)
+  if is_there then
+    redis.call('ZADD', key, now + vt * 1000, message)
+    redis.call('HINCRBY', attributes, 'totalrecv', 1)
+    if redis.call('HINCRBY', attributes, message .. ':rc', 1) == 1 then
+      redis.call('HSET', attributes, message .. ':fr', now)
+    end
   end
   local order = read(message)
-  if not order then
+  if not is_there then
+    -- Nothing is left to do.
+  elseif not order then
     dequeue(queue, message)
     rows[#rows + 1] = { 'stale', '' }
   elseif order.kind == 'hangup' then
