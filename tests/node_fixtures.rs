@@ -1,4 +1,4 @@
-//! What real Asterisk 16 and 22 wrote about an Originate, said to the node machine as if the Originate were its own.
+//! What real Asterisk 13 to 22 wrote about an Originate, said to the node machine as if the Originate were its own.
 //!
 //! The captured ids are replaced by ours; nothing else is.
 
@@ -126,6 +126,50 @@ fn every_captured_originate_ends_as_it_should() {
             ("no-channel", "no-channel", "s1 cannot refused: Channel not specified"),
         ] {
             check(version, &format!("20-originate-{name}"), "a3", &format!("callx-{unique}-{number}"), expected);
+        }
+    }
+}
+
+/// chan_sip, which gives up a silent phone after 6.4 s, and whose Hangup has a cause where chan_pjsip's has none.
+#[test]
+fn every_captured_originate_of_asterisk_13_and_18_ends_as_it_should() {
+    for (version, number) in [("v13", "13"), ("v18", "18")] {
+        for (name, unique, expected) in [
+            ("503", "503", "s1 cannot congestion-34"),
+            ("app-answered", "app", "s1 live; > Ping; s1 ended hung-up"),
+            ("busy", "busy", "s1 failed busy"),
+            ("declined", "declined", "s1 failed declined"),
+            ("hangup-while-ringing", "hwr", "> Ping; s1 failed hung-up"),
+            ("noanswer", "noanswer", "s1 failed no-answer"),
+            ("not-registered", "not-registered", "s1 cannot not-reachable"),
+            ("silent-timeout", "silent-timeout", "s1 cannot silent"),
+        ] {
+            check(version, &format!("20-originate-{name}"), "a3", &format!("callx-{unique}-{number}"), expected);
+        }
+    }
+}
+
+/// `core restart now`: one agent is live, another one's phone rings, and Asterisk refuses what it is asked.
+#[test]
+fn a_restart_of_asterisk_13_and_18_gives_the_ring_back_and_ends_the_call() {
+    for (version, number) in [("v13", "13"), ("v18", "18")] {
+        for (action_id, unique, expected) in
+            [("a3", "rs", "s1 live; > Ping; s1 ended node-lost"), ("a4", "rs2", "> Ping; s1 cannot node-lost")]
+        {
+            let mut stand = Stand::ready();
+            stand.say("order s1");
+            let mut seen = Vec::new();
+            for message in messages(version, "61-restart") {
+                if !message.is_event() || message.event_name() == Some(b"FullyBooted") {
+                    continue;
+                }
+                seen.extend(stand.hear(&ours(&message, action_id, &format!("{unique}-{number}"))));
+                if seen.last().is_some_and(|effect| effect == "> Ping") {
+                    seen.push(stand.say("answer Ping error Asterisk is shutting down"));
+                }
+            }
+            seen.retain(|effect| effect.starts_with("s1") || effect.starts_with('>'));
+            assert_eq!(seen.join("; "), expected, "{version} {unique}");
         }
     }
 }

@@ -7,13 +7,14 @@
 mod cluster;
 mod lab;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::time::Duration;
 
 use cluster::{Cluster, SHORT, SOON};
 use lab::evenring::Sections;
 use lab::phone::{Behaviour, Options, Phones, Renew};
-use lab::{HUB, Lab, Node, Spec, Version, three, wait_until};
+use lab::{HUB, Lab, Node, Spec, Version, three, wait_for, wait_until};
 
 fn alone(version: Version) -> Lab {
     let name = if version == Version::V22 { "a" } else { "c" };
@@ -314,6 +315,94 @@ fn a_ring_that_its_node_cannot_finish_goes_to_the_next() {
         assert_eq!((&login["node"], code), (&"c".into(), 0), "{login} {}", cluster.logs());
         assert!((1..=3).contains(&phones.rings(phone)), "{}", phones.rings(phone));
         assert_eq!(phones.max_ringing_at_once(phone), 1);
+    }
+}
+
+/// Each phone says nothing to the node that is asked first, and is answered at the other one. Returns who was first.
+fn silent_then_answered(cluster: &Cluster, lab: &Lab, phones: &Phones) -> BTreeSet<String> {
+    phones.behave_all(Behaviour::Silent);
+    let names = phones.names();
+    let ids: Vec<String> = names.iter().map(|phone| cluster.login(&format!("{phone}x"))).collect();
+    let mut first = BTreeSet::new();
+    for (phone, id) in names.iter().zip(&ids) {
+        wait_until(SOON, "the phone to be called", || phones.rings(phone) == 1);
+        let node = cluster.node_of(id);
+        for other in lab.nodes().iter().filter(|other| other.name() != node) {
+            phones.behave_on(phone, other.address(), Behaviour::ANSWER);
+        }
+        first.insert(node);
+    }
+    for (phone, id) in names.iter().zip(&ids) {
+        let told = wait_for(SOON * 5, || match cluster.session(id) {
+            session if session["state"] == "ringing" || session["state"] == "placed" => Err(format!("{session}")),
+            session => Ok(session),
+        });
+        assert_eq!(told["state"], "live", "{told}; {}", cluster.logs());
+        assert_eq!(phones.rings(phone), 2);
+    }
+    first
+}
+
+/// A phone that is registered and answers to OPTIONS, and whose INVITE is lost: the channel driver gives up by itself, after
+/// 32 s with PJSIP, and says that nobody responds.
+#[test]
+fn a_phone_that_falls_silent_is_rung_elsewhere() {
+    let spec = |name, version| Spec { name, version, endpoints: 2 };
+    let lab = Lab::start(&[spec("a", Version::V22), spec("c", Version::V16)]);
+    let phones = Phones::register(100, 2, &lab.sip(), Behaviour::ANSWER);
+    phones.wait_registered(SOON);
+    let cluster = Cluster::with(&lab, &Sections { rest: "[ring]\ntimeout = \"45s\"\n", ..Sections::default() });
+    for node in lab.nodes() {
+        cluster.wait_phones(node.name(), 2);
+    }
+    // The second goes to the node that has less: each version was first once.
+    assert_eq!(silent_then_answered(&cluster, &lab, &phones).len(), 2);
+}
+
+/// Two Asterisks 16 with the same chan_sip phones.
+fn two_with_chan_sip(count: u32, behaviour: Behaviour) -> (Lab, Phones, Cluster) {
+    let spec = |name| Spec { name, version: Version::V16, endpoints: 1 };
+    let lab = Lab::start(&[spec("c"), spec("d")]);
+    let phones = Phones::with(Options {
+        first: 200,
+        count,
+        nodes: lab.nodes().iter().map(Node::chan_sip).collect(),
+        behaviour,
+        expires: 60,
+        renew: Renew::Always,
+        from: HUB,
+    });
+    phones.wait_registered(SOON);
+    let cluster = Cluster::with(&lab, &Sections { rest: "[ring]\ntimeout = \"20s\"\n", ..Sections::default() });
+    for (node, phone) in lab.nodes().iter().flat_map(|node| phones.names().into_iter().map(move |name| (node, name))) {
+        cluster.wait_why(&format!("{phone}x"), node.name(), "", SOON * 2);
+    }
+    (lab, phones, cluster)
+}
+
+/// The same with chan_sip, after 6.4 s.
+#[test]
+fn a_chan_sip_phone_that_falls_silent_is_rung_elsewhere() {
+    let (lab, phones, cluster) = two_with_chan_sip(1, Behaviour::ANSWER);
+    silent_then_answered(&cluster, &lab, &phones);
+}
+
+/// The Hangup of a chan_sip phone that rang has the same cause as a command of an operator's.
+#[test]
+fn an_asterisk_that_stops_while_a_chan_sip_phone_rings_is_no_hang_up() {
+    let (lab, phones, cluster) = two_with_chan_sip(2, Behaviour::Ring);
+    for (phone, command) in [("cc200", "core restart now"), ("cc201", "core stop now")] {
+        let id = cluster.login(&format!("{phone}x"));
+        wait_until(SOON, "the phone to ring", || phones.ringing(phone) == 1);
+        let first = cluster.node_of(&id);
+        lab.node(&first).say_cli(command);
+        wait_until(SOON, &format!("another node to ring {phone}: {}", cluster.logs()), || phones.rings(phone) == 2);
+        assert_ne!(cluster.node_of(&id), first, "{}", cluster.logs());
+        assert_eq!(phones.max_ringing_at_once(phone), 1, "the first call was taken back before");
+        if command == "core restart now" {
+            cluster.wait_node(&first, "active");
+            cluster.wait_why("cc201x", &first, "", SOON * 2);
+        }
     }
 }
 

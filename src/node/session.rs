@@ -111,7 +111,7 @@ impl std::fmt::Display for Reason {
 
 /// How long to wait for the other half of the evidence (OriginateResponse and Hangup come in either order).
 const OTHER_HALF: Duration = Duration::from_millis(500);
-/// A hang-up without cause is somebody's command, or Asterisk stopping, which says so 1.1 s later.
+/// An Asterisk that is stopping has hung up on everybody, and says so 1.1 s later.
 const STOPPING: Duration = Duration::from_millis(2_000);
 /// After this much more than the ring timeout without any word, Asterisk is asked what became of the channel.
 const GRACE: Duration = Duration::from_secs(3);
@@ -166,6 +166,8 @@ pub struct Session {
     unwanted: bool,
     /// The phone has hung up: whatever happens to Asterisk now, this call was over.
     done: bool,
+    /// Asterisk was asked whether it is stopping: its answer, or the deadline, ends this.
+    questioned: bool,
     /// `Reason` of a failed OriginateResponse.
     refused: Option<u8>,
     /// Cause of the Hangup event.
@@ -183,6 +185,7 @@ impl Session {
             alerted: false,
             unwanted: false,
             done: false,
+            questioned: false,
             refused: None,
             cause: None,
             deadline: None,
@@ -393,12 +396,16 @@ impl Session {
         Step::HangUp
     }
 
-    /// Asterisk says whether it is stopping, after the end of a live call.
+    /// Asterisk says whether it is stopping, after the end of a call that nobody explained.
     pub fn told(&mut self, asterisk: Stopping, now: Now) -> Step {
-        match (self.stage, self.cause, asterisk) {
-            (Stage::Live, Some(_), Stopping::No) => Step::Report(Outcome::Ended(Reason::HungUp)),
-            (Stage::Live, Some(_), Stopping::Yes) => self.wait(STOPPING, now),
-            (Stage::Waiting | Stage::Ringing | Stage::Asking | Stage::Live, _, _) => Step::Nothing,
+        match (self.stage, asterisk) {
+            (_, _) if !self.questioned => Step::Nothing,
+            (Stage::Waiting, _) => Step::Nothing,
+            (Stage::Live, Stopping::No) => Step::Report(Outcome::Ended(Reason::HungUp)),
+            (Stage::Live, Stopping::Yes) => self.wait(STOPPING, now),
+            (Stage::Ringing | Stage::Asking, Stopping::No) => self.evidence().map_or(Step::Nothing, Step::Report),
+            // The phone gave no answer, and this Asterisk rings nobody any more.
+            (Stage::Ringing | Stage::Asking, Stopping::Yes) => self.lost(Reason::NodeLost),
         }
     }
 
@@ -418,7 +425,7 @@ impl Session {
             Stage::Live => Step::Report(Outcome::Ended(Reason::HungUp)),
             Stage::Ringing | Stage::Asking => match self.evidence() {
                 // The other half never came: judge by what there is.
-                Some(outcome) => Step::Report(outcome),
+                Some(outcome) => self.conclude(outcome, now),
                 None if self.stage == Stage::Ringing => self.ask(now),
                 None if self.unwanted => Step::Report(Outcome::Ended(Reason::LoggedOut)),
                 None => Step::Report(Outcome::Failed(Reason::OutcomeUnknown)),
@@ -438,17 +445,25 @@ impl Session {
     fn judge(&mut self, now: Now) -> Step {
         match (self.stage, self.refused, self.cause) {
             (Stage::Live, _, Some(_)) if self.done => Step::Report(Outcome::Ended(Reason::HungUp)),
-            // A live call that ended without a cause: an operator's command, or Asterisk is stopping.
-            (Stage::Live, _, Some(0)) => self.wait(STOPPING, now),
-            // Asterisk that stops hangs up in a conference just as an agent would.
-            (Stage::Live, _, Some(_)) => {
-                self.deadline = Some(now.after(GRACE));
-                Step::AskStopping
-            }
-            (_, Some(reason), Some(0)) if reason != TIMEOUT => self.wait(STOPPING, now),
-            (_, Some(reason), Some(cause)) => Step::Report(verdict(reason, cause, self.alerted)),
+            // Asterisk that stops hangs up just as an operator or, in a conference, an agent would.
+            (Stage::Live, _, Some(_)) => self.question(now),
+            (_, Some(reason), Some(cause)) => self.conclude(verdict(reason, cause, self.alerted), now),
             (_, _, _) => self.wait(OTHER_HALF, now),
         }
+    }
+
+    /// A ring has ended. If no answer of a phone did that, somebody's command did, or Asterisk is stopping.
+    fn conclude(&mut self, outcome: Outcome, now: Now) -> Step {
+        match outcome {
+            Outcome::Failed(Reason::HungUp) if !self.questioned => self.question(now),
+            Outcome::Live | Outcome::Ended(_) | Outcome::Failed(_) | Outcome::Cannot(_) => Step::Report(outcome),
+        }
+    }
+
+    fn question(&mut self, now: Now) -> Step {
+        self.questioned = true;
+        self.deadline = Some(now.after(GRACE));
+        Step::AskStopping
     }
 
     fn wait(&mut self, how_long: Duration, now: Now) -> Step {
@@ -461,7 +476,9 @@ impl Session {
 const TIMEOUT: u8 = 3;
 
 /// What the two halves of the evidence mean. Causes are Q.850; where two systems differ, both are listed:
-/// a timeout is cause 19 on Asterisk 22, 0 on Asterisk 16 and 16 with chan_sip; busy is Reason 5 with chan_sip.
+/// a timeout is cause 19 on Asterisk 22, 0 on Asterisk 16 and 16 with chan_sip; busy is Reason 5 with chan_sip. An INVITE
+/// that nothing answers is cause 18 when the channel driver gives it up before the timeout: chan_sip after 6.4 s,
+/// chan_pjsip after 32 s.
 fn verdict(reason: u8, cause: u16, alerted: bool) -> Outcome {
     match (reason, cause) {
         (_, 17) => Outcome::Failed(Reason::Busy),
@@ -469,7 +486,9 @@ fn verdict(reason: u8, cause: u16, alerted: bool) -> Outcome {
         (TIMEOUT, _) if alerted => Outcome::Failed(Reason::NoAnswer),
         (TIMEOUT, _) => Outcome::Cannot(Reason::Silent),
         (_, 1) => Outcome::Cannot(Reason::NotFound),
-        (_, 18 | 19) => Outcome::Failed(Reason::PhoneUnavailable),
+        (_, 18) if alerted => Outcome::Failed(Reason::NoAnswer),
+        (_, 18) => Outcome::Cannot(Reason::Silent),
+        (_, 19) => Outcome::Failed(Reason::PhoneUnavailable),
         (5, 0) => Outcome::Failed(Reason::Busy),
         (_, 0 | 16) => Outcome::Failed(Reason::HungUp),
         (_, cause) => Outcome::Cannot(Reason::Congestion(cause)),
