@@ -165,6 +165,7 @@ fn a_good_cluster_is_well_and_each_defect_is_named_with_what_to_do() {
     println!("a whole look at a good cluster: {:?}", begin.elapsed());
     good.says(&[], "Redis and the Asterisk of a agree: 0 sessions, 4 registered phones", "");
     good.has("manager user evenring has write = agent,call,originate,reporting", "");
+    good.has("Asterisk 22 (22.", "");
     good.has("manager user evenring is sent FullyBooted and OriginateResponse", "");
     good.has("the Redis user may do what evenring needs, and no more", "");
     for daemon in &ward.cluster.daemons {
@@ -210,6 +211,13 @@ fn the_manager_user(ward: &Ward) {
     both(SNAP_USER).says(&[], "manager user evenring-snap has write = reporting,system", "");
     both(LAB_USER).has("manager user lab has write = originate: with `system`", "write = system,reporting");
     classes_that_are_missing(ward);
+    ward.a().cli("module unload res_manager_devicestate.so");
+    ward.look().says(
+        &[("ami.module", "failure")],
+        "Asterisk knows no DeviceStateList: its module res_manager_devicestate is not loaded",
+        "asterisk -rx 'module load res_manager_devicestate.so'",
+    );
+    ward.a().cli("module load res_manager_devicestate.so");
 }
 
 /// Rights that only Asterisk itself can show.

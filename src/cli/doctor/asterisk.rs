@@ -157,11 +157,17 @@ impl Talk {
             Answer::NotSent(why) => Err(why.to_string()),
             Answer::Unknown(why) => Err(why.to_string()),
         };
+        let settings = Action::new("CoreSettings").map_err(|error| error.to_string())?;
+        let asterisk = match self.ask(None, settings).await? {
+            Answer::Success(message) => message.get("AsteriskVersion").map(|_| message.shown("AsteriskVersion")),
+            Answer::Error { .. } | Answer::List { .. } | Answer::NotSent(_) | Answer::Unknown(_) => None,
+        };
         let may_ring = commands.as_ref().is_ok_and(|list: &BTreeMap<_, _>| list.contains_key("Originate"));
         let call_events = if role == Role::Main && may_ring { Some(self.probe().await?) } else { None };
         let booted =
             self.booted.is_some() || self.wait_event(|event| event.event_name() == Some(b"FullyBooted")).await?;
-        Ok(Heard { version: self.version.clone(), commands, booted, call_events, classes: self.classes.clone() })
+        let (version, classes) = (self.version.clone(), self.classes.clone());
+        Ok(Heard { version, asterisk, commands, booted, call_events, classes })
     }
 
     /// Whether events of class `call` come: the outcome of an Originate to a technology that does not exist is one. It makes

@@ -56,6 +56,8 @@ impl Role {
 pub(super) struct Heard {
     /// Of the interface.
     pub(super) version: String,
+    /// Asterisk's own version, from CoreSettings; `None`: this user may not ask.
+    pub(super) asterisk: Option<String>,
     /// From ListCommands: action to classes; or why it gave no list.
     pub(super) commands: Result<BTreeMap<String, BTreeSet<String>>, String>,
     /// FullyBooted came.
@@ -66,7 +68,7 @@ pub(super) struct Heard {
     pub(super) classes: BTreeSet<String>,
 }
 
-/// An action of Asterisk's own that only this class permits (16 to 22).
+/// An action of Asterisk's own that only this class permits (13 to 22).
 const WITNESSES: [(&str, &str); 9] = [
     ("originate", "Originate"),
     ("call", "Redirect"),
@@ -77,6 +79,12 @@ const WITNESSES: [(&str, &str); 9] = [
     ("user", "UserEvent"),
     ("message", "MessageSend"),
     ("aoc", "AOCMessage"),
+];
+
+/// What is asked of a module that Asterisk may run without, and the classes of which each permits it.
+const MODULES: [(Role, &str, &str, &[&str]); 2] = [
+    (Role::Main, "DeviceStateList", "res_manager_devicestate", &["call", "reporting"]),
+    (Role::Contacts, "PJSIPShowContacts", "res_pjsip", &["system"]),
 ];
 
 /// Reads a line of ListCommands: `Originate: Originate Call.  (Priv: originate,all)`.
@@ -147,9 +155,13 @@ pub(super) fn judge_write(role: Role, user: &str, granted: &BTreeSet<String>) ->
 
 /// Judges a login.
 pub(super) fn judge(role: Role, user: &str, heard: &Heard) -> Vec<Finding> {
-    let mut findings = vec![version(&heard.version)];
+    let mut findings = vec![version(heard)];
     match &heard.commands {
-        Ok(commands) => findings.extend(judge_write(role, user, &write_classes(commands))),
+        Ok(commands) => {
+            let granted = write_classes(commands);
+            findings.extend(judge_write(role, user, &granted));
+            findings.extend(judge_modules(role, commands, &granted));
+        }
         Err(why) => findings.push(Finding::note(
             "ami.write",
             format!("Asterisk does not say what manager user {user} may do: {why}"),
@@ -160,14 +172,54 @@ pub(super) fn judge(role: Role, user: &str, heard: &Heard) -> Vec<Finding> {
     findings
 }
 
-fn version(version: &str) -> Finding {
-    // 5 is Asterisk 16, 11 is 22: those are tested.
-    match version.split('.').next().and_then(|major| major.parse::<u32>().ok()) {
-        Some(major @ 5..=11) => Finding::ok("ami.version", format!("manager {version}, Asterisk {}", major + 11)),
+/// An action that is not there although its classes are is no question of the user's rights.
+fn judge_modules(
+    role: Role,
+    commands: &BTreeMap<String, BTreeSet<String>>,
+    granted: &BTreeSet<String>,
+) -> Option<Finding> {
+    let missing = |(of, action, _, classes): &&(Role, &str, &str, &[&str])| {
+        *of == role && !commands.contains_key(*action) && classes.iter().any(|class| granted.contains(*class))
+    };
+    let (_, action, module, _) = MODULES.iter().find(missing)?;
+    let text = format!("Asterisk knows no {action}: its module {module} is not loaded");
+    let fix = format!("`load = {module}.so` in modules.conf, and `asterisk -rx 'module load {module}.so'`");
+    Some(match role {
+        Role::Main => Finding::failure("ami.module", text + "; without it this node takes no logins", fix),
+        Role::Contacts => Finding::warning(
+            "ami.module",
+            text + "; addresses and round trips of phones are not to be had",
+            fix + "; with chan_sip alone, leave [ami.contacts] out",
+        ),
+    })
+}
+
+/// Major and minor version in what Asterisk calls itself: `22.10.1+dfsg`, `certified/18.9-cert1`, `GIT-13-1a2b3c`.
+fn release(words: &str) -> Option<(u32, Option<u32>)> {
+    let (at, _) = words.char_indices().find(|(_, c)| c.is_ascii_digit())?;
+    let mut numbers = words.get(at..)?.split('.');
+    let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok();
+    let first = numbers.next()?;
+    let whole = first.bytes().all(|byte| byte.is_ascii_digit());
+    Some((number(first)?, numbers.next().filter(|_| whole).and_then(number)))
+}
+
+fn version(heard: &Heard) -> Finding {
+    let Heard { version, asterisk, .. } = heard;
+    // The interface counts, too: 2 is Asterisk 13, 5 is 16, 11 is 22.
+    let counted = || Some((version.split('.').next()?.parse::<u32>().ok()?.checked_add(11)?, None));
+    let known = asterisk.as_deref().and_then(release).or_else(counted);
+    let name = asterisk.as_deref().map_or_else(String::new, |words| format!(" ({words})"));
+    match known {
+        Some((major @ 16..=22, _)) => Finding::ok("ami.version", format!("Asterisk {major}{name}, manager {version}")),
+        Some((major @ 13..=15, minor)) if major > 13 || minor.is_none_or(|minor| minor >= 9) => {
+            let text = format!("Asterisk {major}{name}, manager {version}: supported with chan_sip, from 13.9 on");
+            Finding::ok("ami.version", text)
+        }
         Some(_) | None => Finding::warning(
             "ami.version",
-            format!("manager {version} is none of those that evenring is tested with (5.0 to 11.0)"),
-            "use Asterisk 16 to 22, or try a login on this node before agents do",
+            format!("this Asterisk{name}, manager {version}, is none of those that evenring is made for"),
+            "use Asterisk 16 to 22, or 13.9 or newer with chan_sip; or try a login on this node before agents do",
         ),
     }
 }
@@ -219,6 +271,7 @@ mod tests {
         DeviceStateList: List the current known device states.  (Priv: call,reporting,all)\n\
         Status: List channel status.  (Priv: system,call,reporting,all)\n\
         CoreStatus: Show PBX core status variables.  (Priv: system,reporting,all)\n\
+        PJSIPShowContacts: Lists PJSIP Contacts.  (Priv: system,all)\n\
         ConfbridgeList: List participants in a conference.  (Priv: reporting,all)\n\
         ModuleLoad: Module management.  (Priv: system,all)\n\
         Command: Execute Asterisk CLI Command.  (Priv: command,all)\n\
@@ -258,6 +311,7 @@ mod tests {
     fn heard(granted: &str) -> Heard {
         Heard {
             version: "11.0.0".into(),
+            asterisk: Some("22.10.1+dfsg".into()),
             commands: Ok(list(granted, "")),
             booted: true,
             call_events: Some(true),
@@ -267,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_user_has_what_it_needs_and_no_more() {
-        let version = ("ami.version", "ok", "Asterisk 22", "");
+        let version = ("ami.version", "ok", "Asterisk 22 (22.10.1+dfsg), manager 11.0.0", "");
         let read = ("ami.read", "ok", "FullyBooted and OriginateResponse", "");
         let main = |granted| judge(Role::Main, "ev", &heard(granted));
         let good = ("ami.write", "ok", "ev has write = agent,call,originate,reporting", "");
@@ -302,6 +356,51 @@ mod tests {
     }
 
     #[test]
+    fn the_versions_that_are_supported() {
+        let chan_sip = "supported with chan_sip, from 13.9 on";
+        for (asterisk, manager, level, text) in [
+            ("22.10.1+dfsg+~cs6.17.60671434-1", "11.0.0", "ok", "Asterisk 22 ("),
+            ("16.28.0~dfsg-0+deb11u4", "5.0.4", "ok", "Asterisk 16 (16.28.0~dfsg-0+deb11u4), manager 5.0.4"),
+            ("certified/18.9-cert1", "7.0.3", "ok", "Asterisk 18 ("),
+            ("GIT-13-src", "2.10.6", "ok", chan_sip),
+            ("13.38.3-vici", "2.10.6", "ok", chan_sip),
+            ("13.9.0", "2.8.0", "ok", chan_sip),
+            ("15.7.4", "4.0.3", "ok", chan_sip),
+            ("13.8.2", "2.8.0", "warning", "this Asterisk (13.8.2), manager 2.8.0, is none"),
+            ("11.25.3", "1.3", "warning", "is none"),
+            ("23.0.0", "12.0.0", "warning", "is none"),
+            // It does not say.
+            ("", "2.10.6", "ok", "Asterisk 13, manager 2.10.6: supported with chan_sip"),
+            ("", "5.0.4", "ok", "Asterisk 16, manager 5.0.4"),
+            ("", "1.3", "warning", "manager 1.3, is none"),
+            ("", "12.0.0", "warning", "is none"),
+        ] {
+            let asterisk = Some(asterisk.to_owned()).filter(|words| !words.is_empty());
+            let heard = Heard { version: manager.to_owned(), asterisk, ..heard("originate") };
+            let fix = if level == "ok" { "" } else { "16 to 22, or 13.9 or newer with chan_sip" };
+            check(&[version(&heard)], &[("ami.version", level, text, fix)]);
+        }
+    }
+
+    #[test]
+    fn a_module_that_is_missing_is_no_right_that_is_missing() {
+        let modules = |role, granted, without: &str| {
+            let commands = list(granted, without);
+            Vec::from_iter(judge_modules(role, &commands, &write_classes(&commands)))
+        };
+        let fix = "`load = res_manager_devicestate.so` in modules.conf";
+        let no_list = ("ami.module", "failure", "its module res_manager_devicestate is not loaded", fix);
+        check(&modules(Role::Main, "originate,call,reporting", "DeviceStateList"), &[no_list]);
+        check(&modules(Role::Main, "originate,call", "DeviceStateList"), &[no_list]);
+        check(&modules(Role::Main, "originate,call,reporting", ""), &[]);
+        // Who may not ask for it does not see it.
+        check(&modules(Role::Main, "originate", "DeviceStateList"), &[]);
+        let no_pjsip = ("ami.module", "warning", "its module res_pjsip is not loaded", "leave [ami.contacts] out");
+        check(&modules(Role::Contacts, "system,reporting", "PJSIPShowContacts"), &[no_pjsip]);
+        check(&modules(Role::Contacts, "reporting", "PJSIPShowContacts"), &[]);
+    }
+
+    #[test]
     fn what_is_not_heard_is_said() {
         let deaf = Heard {
             booted: false,
@@ -311,9 +410,9 @@ mod tests {
         };
         let read = "in [ev] of manager.conf: read = system,call,agent, and an eventfilter";
         check(
-            &judge(Role::Main, "ev", &Heard { version: "2.8.0".into(), ..deaf }),
+            &judge(Role::Main, "ev", &deaf),
             &[
-                ("ami.version", "warning", "2.8.0 is none", "use Asterisk 16 to 22"),
+                ("ami.version", "ok", "", ""),
                 ("ami.write", "ok", "", ""),
                 ("ami.read", "failure", "no FullyBooted event", read),
                 ("ami.read", "failure", "no OriginateResponse event", read),

@@ -64,6 +64,9 @@ impl NodeLoop {
                 if message.eq_ignore_ascii_case("Permission denied") {
                     error!(%node, action, reason = message, held, "Asterisk refuses a part of the snapshot: not in the \
                         rotation; check the manager user's write classes (call, reporting)");
+                } else if *action == "DeviceStateList" && message.eq_ignore_ascii_case("Invalid/unknown command") {
+                    error!(%node, action, reason = message, held, "Asterisk knows no list of device states: not in the \
+                        rotation; load its module res_manager_devicestate");
                 } else {
                     error!(%node, action, reason = message, held, "a part of the snapshot is not to be had: not in the \
                         rotation, asking again every second");
