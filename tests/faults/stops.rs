@@ -36,8 +36,6 @@ pub(super) fn all() -> Vec<Fault> {
                 stage.lab.node(A).say_cli("core stop now");
             },
             mend: |stage| start_again(stage),
-            // Asterisk 22 says so about a second after it has hung up on everybody, which an operator may do too.
-            limits: Limits { out: Some(ms(2_000)), elsewhere: ELSEWHERE, ..NO_LIMITS },
             ..stop
         },
         Fault {
