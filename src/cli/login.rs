@@ -165,7 +165,7 @@ async fn wait(
                 }
                 // At the end, how it stands is the answer.
                 if row.is_over() || row.state == "live" || watch.now() >= until {
-                    return Ok(Some(row));
+                    return Ok(Some(*row));
                 }
             }
         }

@@ -18,7 +18,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) enum Seen {
     /// The session.
-    There(SessionRow),
+    There(Box<SessionRow>),
     /// Redis does not show it, but its node may still be about to say it again.
     Missing,
     /// Redis has lost it, and nobody has said it again in the time that takes.
@@ -57,7 +57,7 @@ impl Watch {
         match row {
             Ok(Some(row)) => {
                 self.seen = self.clock.now();
-                Ok(Seen::There(row))
+                Ok(Seen::There(Box::new(row)))
             }
             Ok(None) if over => Ok(Seen::Forgotten),
             Ok(None) => Ok(Seen::Missing),
