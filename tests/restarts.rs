@@ -114,7 +114,7 @@ fn of_a_redis_that_forgets_while_somebody_waits() {
     // A burst of logins that all ring, and a burst of losses.
     let aliases: Vec<String> = (100..106).map(|number| format!("cc{number}x")).collect();
     let waiting: Vec<_> =
-        aliases.iter().map(|alias| cluster.cli.start(&["login", alias, "--wait", "--json"])).collect();
+        aliases.iter().map(|alias| cluster.cli.begin(&["login", alias, "--wait", "--json"])).collect();
     wait_until(SOON, "all six to ring", || {
         aliases.iter().all(|alias| phones.ringing(alias.trim_end_matches('x')) == 1)
     });
@@ -131,7 +131,7 @@ fn of_a_redis_that_forgets_while_somebody_waits() {
 
     // A wish that is lost is said again: the daemon stands still, so that it is lost before it is taken.
     cluster.daemons[0].sigstop();
-    let leaving = cluster.cli.start(&["logout", "cc100x", "--json"]);
+    let leaving = cluster.cli.begin(&["logout", "cc100x", "--json"]);
     wait_until(SOON, "the wish to be in Redis", || wanted(&cluster));
     forget();
     cluster.daemons[0].sigcont();
@@ -141,8 +141,9 @@ fn of_a_redis_that_forgets_while_somebody_waits() {
     assert_eq!(phones.live(), 5, "one call ended, and no other");
 
     // What nobody has is forgotten, in the end: the order to ring is lost before it is taken.
+    wait_until(SOON, "logins to be decided again", || cluster.json_and_code(&["explain", "cc107x"]).1 == 0);
     cluster.daemons[0].sigstop();
-    let lost = cluster.cli.start(&["login", "cc107x", "--wait", "--json"]);
+    let lost = cluster.cli.begin(&["login", "cc107x", "--wait", "--json"]);
     wait_until(SOON, "the login to be placed", || cluster.sessions().iter().any(|s| s["alias"] == "cc107x"));
     forget();
     cluster.daemons[0].sigcont();

@@ -118,7 +118,7 @@ impl Scene {
             let asked = now();
             let result = self.registry.place(&request(number), new_session()).await;
             match result {
-                Ok(placement) if placement.verdict != Verdict::Refused => break,
+                Ok(placement) if placement.verdict == Verdict::Placed => break,
                 Ok(placement) => words.push(format!("{:?} {:?}", placement.reason, placement.nodes)),
                 Err(error) => {
                     assert!(error.is_outage(), "{error}");

@@ -17,6 +17,8 @@ use crate::registry::{InboxMessage, Registry, RegistryError, Settled, view::Plac
 
 /// Logins in one batch: two round trips.
 const BATCH_MOST: usize = 64;
+/// How long the intake may be without a word from Redis: a server that is frozen ends no subscription.
+const CHECK: Duration = Duration::from_secs(1);
 /// Polls that a node may miss before its seat among those who listen is given to another.
 const SEAT_POLLS: u32 = 3;
 /// How often a subscription that seems to be deaf is made anew: a client that sends no wake-ups looks the same.
@@ -100,7 +102,7 @@ impl LoginIntake {
 
     /// Works the inbox until Redis is out of use; why.
     async fn work(&mut self, repeats: &mut Repeats, backoff: &mut Backoff) -> RegistryError {
-        let (mut ear, mut poll) = (Ear::default(), self.clock.every(self.poll));
+        let (mut ear, mut poll, mut check) = (Ear::default(), self.clock.every(self.poll), self.clock.every(CHECK));
         loop {
             let called = tokio::select! {
                 biased;
@@ -111,6 +113,11 @@ impl LoginIntake {
                     true
                 }
                 _ = poll.tick() => false,
+                // A primary that was frozen while another took over must not be asked to place anybody.
+                _ = check.tick(), if self.poll > CHECK => match self.registry.now_ms().await {
+                    Ok(_) => continue,
+                    Err(error) => return error,
+                },
             };
             // A burst of wake-ups is one: what they announce is fetched together.
             let called = ear.called() || called;

@@ -338,12 +338,17 @@ impl Cli {
 
     /// Starts it, and waits until it has said a first line on stderr.
     pub fn start(&self, arguments: &[&str]) -> Started {
+        let mut started = self.begin(arguments);
+        started.stderr.read_line(&mut started.first).expect("read its stderr");
+        started
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn begin(&self, arguments: &[&str]) -> Started {
         let mut command = self.command(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the evenring binary");
-        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
-        let mut first = String::new();
-        stderr.read_line(&mut first).expect("read its stderr");
-        Started { child, first, stderr }
+        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        Started { child, first: String::new(), stderr }
     }
 
     /// Starts it, and reads its lines from then on.
