@@ -3,10 +3,13 @@
 //! Owns these rules. Must never ask anybody anything.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::judge::{Answer, Asked, Calls, Evidence, Fate, fate};
 use crate::lab::phone::{Record, What};
+
+/// Who picks up just when Asterisk gives the ring up crosses with its CANCEL, and gets a BYE at once: that was no live call.
+const CROSSED: Duration = Duration::from_millis(50);
 
 /// All of these rules.
 pub(super) fn all(seen: &Evidence) -> Vec<String> {
@@ -40,6 +43,7 @@ fn cut(seen: &Evidence) -> Vec<String> {
     };
     let byes = seen.rings.iter().filter(|record| record.what == What::Bye);
     let cut = byes.filter_map(|bye| Some((bye, answered(bye)?))).filter(|(bye, at)| !stopped(bye, *at));
+    let cut = cut.filter(|(bye, at)| bye.at.duration_since(*at) >= CROSSED);
     cut.map(|(bye, at)| {
         let lived = bye.at.duration_since(at);
         format!("P7: {} was cut off by {}, {lived:?} after it had picked up", bye.phone, bye.node)
