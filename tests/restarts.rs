@@ -129,6 +129,9 @@ fn of_a_redis_that_forgets_while_somebody_waits() {
         assert_eq!((&answer["state"], told.status.code()), (&"live".into(), Some(0)), "{answer}; {}", cluster.logs());
     }
 
+    let live = || cluster.sessions().iter().filter(|session| session["state"] == "live").count();
+    wait_until(SOON, "all six to be known again", || live() == 6);
+
     // A wish that is lost is said again: the daemon stands still, so that it is lost before it is taken.
     cluster.daemons[0].sigstop();
     let leaving = cluster.cli.begin(&["logout", "cc100x", "--json"]);
