@@ -424,7 +424,7 @@ local function rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
   return 'rejoined ' .. best.name .. ' ' .. fresh .. ' ' .. s.alias .. ' ' .. s.agent
 end
 
--- Who waits on a node for his turn to ring: the line that the node tells while it paces, and behind it the first of the orders
+-- Who waits on a node for their turn to ring: the line that the node tells while it paces, and behind it the first of the orders
 -- to ring that it has not taken. Nobody, where there is no line.
 local function queued(node, now)
   local line, behind = redis.call('HGET', ns .. ':node:' .. node, 'line') or '', {}

@@ -1,6 +1,6 @@
 -- report.lua: a node says what became of its sessions. Fenced by generation; idempotent.
--- ARGV  1 node  2 generation  3 order expiry ms  4 keep ended ms  5 tries of an agent's new session when his call is
---       lost with this node's Asterisk, 0 = he logs in again himself  6 give up after ms  7 state of the node: one that is
+-- ARGV  1 node  2 generation  3 order expiry ms  4 keep ended ms  5 tries of an agent's new session when their call is
+--       lost with this node's Asterisk, 0 = they log in again  6 give up after ms  7 state of the node: one that is
 --       not active is out of the rotation before its sessions are settled  8 most looks at nodes, then for each session three:
 --       session, what (live|ended|failed|cannot), reason
 --       cannot = this node could not ring the phone: the next node is tried (P4)

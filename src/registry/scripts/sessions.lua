@@ -10,7 +10,7 @@ local lines, now, read = {}, clock(), 0
 -- Places in lines that one page may read.
 local READ_MOST = 5000
 
--- Who waits on a node, each with his place. Only the first of those that it has not taken: the places of the others are theirs
+-- Who waits on a node, each with their place. Only the first of those that it has not taken: the places of the others are theirs
 -- to wait for.
 local function line_of(node)
   if not lines[node] then
