@@ -1,5 +1,5 @@
 //! The task that fetches a node's orders: wake-ups, the safety poll for those that were lost, one `take` after the other.
-//! Stands for `src/daemon/orders.rs`, without the shared inbox. Must never ring anybody: orders go to the loop.
+//! Stands for `src/daemon/order_fetcher.rs`, without the shared inbox. Must never ring anybody: orders go to the loop.
 
 use evenring::registry::{Order, Takes};
 
