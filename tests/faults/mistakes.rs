@@ -3,13 +3,12 @@
 //! Owns these rules. Must never ask anybody anything.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use evenring::registry::view::SessionRow;
 
 use super::judge::{Answer, Asked, Calls, Evidence, Fate, fate};
 use crate::lab::phone::{Record, What};
-
-/// Who picks up just when Asterisk gives the ring up crosses with its CANCEL, and gets a BYE at once: that was no live call.
-const CROSSED: Duration = Duration::from_millis(50);
 
 /// All of these rules.
 pub(super) fn all(seen: &Evidence) -> Vec<String> {
@@ -43,7 +42,12 @@ fn cut(seen: &Evidence) -> Vec<String> {
     };
     let byes = seen.rings.iter().filter(|record| record.what == What::Bye);
     let cut = byes.filter_map(|bye| Some((bye, answered(bye)?))).filter(|(bye, at)| !stopped(bye, *at));
-    let cut = cut.filter(|(bye, at)| bye.at.duration_since(*at) >= CROSSED);
+    // Asterisk gave the ring up, and did not hear in time that it was answered: that was no live call.
+    let unheard = |phone: &str| {
+        let given_up = |row: &SessionRow| row.state == "failed" && ["no-answer", "silent"].contains(&&*row.reason);
+        seen.sessions.iter().any(|row| row.extension == phone && given_up(row))
+    };
+    let cut = cut.filter(|(bye, _)| !unheard(&bye.phone));
     cut.map(|(bye, at)| {
         let lived = bye.at.duration_since(at);
         format!("P7: {} was cut off by {}, {lived:?} after it had picked up", bye.phone, bye.node)
