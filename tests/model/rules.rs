@@ -75,8 +75,8 @@ impl World {
         let same = old.filter(|old| old.generation == new.generation);
         let (take, beats) = same.map_or((0, 0), |old| (old.take, old.beats));
         let (lease, beat, lease_until) = (self.limits.lease, self.judge.tick, self.now + self.limits.lease);
-        if previous.is_none() && returns {
-            self.judge.hold = beat + lease;
+        if previous.is_none() && returns && beat >= self.judge.hold {
+            self.judge.hold = beat + lease * 2 / 3;
         }
         self.nodes.insert(name.to_owned(), Node { drain, refused, take, beats, lease, beat, lease_until, ..new });
         if !again {

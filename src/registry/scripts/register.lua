@@ -16,7 +16,10 @@ if n and n.state ~= 'stopped' and n.generation ~= generation and who(n.host or '
   return { 'held', n.host or '', left }
 end
 local previous = n and n.generation or ''
-if previous == '' and ARGV[9] == '1' then redis.call('HSET', ns .. ':judge', 'hold', judge.tick + lease_ms) end
+-- The first one that comes back says so: in two thirds of a lease all the others have beaten twice.
+if previous == '' and ARGV[9] == '1' and judge.tick >= judge.hold then
+  redis.call('HSET', ns .. ':judge', 'hold', judge.tick + math.floor(lease_ms * 2 / 3))
+end
 redis.call('SADD', ns .. ':index:nodes', node)
 redis.call('HSET', key, 'generation', generation, 'host', host, 'state', 'starting', 'weight', ARGV[5],
   'max_agents', ARGV[6], 'campaigns', ARGV[7], 'version', ARGV[8], 'channels', 0, 'registrations', 0, 'phones', '',
