@@ -33,6 +33,8 @@ struct Answer<'a> {
 
 /// How long the node may take to hang up.
 const MOST: Duration = Duration::from_secs(8);
+/// How often it is asked again meanwhile: a Redis that forgets loses the wish, and may have the session again between two looks.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(registry: &mut Registry, args: &LogoutArgs) -> Result<u8, CliError> {
     let who = &args.who;
@@ -64,21 +66,29 @@ pub(super) async fn run(registry: &mut Registry, args: &LogoutArgs) -> Result<u8
     Ok(if over { DONE } else { FAILED })
 }
 
-/// Waits until the session is over. A Redis that loses it meanwhile loses the wish as well: as soon as its node has said it
-/// again, it is asked again.
+/// Waits until the session is over. A Redis that loses it meanwhile loses the wish as well, so the wish is said again: it may
+/// be, any number of times.
 async fn wait(registry: &mut Registry, who: &Alias, session: SessionId) -> Result<(String, String), RegistryError> {
     let mut watch = Watch::new(registry, session);
     let this: Alias = session.to_string().parse().unwrap_or_else(|_| who.clone());
-    let (mut until, mut lost) = (watch.now().after(MOST), false);
+    let (mut until, mut asked, mut lost) = (watch.now().after(MOST), watch.now(), false);
     loop {
         match watch.look(registry).await? {
             // A session that Redis keeps no more, and that no node has, is over.
             Seen::Forgotten => return Ok(("ended".to_owned(), "forgotten".to_owned())),
             Seen::Missing => lost = true,
             Seen::There(row) => {
-                if std::mem::take(&mut lost) && !row.is_over() {
-                    registry.logout(&this).await?;
-                    until = watch.now().after(MOST);
+                let (was_lost, now) = (std::mem::take(&mut lost), watch.now());
+                if !row.is_over() && (was_lost || now.since(asked) >= ASK_AGAIN) {
+                    match registry.logout(&this).await {
+                        // It went between look and wish: the next look sees that.
+                        Ok(_) | Err(RegistryError::NotNow { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                    asked = now;
+                }
+                if was_lost {
+                    until = now.after(MOST);
                 }
                 if row.is_over() || watch.now() >= until {
                     return Ok((row.state, row.reason));
