@@ -12,7 +12,7 @@ use bytes::{BufMut, BytesMut};
 use md5::{Digest, Md5};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::ids::ChannelId;
+use crate::ids::{ChannelId, Extension};
 
 /// The longest line Asterisk takes, in bytes without its line end (measured: 1023 is too long).
 pub const LINE_BYTES: usize = 1022;
@@ -369,6 +369,35 @@ impl Action {
     /// Lists all channels. Needs `reporting`.
     pub fn core_show_channels() -> Self {
         Self::known("CoreShowChannels").as_list()
+    }
+
+    /// Lists all peers of chan_sip. Needs `reporting`. Unknown where that module is not loaded.
+    pub fn sip_peers() -> Self {
+        Self::known("SIPpeers").as_list()
+    }
+
+    /// Lists all peers of chan_iax2; `IAXpeers` writes items without an ActionID. Needs `reporting`. Unknown where that
+    /// module is not loaded.
+    pub fn iax_peers() -> Self {
+        Self::known("IAXpeerlist").as_list()
+    }
+
+    /// Asks which contacts of a PJSIP endpoint an Originate would dial: those that are not known to be dead. The answer has
+    /// them in `Value`. Needs `call` or `reporting`.
+    pub fn pjsip_dial_contacts(endpoint: &Extension) -> Self {
+        Self::known("Getvar").with_id("Variable", format!("PJSIP_DIAL_CONTACTS({endpoint})"))
+    }
+
+    /// Asks which contacts the AOR of this name has, dead ones too. The answer has them in `Value`; it is empty, too, where
+    /// Asterisk knows no such AOR or has not loaded func_pjsip_aor. Needs `call` or `reporting`.
+    pub fn pjsip_contacts(endpoint: &Extension) -> Self {
+        Self::known("Getvar").with_id("Variable", format!("PJSIP_AOR({endpoint},contact)"))
+    }
+
+    /// Has Asterisk ask all contacts of a PJSIP endpoint whether they answer. What is news comes as `ContactStatus`. Needs
+    /// `reporting`.
+    pub fn pjsip_qualify(endpoint: &Extension) -> Self {
+        Self::known("PJSIPQualify").with_id("Endpoint", endpoint.to_string())
     }
 
     /// Lists all contacts of PJSIP endpoints. Needs `system`. Where there are none, Asterisk answers with an error.

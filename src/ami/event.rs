@@ -269,7 +269,7 @@ pub fn is_wanted(name: &[u8]) -> bool {
     match name {
         b"FullyBooted" | b"Shutdown" | b"Reload" | b"ContactStatus" | b"PeerStatus" | b"DeviceStateChange" => true,
         b"Newchannel" | b"Newstate" | b"HangupRequest" | b"Hangup" | b"OriginateResponse" => true,
-        b"Status" | b"CoreShowChannel" | b"ContactList" => true,
+        b"Status" | b"CoreShowChannel" | b"ContactList" | b"PeerEntry" => true,
         other => other.ends_with(b"Complete"),
     }
 }

@@ -1,11 +1,11 @@
-//! The items of lists: what `Status`, `CoreShowChannels` and `PJSIPShowContacts` tell.
+//! The items of lists: what `Status`, `CoreShowChannels`, `SIPpeers`, `IAXpeerlist` and `PJSIPShowContacts` tell.
 //!
 //! Owns their spelling. Must never know why the list was asked for. Items of `DeviceStateList` are read by
 //! [`super::event::Event::parse`]: they are events of the same shape.
 
 use std::time::Duration;
 
-use crate::ids::Phone;
+use crate::ids::{Phone, Technology};
 
 use super::event::{Channel, ContactState, EventError, Reader, number, pjsip};
 use super::frame::Message;
@@ -34,6 +34,38 @@ impl<'a> ChannelItem<'a> {
     pub fn variable(&self, name: &str) -> Option<&'a [u8]> {
         let mut all = self.message.all("Variable");
         all.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    }
+}
+
+/// An item of `SIPpeers` or `IAXpeerlist`: a phone that is configured, whatever it did so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The peer; `None` if its name is none that could be dialled safely.
+    pub phone: Option<Phone>,
+    /// Whether Asterisk knows where it is: it has registered, or stands in the configuration.
+    pub has_address: bool,
+    /// Whether Asterisk has asked it and got no answer in time (`UNREACHABLE`, `LAGGED`): it is not dialled then.
+    pub silent: bool,
+}
+
+impl Peer {
+    /// Reads an item; `None` if it is an item of some other list.
+    pub fn parse(message: &Message) -> Result<Option<Self>, EventError> {
+        if message.event_name() != Some(b"PeerEntry") {
+            return Ok(None);
+        }
+        let from = Reader { event: "PeerEntry", message };
+        let technology = from.map("Channeltype", |value| match value {
+            b"SIP" => Some(Technology::Sip),
+            b"IAX" | b"IAX2" => Some(Technology::Iax2),
+            _ => None,
+        })?;
+        let extension = std::str::from_utf8(from.get("ObjectName")?).ok().and_then(|name| name.parse().ok());
+        // chan_sip writes `-none-`, chan_iax2 `(null)`.
+        let has_address = from.get("IPaddress")?.first().is_some_and(|first| !matches!(first, b'-' | b'('));
+        let status = from.get("Status")?;
+        let silent = status.starts_with(b"UNREACHABLE") || status.starts_with(b"LAGGED");
+        Ok(Some(Self { phone: extension.map(|extension| Phone { technology, extension }), has_address, silent }))
     }
 }
 
@@ -89,6 +121,33 @@ mod tests {
         assert_eq!(item.variable("EVENRING_AGENT"), Some(&b""[..]));
         assert_eq!(item.variable("EVEN"), None);
         assert_eq!(ChannelItem::parse(&Message::new("Event: StatusComplete\r\n")), Ok(None));
+    }
+
+    #[test]
+    fn a_peer_is_dialled_where_it_is_if_it_answers() {
+        let read = |text: String| Peer::parse(&Message::new(text)).unwrap().unwrap();
+        let sip = |address: &str, status: &str| {
+            let peer = read(format!(
+                "Event: PeerEntry\r\nChanneltype: SIP\r\nObjectName: cc200\r\nIPaddress: {address}\r\nStatus: {status}\r\n"
+            ));
+            assert_eq!(peer.phone, Phone::parse(b"SIP/cc200"));
+            (peer.has_address, peer.silent)
+        };
+        for (address, status, expected) in [
+            ("10.77.0.1", "OK (1 ms)", (true, false)),
+            ("10.77.0.1", "Unmonitored", (true, false)),
+            ("10.77.0.1", "UNKNOWN", (true, false)),
+            ("10.77.0.1", "UNREACHABLE", (true, true)),
+            ("10.77.0.1", "LAGGED (1200 ms)", (true, true)),
+            ("-none-", "UNKNOWN", (false, false)),
+        ] {
+            assert_eq!(sip(address, status), expected, "{address} {status}");
+        }
+        let iax =
+            "Event: PeerEntry\r\nChanneltype: IAX\r\nObjectName: iax300\r\nIPaddress: (null)\r\nStatus: UNKNOWN\r\n";
+        let peer = read(iax.to_owned());
+        assert_eq!((peer.phone, peer.has_address), (Phone::parse(b"IAX2/iax300"), false));
+        assert_eq!(Peer::parse(&Message::new("Event: PeerlistComplete\r\n")), Ok(None));
     }
 
     #[test]

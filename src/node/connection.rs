@@ -37,6 +37,8 @@ impl Node {
         self.open.retain(|_, purpose| matches!(purpose, Purpose::Originate(_, _)));
         self.disputed.clear();
         self.reconcile.closed();
+        self.lists.closed();
+        self.questions.closed();
         self.miscounted = Miscounted::default();
         self.give_waiting_back(Reason::NodeLost);
         if gone {

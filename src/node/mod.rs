@@ -4,9 +4,12 @@
 
 mod books;
 mod connection;
+mod endpoint;
 mod line;
+mod note;
 mod orders;
 pub mod pacing;
+mod phones;
 mod reconcile;
 pub mod ring;
 pub mod roster;
@@ -23,9 +26,11 @@ use crate::ami::event::{ChannelState, Event};
 use crate::ami::id::session_of_action_id;
 use crate::ami::outcome::{Answer, Tag};
 use crate::config::RingSettings;
-use crate::ids::{ChannelId, Generation, NodeName, Now, SessionId};
+use crate::ids::{ChannelId, Extension, Generation, NodeName, Now, SessionId, Technology};
 use line::Line;
+pub use note::Note;
 use pacing::Bucket;
+use phones::{Lists, Questions};
 use reconcile::Reconcile;
 use roster::Roster;
 use rung::Rung;
@@ -117,51 +122,6 @@ pub enum Live {
     NotYet,
 }
 
-/// Things worth a log line that no other effect tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
-    /// An Originate goes to Asterisk, under this ActionID.
-    Ringing(SessionId, String),
-    /// A snapshot is complete.
-    Synced {
-        /// Phones that can ring.
-        registered: usize,
-        /// Channels in Asterisk.
-        channels: usize,
-        /// Sessions of ours among them.
-        sessions: usize,
-    },
-    /// Asterisk refused a part of the snapshot.
-    SnapshotFailed {
-        /// The AMI action.
-        action: &'static str,
-        /// What Asterisk said.
-        message: String,
-    },
-    /// Asterisk counts a list otherwise than it came, twice in a row: what could be read is taken.
-    Miscounted {
-        /// The AMI action.
-        action: &'static str,
-        /// Items that came.
-        found: usize,
-        /// What Asterisk counted.
-        counted: String,
-    },
-    /// A channel has a session id of ours but not our variables.
-    Unreadable(SessionId),
-    /// Asterisk has been away too long: its sessions are given up.
-    GivenUp {
-        /// How many.
-        sessions: usize,
-    },
-    /// Redis and this node disagreed about a session; it was mended.
-    Drift(SessionId, &'static str),
-    /// Asterisk did not do a hang-up.
-    HangUpFailed(SessionId, String),
-    /// An Originate could not even be built.
-    Unbuildable(SessionId, String),
-}
-
 /// After this long without AMI, Asterisk counts as gone although nobody said so.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 /// A full node looks at its line at least so often.
@@ -179,10 +139,15 @@ enum Asterisk {
     Ready,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Purpose {
     Identity,
-    Devices,
+    Devices(u32),
+    Peers(Technology, u32),
+    Dialable(Extension),
+    Contacts(Extension),
+    ContactsOfOnline,
+    Qualify,
     Channels,
     /// With the try: a late answer to an earlier one says nothing about this one.
     Originate(SessionId, u32),
@@ -212,6 +177,8 @@ pub struct Node {
     channels: BTreeSet<Box<[u8]>>,
     bucket: Bucket,
     snapshot: Snapshot,
+    lists: Lists,
+    questions: Questions,
     miscounted: Miscounted,
     reconcile: Reconcile,
     open: BTreeMap<Tag, Purpose>,
@@ -250,6 +217,8 @@ impl Node {
             channels: BTreeSet::new(),
             bucket,
             snapshot: Snapshot::default(),
+            lists: Lists::default(),
+            questions: Questions::default(),
             miscounted: Miscounted::default(),
             reconcile: Reconcile::new(generation, now),
             open: BTreeMap::new(),
@@ -314,7 +283,7 @@ impl Node {
             false => self.bucket.next(now).max(self.hold_until),
         });
         let sessions = if self.is_away() { None } else { self.sessions.values().filter_map(Session::deadline).min() };
-        [asterisk, paced, sessions, self.waiting.due()].into_iter().flatten().min()
+        [asterisk, paced, sessions, self.waiting.due(), self.questions.deadline()].into_iter().flatten().min()
     }
 
     /// Takes one input; what is to be done comes out of [`Self::next_effect`].
@@ -362,6 +331,7 @@ impl Node {
         }
         self.ring_waiting(now);
         self.reconcile(now);
+        self.ask_contacts(now);
         self.effects.extend(self.waiting.news(now).map(Effect::Line));
         if self.state() != before {
             self.effects.push_back(Effect::Beat);
@@ -370,9 +340,18 @@ impl Node {
 
     fn event(&mut self, event: Event<'_>, now: Now) {
         match event {
-            Event::ContactStatus { phone, status, .. } => self.roster.contact(phone, status),
-            Event::PeerStatus { phone, status } => self.roster.peer(phone, status),
-            Event::DeviceState { phone, state } => self.roster.device(phone, state),
+            Event::ContactStatus { phone, status, .. } => {
+                self.roster.contact(phone.clone(), status);
+                self.heard_of(phone.extension);
+            }
+            Event::PeerStatus { phone, status } => {
+                self.roster.peer(phone.clone(), status);
+                self.heard_of(phone.extension);
+            }
+            Event::DeviceState { phone, state } => {
+                self.roster.device(phone.clone(), state);
+                self.heard_of(phone.extension);
+            }
             Event::Newchannel(channel) => {
                 self.channels.insert(channel.unique.into());
                 self.on_channel(channel.unique, |session| session.channel_made(now));
@@ -395,7 +374,7 @@ impl Node {
             }
             Event::Shutdown { .. } => self.closed(true, now),
             // A reload changes who is known here, without an event for each: look again.
-            Event::Reload { .. } if !self.is_away() => self.ask_devices(),
+            Event::Reload { .. } if !self.is_away() => self.ask_phones(false),
             Event::FullyBooted { .. } => self.booted(now),
             Event::OriginateResponse { action_id: None, .. }
             | Event::Newstate(_)
@@ -439,7 +418,13 @@ impl Node {
         let Some(purpose) = self.open.remove(&tag) else { return };
         match purpose {
             Purpose::Identity => self.identity_answer(answer, now),
-            Purpose::Devices => self.devices_answer(answer, now),
+            Purpose::Devices(round) => self.devices_answer(round, answer, now),
+            Purpose::Peers(technology, round) => self.peers_answer(technology, round, answer, now),
+            Purpose::Dialable(extension) => self.dialable_answer(extension, answer),
+            Purpose::Contacts(extension) => self.contacts_answer(&extension, answer),
+            Purpose::ContactsOfOnline => self.contacts_of_online_answer(answer),
+            // What comes of it comes as an event.
+            Purpose::Qualify => {}
             Purpose::Channels => self.channels_answer(answer, now),
             Purpose::Originate(id, attempt) => self.originate_answer(id, attempt, answer, now),
             Purpose::HangUp(id) => self.hang_up_answer(id, answer),

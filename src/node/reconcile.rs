@@ -123,7 +123,7 @@ impl Node {
         }
         let ready = self.asterisk == Asterisk::Ready;
         if ready && self.reconcile.gap_is_due(now) {
-            self.ask_devices();
+            self.ask_phones(true);
         }
         if self.reconcile.begins(now, ready) {
             self.send(Purpose::Reconcile, None, Action::status(&ring::VARIABLES));

@@ -1,13 +1,12 @@
-//! Which phones this node knows and whether each can ring here. Owns the judgement of device, peer and contact
-//! evidence. Must never know of Redis, sessions or the socket.
-//!
-//! Three kinds of evidence (measured on Asterisk 16 and 22): the device state is the endpoint's own summary, but
-//! hides a lost contact while a call is up; PeerStatus says whether the endpoint has any usable contact; ContactStatus
-//! says why it has none. So PeerStatus and a device that is plainly idle or unavailable decide, ContactStatus explains.
+//! Which phones this node knows, and which of them have changed. Owns the collection; `endpoint` judges the evidence about
+//! each. Must never know of Redis, sessions or the socket.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use super::endpoint::Contact;
+use super::endpoint::Endpoint;
 use crate::ami::event::{ContactState, DeviceState, PeerState};
+use crate::ami::item::Peer;
 use crate::ids::{Extension, Phone, Technology};
 
 /// Whether a phone can ring on this node.
@@ -47,23 +46,6 @@ pub struct PhoneChanges {
 /// The most phones a node is believed to have; more are ignored and counted.
 pub const MAX_PHONES: usize = 20_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Endpoint {
-    online: bool,
-    /// Why it is offline, if a contact event said so.
-    unreachable: bool,
-}
-
-impl Endpoint {
-    fn state(self) -> PhoneState {
-        match (self.online, self.unreachable) {
-            (true, _) => PhoneState::Registered,
-            (false, true) => PhoneState::Unreachable,
-            (false, false) => PhoneState::Unregistered,
-        }
-    }
-}
-
 /// The phones of one node.
 #[derive(Debug, Default)]
 pub struct Roster {
@@ -75,15 +57,25 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// Starts over from a full list of devices. What an event said before is forgotten, except the reason why a
-    /// phone that is still offline is so.
-    pub fn replace(&mut self, devices: impl Iterator<Item = (Phone, DeviceState)>) {
-        let before = std::mem::take(&mut self.endpoints);
+    /// Starts over from full lists: of devices, which leaves out those that did nothing since Asterisk started, and of
+    /// peers, which has them all. `events_lost`: what events said before is worth nothing, but for the reason why a phone
+    /// that is still off line is so.
+    pub fn replace(&mut self, devices: &[(Phone, DeviceState)], peers: &[Peer], events_lost: bool) {
+        let mut before = std::mem::take(&mut self.endpoints);
         for (phone, state) in devices {
-            let was = before.get(&phone.extension).and_then(|techs| techs.get(&phone.technology));
-            let online = device_is_online(&phone, state).unwrap_or(true);
-            let unreachable = !online && was.is_some_and(|e| e.unreachable);
-            self.insert(phone, Endpoint { online, unreachable });
+            let was = before.get_mut(&phone.extension).and_then(|techs| techs.remove(&phone.technology));
+            let is_news = events_lost || was.is_none();
+            let mut endpoint = was.unwrap_or_else(|| Endpoint::new(phone.technology));
+            if events_lost {
+                endpoint.events_lost();
+            }
+            endpoint.device(phone.technology, *state, is_news);
+            self.insert(phone.clone(), endpoint);
+        }
+        for peer in peers {
+            if let Some(phone) = &peer.phone {
+                self.insert(phone.clone(), Endpoint::listed(peer));
+            }
         }
         self.replace = true;
         self.dirty.clear();
@@ -91,47 +83,47 @@ impl Roster {
 
     /// A device changed its state.
     pub fn device(&mut self, phone: Phone, state: DeviceState) {
-        let Some(online) = device_is_online(&phone, state) else {
-            // In a call: says nothing about the contact. A phone never seen before does have one, for it rings.
-            if self.endpoint(&phone).is_none() {
-                self.update(phone, Endpoint { online: true, unreachable: false });
-            }
-            return;
-        };
-        let unreachable = !online && self.endpoint(&phone).is_some_and(|e| e.unreachable);
-        self.update(phone, Endpoint { online, unreachable });
+        let is_new = self.endpoint(&phone).is_none();
+        self.update(phone, |endpoint, technology| endpoint.device(technology, state, is_new));
     }
 
     /// A peer changed its state.
     pub fn peer(&mut self, phone: Phone, state: PeerState) {
-        let unreachable = self.endpoint(&phone).is_some_and(|e| e.unreachable);
-        let endpoint = match state {
-            PeerState::Registered | PeerState::Reachable | PeerState::Lagged => {
-                Endpoint { online: true, unreachable: false }
-            }
-            // chan_pjsip says Unreachable for both; ContactStatus tells them apart. chan_sip and chan_iax2 mean it.
-            PeerState::Unreachable if phone.technology == Technology::Pjsip => Endpoint { online: false, unreachable },
-            PeerState::Unreachable => Endpoint { online: false, unreachable: true },
-            PeerState::Unregistered => Endpoint { online: false, unreachable: false },
-            // Somebody failed to log in: says nothing of the phone that is there.
-            PeerState::Rejected | PeerState::Unmonitored | PeerState::Unknown => return,
-        };
-        self.update(phone, endpoint);
+        // Somebody failed to log in, whatever name they gave: says nothing of the phone that is there, or is not.
+        if state != PeerState::Rejected {
+            self.update(phone, |endpoint, _| endpoint.peer(state));
+        }
     }
 
-    /// A contact changed its state. Explains; never puts a phone on line by itself while others say it is not.
+    /// A contact changed its state.
     pub fn contact(&mut self, phone: Phone, state: ContactState) {
-        let Some(mut endpoint) = self.endpoint(&phone) else { return };
-        endpoint.unreachable = match state {
-            ContactState::Unreachable => true,
-            ContactState::Reachable
-            | ContactState::NonQualified
-            | ContactState::Created
-            | ContactState::Updated
-            | ContactState::Removed => false,
-            ContactState::Unknown => return,
-        };
-        self.update(phone, endpoint);
+        self.update(phone, |endpoint, _| endpoint.contact_event(state));
+    }
+
+    /// What Asterisk says of all contacts of a PJSIP endpoint.
+    pub fn asked(&mut self, extension: &Extension, found: Contact) {
+        let phone = Phone { technology: Technology::Pjsip, extension: extension.clone() };
+        if self.endpoint(&phone).is_some() {
+            self.update(phone, |endpoint, _| endpoint.asked(found));
+        }
+    }
+
+    /// The PJSIP endpoints of which only Asterisk's word about their contacts can tell how they are.
+    pub fn in_doubt(&self) -> impl Iterator<Item = &Extension> {
+        self.endpoints.keys().filter(|extension| self.is_in_doubt(extension))
+    }
+
+    /// Whether this is such a one.
+    pub fn is_in_doubt(&self, extension: &Extension) -> bool {
+        let techs = self.endpoints.get(extension);
+        techs.and_then(|techs| techs.get(&Technology::Pjsip)).is_some_and(|endpoint| endpoint.is_in_doubt())
+    }
+
+    /// A PJSIP endpoint that has a contact, by its own summary.
+    pub fn online_pjsip(&self) -> Option<&Extension> {
+        let online =
+            |techs: &BTreeMap<_, Endpoint>| techs.get(&Technology::Pjsip).is_some_and(|it| it.is_online_pjsip());
+        self.endpoints.iter().find(|(_, techs)| online(techs)).map(|(extension, _)| extension)
     }
 
     /// How many phones can ring here.
@@ -150,7 +142,7 @@ impl Roster {
     /// The technology to dial an extension by: one that can ring, else the first known.
     pub fn technology(&self, extension: &Extension) -> Option<Technology> {
         let techs = self.endpoints.get(extension)?;
-        let online = techs.iter().find(|(_, e)| e.online).map(|(t, _)| *t);
+        let online = techs.iter().find(|(_, e)| e.state() == PhoneState::Registered).map(|(t, _)| *t);
         online.or_else(|| techs.keys().next().copied())
     }
 
@@ -192,11 +184,14 @@ impl Roster {
         self.endpoints.get(&phone.extension)?.get(&phone.technology).copied()
     }
 
-    fn update(&mut self, phone: Phone, endpoint: Endpoint) {
-        if self.endpoint(&phone) != Some(endpoint) {
-            let extension = phone.extension.clone();
+    fn update(&mut self, phone: Phone, change: impl FnOnce(&mut Endpoint, Technology)) {
+        let technology = phone.technology;
+        let before = self.endpoint(&phone);
+        let mut endpoint = before.unwrap_or_else(|| Endpoint::new(technology));
+        change(&mut endpoint, technology);
+        if before != Some(endpoint) {
+            self.dirty.insert(phone.extension.clone());
             self.insert(phone, endpoint);
-            self.dirty.insert(extension);
         }
     }
 
@@ -209,23 +204,8 @@ impl Roster {
     }
 }
 
-/// What a device state says about the contact; `None` while a call hides it. chan_iax2 says `UNKNOWN` of a peer that
-/// is registered and `UNAVAILABLE` of one that is not (measured on Asterisk 16).
-fn device_is_online(phone: &Phone, state: DeviceState) -> Option<bool> {
-    match state {
-        DeviceState::NotInUse => Some(true),
-        DeviceState::Unknown if phone.technology == Technology::Iax2 => Some(true),
-        DeviceState::Unavailable | DeviceState::Invalid | DeviceState::Unknown => Some(false),
-        DeviceState::InUse
-        | DeviceState::Busy
-        | DeviceState::Ringing
-        | DeviceState::RingInUse
-        | DeviceState::OnHold => None,
-    }
-}
-
 fn summary(techs: &BTreeMap<Technology, Endpoint>) -> PhoneState {
-    techs.values().map(|e| e.state()).min().unwrap_or(PhoneState::Unknown)
+    techs.values().map(|endpoint| endpoint.state()).min().unwrap_or(PhoneState::Unknown)
 }
 
 #[cfg(test)]
@@ -279,13 +259,51 @@ mod tests {
         check(&[Peer("SIP/s", P::Registered), Peer("SIP/s", P::Rejected)], "s", PhoneState::Registered);
         check(&[Device("SIP/s", D::NotInUse), Device("PJSIP/s", D::Unavailable)], "s", PhoneState::Registered);
         check(&[], "nobody", PhoneState::Unknown);
+        // What somebody claims to be is no phone.
+        check(&[Peer("SIP/s", P::Rejected)], "s", PhoneState::Unknown);
+        // A contact that nobody has asked yet may be dialled, whatever the summary says.
+        check(&[Device("PJSIP/x", D::Unavailable), Contact("PJSIP/x", C::NonQualified)], "x", PhoneState::Registered);
+        check(&[Contact("PJSIP/x", C::NonQualified)], "x", PhoneState::Registered);
+        // chan_sip does not dial a peer that did not answer in time, even if it registers again.
+        check(&[Peer("SIP/s", P::Registered), Peer("SIP/s", P::Lagged)], "s", PhoneState::Unreachable);
+        let again = [Peer("SIP/s", P::Unreachable), Peer("SIP/s", P::Registered)];
+        check(&again, "s", PhoneState::Unreachable);
+        check(&[again.as_slice(), &[Peer("SIP/s", P::Reachable)]].concat(), "s", PhoneState::Registered);
+        check(&[again.as_slice(), &[Device("SIP/s", D::NotInUse)]].concat(), "s", PhoneState::Registered);
+        check(&[again.as_slice(), &[Peer("SIP/s", P::Unregistered)]].concat(), "s", PhoneState::Unregistered);
+    }
+
+    #[test]
+    fn lists_and_answers_say_more_than_events_did() {
+        let mut roster = Roster::default();
+        let extension = |name: &str| name.parse().unwrap();
+        let (x, y) = (phone("PJSIP/x"), phone("PJSIP/y"));
+        let devices = [(x.clone(), DeviceState::Unavailable), (y.clone(), DeviceState::Unavailable)];
+        let peer = |device: &str, has_address, silent| Peer { phone: Some(phone(device)), has_address, silent };
+        let peers = [peer("SIP/s", true, false), peer("SIP/t", true, true), peer("IAX2/u", false, false)];
+        roster.replace(&devices, &peers, true);
+        let states = |roster: &Roster| ["x", "y", "s", "t", "u"].map(|name| roster.state(&extension(name)));
+        use PhoneState::{Registered, Unreachable, Unregistered};
+        assert_eq!(states(&roster), [Unregistered, Unregistered, Registered, Unreachable, Unregistered]);
+        assert_eq!(roster.in_doubt().map(Extension::as_str).collect::<Vec<_>>(), ["x", "y"]);
+        roster.asked(&extension("x"), Contact::Dialable);
+        roster.asked(&extension("y"), Contact::Dead);
+        assert_eq!(states(&roster), [Registered, Unreachable, Registered, Unreachable, Unregistered]);
+        assert_eq!(roster.in_doubt().count(), 1, "the dead one may be gone");
+        // A reload loses no events: what they said stays. A gap does, but for a reason that was true.
+        roster.replace(&devices, &peers, false);
+        assert_eq!(states(&roster), [Registered, Unreachable, Registered, Unreachable, Unregistered]);
+        roster.replace(&devices, &peers, true);
+        assert_eq!(states(&roster), [Unregistered, Unreachable, Registered, Unreachable, Unregistered]);
+        roster.asked(&extension("nobody"), Contact::Dialable);
+        assert_eq!(roster.state(&extension("nobody")), PhoneState::Unknown);
     }
 
     #[test]
     fn only_changes_are_told_and_a_snapshot_tells_all() {
         let mut roster = Roster::default();
         let (x, y) = (phone("PJSIP/x"), phone("PJSIP/y"));
-        roster.replace([(x.clone(), DeviceState::NotInUse), (y.clone(), DeviceState::Unavailable)].into_iter());
+        roster.replace(&[(x.clone(), DeviceState::NotInUse), (y.clone(), DeviceState::Unavailable)], &[], true);
         let all = roster.take_changes().unwrap();
         assert!(all.replace && all.phones.len() == 2);
         assert_eq!(roster.take_changes(), None);
@@ -299,7 +317,7 @@ mod tests {
         roster.peer(x.clone(), PeerState::Reachable);
         roster.peer(x.clone(), PeerState::Unreachable);
         assert_eq!(roster.take_changes(), None, "back where it was");
-        roster.replace([(x, DeviceState::NotInUse)].into_iter());
+        roster.replace(&[(x, DeviceState::NotInUse)], &[], true);
         assert_eq!(roster.take_changes().unwrap().phones.len(), 1, "what is not listed does not exist");
         assert_eq!(roster.registered(), 1);
     }

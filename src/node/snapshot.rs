@@ -1,16 +1,15 @@
-//! After any gap: ask Asterisk for everything and replace what was believed. Owns the lists and how they become
-//! roster and sessions. Must never patch a guess.
+//! After any gap: ask Asterisk for everything and replace what was believed. Owns when a node is in sync, and how the list of
+//! channels becomes sessions; `phones` has the lists of phones. Must never patch a guess.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Asterisk, Effect, Live, Node, Note, Purpose, ring};
 use crate::ami::action::Action;
-use crate::ami::event::{DeviceState, Event};
 use crate::ami::frame::Message;
 use crate::ami::item::ChannelItem;
 use crate::ami::outcome::{Answer, Unknown};
-use crate::ids::{ChannelId, Now, Phone, SessionId};
+use crate::ids::{ChannelId, Now, SessionId};
 use crate::node::session::{Login, Reason, Session};
 
 /// A failed snapshot is tried again after this.
@@ -20,14 +19,13 @@ const SNAPSHOT_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     identity: bool,
-    devices: bool,
     channels: bool,
 }
 
 /// Which lists Asterisk counted otherwise than they came, the last time.
 #[derive(Debug, Default)]
 pub(super) struct Miscounted {
-    devices: bool,
+    pub(super) devices: bool,
     channels: bool,
 }
 
@@ -38,13 +36,8 @@ impl Node {
         self.snapshot = Snapshot::default();
         // Asterisk answers in order: whose channels they are is known before they come.
         self.send(Purpose::Identity, None, Action::core_status());
-        self.ask_devices();
+        self.ask_phones(true);
         self.send(Purpose::Channels, None, Action::status(&ring::VARIABLES));
-    }
-
-    pub(super) fn ask_devices(&mut self) {
-        self.snapshot.devices = false;
-        self.send(Purpose::Devices, None, Action::device_state_list());
     }
 
     pub(super) fn identity_answer(&mut self, answer: Answer, now: Now) {
@@ -56,25 +49,6 @@ impl Node {
             }
         }
         self.snapshot.identity = true;
-        self.in_sync(now);
-    }
-
-    pub(super) fn devices_answer(&mut self, answer: Answer, now: Now) {
-        let items = match answer {
-            Answer::List { items } => {
-                self.miscounted.devices = false;
-                items
-            }
-            Answer::Unknown(Unknown::ListCount { items, counted }) if self.miscounted.devices => {
-                self.accepted("DeviceStateList", items, counted)
-            }
-            Answer::Success(_) | Answer::Error { .. } | Answer::NotSent(_) | Answer::Unknown(_) => {
-                self.miscounted.devices = matches!(answer, Answer::Unknown(Unknown::ListCount { .. }));
-                return self.snapshot_failed("DeviceStateList", &answer, now);
-            }
-        };
-        self.roster.replace(items.iter().filter_map(device));
-        self.snapshot.devices = true;
         self.in_sync(now);
     }
 
@@ -98,12 +72,12 @@ impl Node {
     }
 
     /// A list that is counted wrongly twice in a row will not come right: what could be read is better than no node.
-    fn accepted(&mut self, action: &'static str, items: Vec<Message>, counted: String) -> Vec<Message> {
+    pub(super) fn accepted(&mut self, action: &'static str, items: Vec<Message>, counted: String) -> Vec<Message> {
         self.effects.push_back(Effect::Note(Note::Miscounted { action, found: items.len(), counted }));
         items
     }
 
-    fn snapshot_failed(&mut self, action: &'static str, answer: &Answer, now: Now) {
+    pub(super) fn snapshot_failed(&mut self, action: &'static str, answer: &Answer, now: Now) {
         // With the connection gone, the next one starts over.
         if self.is_away() && matches!(answer, Answer::NotSent(_) | Answer::Unknown(_)) {
             return;
@@ -114,9 +88,10 @@ impl Node {
         self.give_waiting_back(Reason::NodeLost);
     }
 
-    fn in_sync(&mut self, now: Now) {
-        let Snapshot { identity, devices, channels } = self.snapshot;
-        if matches!(self.asterisk, Asterisk::Syncing { .. }) && identity && devices && channels {
+    pub(super) fn in_sync(&mut self, now: Now) {
+        let Snapshot { identity, channels } = self.snapshot;
+        let phones = self.lists.are_complete();
+        if matches!(self.asterisk, Asterisk::Syncing { .. }) && identity && phones && channels {
             self.asterisk = Asterisk::Ready;
             self.reconcile.synced(now);
             let (registered, channels) = (self.roster.registered(), self.channels.len());
@@ -172,24 +147,6 @@ fn process(status: &Message) -> Option<Box<[u8]>> {
     Some([date, b" ", time].concat().into())
 }
 
-/// An item of a list that cannot be read is left out: the phone or channel counts as not there.
-fn device(message: &Message) -> Option<(Phone, DeviceState)> {
-    match Event::parse(message).ok()? {
-        Event::DeviceState { phone, state } => Some((phone, state)),
-        Event::FullyBooted { .. }
-        | Event::Shutdown { .. }
-        | Event::HangupRequest { .. }
-        | Event::Reload { .. }
-        | Event::ContactStatus { .. }
-        | Event::PeerStatus { .. }
-        | Event::Newchannel(_)
-        | Event::Newstate(_)
-        | Event::Hangup { .. }
-        | Event::OriginateResponse { .. }
-        | Event::Other => None,
-    }
-}
-
 /// Whose channel it is.
 pub(super) fn login_of(id: SessionId, item: &ChannelItem<'_>) -> Option<Login> {
     ring::login_of(id, |name| std::str::from_utf8(item.variable(name)?).ok())
@@ -199,7 +156,7 @@ pub(super) fn channel(message: &Message) -> Option<ChannelItem<'_>> {
     ChannelItem::parse(message).ok()?
 }
 
-fn describe(answer: &Answer) -> String {
+pub(super) fn describe(answer: &Answer) -> String {
     match answer {
         Answer::Success(_) | Answer::List { .. } => "not a list".to_owned(),
         Answer::Error { message, .. } => message.clone(),

@@ -127,6 +127,7 @@ struct Phone {
     behaviour: Behaviour,
     on_node: BTreeMap<Ipv4Addr, Behaviour>,
     offline: bool,
+    ignores_options: bool,
     /// What each node last said to REGISTER: 200, another code, 0 for nothing yet, or no entry after unregistering.
     registered: BTreeMap<SocketAddrV4, u16>,
     orders: VecDeque<Order>,
@@ -289,6 +290,11 @@ impl Phones {
         self.change(phone, |phone| phone.offline = true);
     }
 
+    /// A phone that answers calls, but no OPTIONS, as some behind a strict router.
+    pub fn ignore_options(&self, phone: &str, ignores: bool) {
+        self.change(phone, |phone| phone.ignores_options = ignores);
+    }
+
     /// Plugs it in again.
     pub fn plug_in(&self, phone: &str) {
         self.change(phone, |phone| phone.offline = false);
@@ -377,6 +383,7 @@ impl Phone {
             behaviour: options.behaviour,
             on_node: BTreeMap::new(),
             offline: false,
+            ignores_options: false,
             registered: options.nodes.iter().map(|node| (*node, 0)).collect(),
             orders: orders.collect(),
             repeated: 0,

@@ -58,6 +58,8 @@ pub struct Stand {
     pub line: String,
     /// What Asterisk says of its start; `None`: it does not answer by itself.
     pub started: Option<String>,
+    /// Whether it answers questions about peers and contacts by itself: it knows no such actions.
+    pub phones_only_by_state: bool,
 }
 
 impl Stand {
@@ -75,6 +77,7 @@ impl Stand {
             wire: String::new(),
             line: String::new(),
             started: Some("2026-11-27 10:00:00".to_owned()),
+            phones_only_by_state: true,
         }
     }
 
@@ -159,8 +162,12 @@ impl Stand {
         let wanted = rest[0];
         let at = self.open.iter().position(|(name, _, about)| name == wanted || format!("{name}:{about}") == wanted);
         let at = at.unwrap_or_else(|| panic!("no {wanted} is open, only {:?}", self.open));
-        let list = matches!(self.open[at].0.as_str(), "Status" | "DeviceStateList");
+        let list = matches!(self.open[at].0.as_str(), "Status" | "DeviceStateList" | "SIPpeers" | "IAXpeerlist");
         let answer = match &rest[1..] {
+            // `value sip:cc1@h`, `value` for none.
+            ["value", value @ ..] => {
+                Answer::Success(Message::new(format!("Response: Success\r\nValue: {}\r\n", value.join(" "))))
+            }
             ["ok"] => Answer::Success(Message::new("Response: Success\r\n")),
             ["notsent"] => Answer::NotSent(NotSent::Closed),
             // `counted 5 s1:Up`: one item, of which Asterisk says that they are five.
@@ -202,6 +209,15 @@ impl Stand {
                 self.node.handle(Input::Answer(*tag, answer), self.now);
                 continue;
             }
+            if let Effect::Ami { tag, action, .. } = &effect
+                && self.phones_only_by_state
+                && matches!(action.name(), "SIPpeers" | "IAXpeerlist" | "Getvar")
+            {
+                let message = format!("Invalid/unknown command: {}.", action.name());
+                let answer = Answer::Error { message, raw: Message::new("Response: Error\r\n") };
+                self.node.handle(Input::Answer(*tag, answer), self.now);
+                continue;
+            }
             seen.extend(self.show(effect));
         }
         if let Some(changes) = self.node.roster.take_changes() {
@@ -219,6 +235,8 @@ impl Stand {
                 let wire = String::from_utf8(out.to_vec()).unwrap();
                 let value = |name: &str| wire.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
                 let mut about = value("Channel: evenring-").parse().map(name).unwrap_or_default();
+                about.push_str(value("Variable: PJSIP_"));
+                about.push_str(value("Endpoint: "));
                 if action.name() == "Originate" {
                     let parts = evenring::ami::id::session_of_action_id(value("ActionID: ").as_bytes());
                     let (of, id, attempt) = parts.expect("an Originate's own ActionID");
@@ -297,6 +315,7 @@ fn note_text(note: Note) -> Option<String> {
         }
         Note::SnapshotFailed { action, message } => format!("snapshot failed {action} {message}"),
         Note::Miscounted { action, found, counted } => format!("miscounted {action} {found} not {counted}"),
+        Note::PeersUnlisted { technology, message } => format!("{technology} peers unlisted {message}"),
         Note::Unreadable(id) => format!("unreadable {}", name(id)),
         Note::GivenUp { sessions } => format!("given up {sessions}"),
         Note::Drift(id, _) => format!("drift {}", name(id)),
@@ -325,9 +344,16 @@ fn channel(id: &str, state: &str) -> String {
     format!("Channel: PJSIP/x-00000001\r\nChannelState: {state}\r\nUniqueid: {unique}\r\n")
 }
 
-/// `s1:Up`, `s1:Ringing`, `s1:bare` (without variables), `1700.1:Up` (not ours); `PJSIP/cc1:NOT_INUSE`.
+/// `s1:Up`, `s1:Ringing`, `s1:bare` (without variables), `1700.1:Up` (not ours); `PJSIP/cc1:NOT_INUSE`; of a list of peers
+/// `SIP/cc1@10.0.0.1:OK`.
 fn item(word: &str) -> Message {
     let (what, state) = word.split_once(':').unwrap();
+    if let Some((phone, address)) = what.split_once('@') {
+        let (driver, name) = phone.split_once('/').unwrap();
+        return Message::new(format!(
+            "Event: PeerEntry\r\nChanneltype: {driver}\r\nObjectName: {name}\r\nIPaddress: {address}\r\nStatus: {state}\r\n"
+        ));
+    }
     if what.contains('/') {
         return Message::new(format!("Event: DeviceStateChange\r\nDevice: {what}\r\nState: {state}\r\n"));
     }
@@ -387,6 +413,11 @@ pub fn event(verb: &str, rest: &[&str]) -> Message {
         "booted" => format!("Event: FullyBooted\r\nUptime: {first}\r\n"),
         "shutdown" => "Event: Shutdown\r\nShutdown: Cleanly\r\nRestart: False\r\n".to_owned(),
         "reload" => "Event: Reload\r\nModule: All\r\nStatus: 0\r\n".to_owned(),
+        "contact" => format!(
+            "Event: ContactStatus\r\nURI: sip:{first}@h\r\nContactStatus: {}\r\nEndpointName: {first}\r\n",
+            number(1)
+        ),
+        "peer" => format!("Event: PeerStatus\r\nPeer: {first}\r\nPeerStatus: {}\r\n", number(1)),
         "device" => format!("Event: DeviceStateChange\r\nDevice: {first}\r\nState: {}\r\n", number(1)),
         other => panic!("{other:?} is no input"),
     })

@@ -220,15 +220,19 @@ impl Talk {
                     Effect::Report(_, _, _) | Effect::Line(_) | Effect::Beat | Effect::Note(_) => {}
                 }
             }
-            if node.state() == NodeState::Active {
+            // Of many phones the questions take their time: what is known by then is compared.
+            if node.state() == NodeState::Active && (node.phones_are_settled() || self.clock.now() >= until) {
                 let phones = node.roster.take_changes().map(|changes| changes.phones).unwrap_or_default();
                 let can_ring = phones.into_iter().filter(|(_, state)| *state == PhoneState::Registered);
                 side.registered = can_ring.map(|(extension, _)| extension.to_string()).collect();
                 return Ok(Some(side));
             }
-            match self.hear(Some(until)).await? {
+            let next = node.next_deadline(self.clock.now()).map_or(until, |at| at.min(until));
+            match self.hear(Some(next)).await? {
                 Some(FromAmi::Answer(tag, answer)) => node.handle(Input::Answer(tag, answer), self.clock.now()),
                 Some(FromAmi::Event(_) | FromAmi::ShuttingDown(_) | FromAmi::LoggedIn(_) | FromAmi::Closed { .. }) => {}
+                None if self.clock.now() < until => node.handle(Input::Timer, self.clock.now()),
+                None if node.state() == NodeState::Active => {}
                 None => return Ok(None),
             }
         }

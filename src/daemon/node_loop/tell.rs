@@ -76,6 +76,13 @@ impl NodeLoop {
                 error!(%node, action, found, counted, "Asterisk counts a list otherwise than it came, twice in a row: going on \
                     with the items that could be read");
             }
+            Note::PeersUnlisted { technology, message } => {
+                let complaint = format!("{technology}: {message}");
+                let Some(held) = self.snapshot_repeats.allow(&complaint, self.clock.now()) else { return };
+                warn!(%node, %technology, reason = message, held, "Asterisk does not list the peers of this driver: phones that \
+                    registered before it started are unknown until they register again; check the manager user's write \
+                    class reporting");
+            }
             Note::Unreadable(session) => warn!(%node, %session, "a channel of ours without its variables: left alone"),
             Note::GivenUp { sessions } => {
                 warn!(%node, sessions, reason = "node-lost", "Asterisk is gone: giving up its sessions")
@@ -131,6 +138,7 @@ impl NodeLoop {
             | Note::Synced { .. }
             | Note::SnapshotFailed { .. }
             | Note::Miscounted { .. }
+            | Note::PeersUnlisted { .. }
             | Note::Unreadable(_)
             | Note::GivenUp { .. }
             | Note::HangUpFailed(_, _)
@@ -155,6 +163,7 @@ impl NodeLoop {
             Note::Drift(_, _) => self.metrics.drift_mended.inc(),
             Note::SnapshotFailed { .. }
             | Note::Miscounted { .. }
+            | Note::PeersUnlisted { .. }
             | Note::Unreadable(_)
             | Note::GivenUp { .. }
             | Note::HangUpFailed(_, _)

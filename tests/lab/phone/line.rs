@@ -301,6 +301,7 @@ impl Line {
                     self.record(node, &call_id, request.header("from"), What::Bye);
                 }
             }
+            "OPTIONS" if self.phone(|phone| phone.ignores_options) => {}
             _ => self.send(node, &self.me.answer(request, 200, &token(), Sdp::None)),
         }
     }
