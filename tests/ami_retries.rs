@@ -105,6 +105,26 @@ fn a_user_that_asterisk_lacks_is_found_after_a_reload() {
 }
 
 #[test]
+fn rights_that_were_mended_are_had_after_a_reload() {
+    let lab = one_node();
+    let mut cluster = Cluster::start(&lab);
+    let daemon = &mut cluster.daemons[0];
+    let conf = lab.node("a").root().join("etc/asterisk/manager.conf");
+    let right = fs::read_to_string(&conf).unwrap();
+    let wrong = right.replace("write = originate,call,reporting,agent", "write = originate");
+    assert_ne!(right, wrong);
+    fs::write(&conf, wrong).unwrap();
+    lab.node("a").restart();
+    daemon.wait_log("Asterisk refuses a part of the snapshot", SOON);
+    fs::write(&conf, right).unwrap();
+    lab.node("a").cli("manager reload");
+    // The login that is there keeps the rights it was made with.
+    cluster.wait_node("a", "starting");
+    hang_up(&cluster.daemons[0]);
+    cluster.wait_node("a", "active");
+}
+
+#[test]
 fn a_certificate_that_nobody_trusts_is_for_people_too() {
     let lab = one_node();
     let redis = lab::redis::Redis::start_with(lab::HUB, &[]);

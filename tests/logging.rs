@@ -65,7 +65,7 @@ fn a_pipe_that_nobody_reads_stops_nothing() {
     let lines = std::thread::spawn(move || BufReader::new(reader).lines().map_while(Result::ok).collect::<Vec<_>>());
     login("cc102x");
     let ended = daemon.term();
-    assert!(ended.status.success() && ended.took < Duration::from_secs(5), "{ended:?}");
+    assert!(ended.status.success() && ended.took < lab::at_this_load(Duration::from_secs(5)), "{ended:?}");
     let lines = lines.join().unwrap();
     let said: Vec<_> = lines.iter().filter(|line| line.contains("log lines were dropped")).collect();
     assert!(!said.is_empty() && said[0].contains("nobody took them in time"), "{said:?}");
@@ -88,7 +88,7 @@ fn an_end_does_not_wait_for_a_reader() {
     let mut second = daemon.second(lab::evenring::Place::Beside);
     assert_eq!(second.wait_end(SOON), Some(4), "the name is taken");
     let ended = daemon.term();
-    assert!(ended.status.success() && ended.took < Duration::from_secs(5), "{ended:?}");
+    assert!(ended.status.success() && ended.took < lab::at_this_load(Duration::from_secs(5)), "{ended:?}");
     // One that cannot do its work has a complaint that nobody hears.
     fs::write(daemon.config(), "").unwrap();
     let mut daemon = daemon.again_saying_to(writer);

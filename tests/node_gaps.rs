@@ -288,7 +288,7 @@ fn a_snapshot_that_is_refused_is_tried_again_and_nobody_waits_for_it() {
         Stand::new(""),
         &[
             ("booted 100", "> DeviceStateList; > Status"),
-            ("answer DeviceStateList error Permission denied", "snapshot failed DeviceStateList Permission denied"),
+            ("answer DeviceStateList error No such module", "snapshot failed DeviceStateList No such module"),
             ("answer Status", ""),
             ("order s1", "s1 cannot node-lost"),
             ("wait 999", ""),
@@ -303,6 +303,20 @@ fn a_snapshot_that_is_refused_is_tried_again_and_nobody_waits_for_it() {
             ("answer Status", "synced 0 phones 0 channels 0 sessions; beat active"),
         ],
     );
+    // A login that may not have it keeps its rights as long as it lasts.
+    let refused = [
+        ("booted 100", "> DeviceStateList; > Status"),
+        ("answer DeviceStateList error Permission denied", "snapshot failed DeviceStateList Permission denied"),
+        ("answer Status error Permission denied", "snapshot failed Status Permission denied"),
+        ("wait 29999", ""),
+    ];
+    let mut stand = check_on(
+        Stand::new(""),
+        &[refused.as_slice(), &[("wait 1", "> Logoff"), ("answer Logoff ok", ""), ("wait 60000", "")]].concat(),
+    );
+    assert_eq!(stand.say("closed"), "beat down");
+    // Somebody says that it is mended.
+    check_on(Stand::new(""), &[refused.as_slice(), &[("settings", "> Logoff"), ("settings", "")]].concat());
     // A reload that takes the permission away.
     check_on(
         in_the_middle(),

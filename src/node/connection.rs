@@ -39,6 +39,7 @@ impl Node {
         self.reconcile.closed();
         self.lists.closed();
         self.questions.closed();
+        self.rights.closed();
         self.miscounted = Miscounted::default();
         self.give_waiting_back(Reason::NodeLost);
         if gone {

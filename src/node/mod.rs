@@ -11,6 +11,7 @@ mod orders;
 pub mod pacing;
 mod phones;
 mod reconcile;
+mod rights;
 pub mod ring;
 pub mod roster;
 mod rung;
@@ -32,6 +33,7 @@ pub use note::Note;
 use pacing::Bucket;
 use phones::{Lists, Questions};
 use reconcile::Reconcile;
+use rights::Rights;
 use roster::Roster;
 use rung::Rung;
 use session::{Class, Login, Outcome, Reason, Session, Step};
@@ -148,6 +150,7 @@ enum Purpose {
     Contacts(Extension),
     ContactsOfOnline,
     Qualify,
+    Logoff,
     Channels,
     /// With the try: a late answer to an earlier one says nothing about this one.
     Originate(SessionId, u32),
@@ -179,6 +182,7 @@ pub struct Node {
     snapshot: Snapshot,
     lists: Lists,
     questions: Questions,
+    rights: Rights,
     miscounted: Miscounted,
     reconcile: Reconcile,
     open: BTreeMap<Tag, Purpose>,
@@ -219,6 +223,7 @@ impl Node {
             snapshot: Snapshot::default(),
             lists: Lists::default(),
             questions: Questions::default(),
+            rights: Rights::default(),
             miscounted: Miscounted::default(),
             reconcile: Reconcile::new(generation, now),
             open: BTreeMap::new(),
@@ -283,7 +288,10 @@ impl Node {
             false => self.bucket.next(now).max(self.hold_until),
         });
         let sessions = if self.is_away() { None } else { self.sessions.values().filter_map(Session::deadline).min() };
-        [asterisk, paced, sessions, self.waiting.due(), self.questions.deadline()].into_iter().flatten().min()
+        [asterisk, paced, sessions, self.waiting.due(), self.questions.deadline(), self.rights.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes one input; what is to be done comes out of [`Self::next_effect`].
@@ -322,6 +330,7 @@ impl Node {
             Input::Settings(ring) => {
                 self.bucket.change(ring.rate, ring.burst, now);
                 self.ring = ring;
+                self.rights.settings_read(now);
             }
             Input::Timer => self.timer(now),
             Input::Stopping => {
@@ -332,6 +341,7 @@ impl Node {
         self.ring_waiting(now);
         self.reconcile(now);
         self.ask_contacts(now);
+        self.log_in_again(now);
         self.effects.extend(self.waiting.news(now).map(Effect::Line));
         if self.state() != before {
             self.effects.push_back(Effect::Beat);
@@ -416,6 +426,7 @@ impl Node {
 
     fn answer(&mut self, tag: Tag, answer: Answer, now: Now) {
         let Some(purpose) = self.open.remove(&tag) else { return };
+        self.rights.answered(&purpose, &answer, now);
         match purpose {
             Purpose::Identity => self.identity_answer(answer, now),
             Purpose::Devices(round) => self.devices_answer(round, answer, now),
@@ -423,8 +434,8 @@ impl Node {
             Purpose::Dialable(extension) => self.dialable_answer(extension, answer),
             Purpose::Contacts(extension) => self.contacts_answer(&extension, answer),
             Purpose::ContactsOfOnline => self.contacts_of_online_answer(answer),
-            // What comes of it comes as an event.
-            Purpose::Qualify => {}
+            // What comes of it comes as an event, or as the end of the connection.
+            Purpose::Qualify | Purpose::Logoff => {}
             Purpose::Channels => self.channels_answer(answer, now),
             Purpose::Originate(id, attempt) => self.originate_answer(id, attempt, answer, now),
             Purpose::HangUp(id) => self.hang_up_answer(id, answer),

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::rights::is_denied;
 use super::{Asterisk, Effect, Live, Node, Note, Purpose, ring};
 use crate::ami::action::Action;
 use crate::ami::frame::Message;
@@ -43,7 +44,7 @@ impl Node {
     pub(super) fn identity_answer(&mut self, answer: Answer, now: Now) {
         match answer {
             Answer::Success(message) => self.is_process(process(&message)),
-            Answer::Error { message, .. } if message.eq_ignore_ascii_case("Permission denied") => self.is_process(None),
+            answer if is_denied(&answer) => self.is_process(None),
             Answer::List { .. } | Answer::Error { .. } | Answer::NotSent(_) | Answer::Unknown(_) => {
                 return self.snapshot_failed("CoreStatus", &answer, now);
             }
@@ -83,7 +84,9 @@ impl Node {
             return;
         }
         self.effects.push_back(Effect::Note(Note::SnapshotFailed { action, message: describe(answer) }));
-        self.asterisk = Asterisk::Syncing { again_at: Some(now.after(SNAPSHOT_AGAIN)) };
+        // A login that may not have it would be refused again: another one begins with a snapshot.
+        let again_at = if is_denied(answer) { None } else { Some(now.after(SNAPSHOT_AGAIN)) };
+        self.asterisk = Asterisk::Syncing { again_at };
         // Who knows how long: others can ring them now.
         self.give_waiting_back(Reason::NodeLost);
     }

@@ -12,7 +12,7 @@ use super::ground::Ground;
 use super::judge::{self, Answer, Asked, Calls, Evidence, Fate, Memory, Strike, judge};
 use super::stage::{HEARTBEAT, Stage, TRIES, alias};
 use crate::lab::phone::What;
-use crate::lab::{now, wait_for, wait_until};
+use crate::lab::{at_this_load, now, wait_for, wait_until};
 
 /// Who is live when the fault comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -317,7 +317,7 @@ fn measure(stage: &Stage, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outc
             let took = over.saturating_duration_since(asked.at + asked.took);
             outcome.settled = outcome.settled.max(Some(took));
         }
-        if fault.limits.prompt.is_some_and(|most| asked.took > most) {
+        if fault.limits.prompt.is_some_and(|most| asked.took > at_this_load(most)) {
             outcome
                 .violations
                 .push(format!("P8: {} was told {:?} only after {:?}", asked.alias, asked.answer, asked.took));
@@ -336,7 +336,7 @@ fn measure(stage: &Stage, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outc
         ("until 99 of 100 agents rang elsewhere", outcome.elsewhere, elsewhere),
     ] {
         if let Some(most) = most
-            && found.is_none_or(|found| found > most)
+            && found.is_none_or(|found| found > at_this_load(most))
         {
             outcome.violations.push(format!("time: {found:?} {what}, and not at most {most:?}"));
         }

@@ -170,6 +170,16 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// A time limit as it is on this machine now: what is promised for a machine that has time takes longer on one that has none.
+/// Without more to do than it has cores, it is the limit itself.
+pub fn at_this_load(limit: Duration) -> Duration {
+    let text = std::fs::read_to_string("/proc/loadavg").expect("the load of the machine");
+    let load: f64 = text.split_whitespace().next().and_then(|word| word.parse().ok()).expect("the load of a minute");
+    let cores =
+        std::thread::available_parallelism().map_or(1.0, |count| f64::from(u32::try_from(count.get()).unwrap_or(1)));
+    limit.mul_f64((load / cores).max(1.0))
+}
+
 /// Asks `ready` again and again until it says yes. After `timeout` it panics with `what`.
 pub fn wait_until(timeout: Duration, what: &str, mut ready: impl FnMut() -> bool) {
     wait_for(timeout, || if ready() { Ok(()) } else { Err(what.to_owned()) });
@@ -186,7 +196,9 @@ fn try_wait_for<T>(timeout: Duration, mut ask: impl FnMut() -> Result<T, String>
     loop {
         match ask() {
             Ok(value) => return Ok(value),
-            Err(missing) if begin.elapsed() >= timeout => return Err(missing),
+            Err(missing) if begin.elapsed() >= timeout && begin.elapsed() >= at_this_load(timeout) => {
+                return Err(missing);
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use evenring::ami::event::Event;
 use evenring::ami::frame::Message;
 use evenring::ami::outcome::{Answer, NotSent, Tag, Unknown};
-use evenring::config::Settings;
+use evenring::config::{RingSettings, Settings};
 use evenring::ids::{Generation, Now, SessionId};
 use evenring::node::session::{Class, Login, Outcome};
 use evenring::node::{BookedState, Duty, Effect, Input, Live, Node, Note};
@@ -50,6 +50,7 @@ pub fn login(id: SessionId, attempt: u32) -> Login {
 pub struct Stand {
     pub node: Node,
     pub now: Now,
+    ring: RingSettings,
     /// Name, tag and what it is about (`s1.1`), oldest first.
     pub open: Vec<(String, Tag, String)>,
     /// The last Originate as it would stand on the wire.
@@ -69,10 +70,12 @@ impl Stand {
         write!(file, "[node]\nname = \"n\"\n{toml}").unwrap();
         let settings = Settings::load(Some(file.path()), std::iter::empty()).unwrap();
         let now = Now(Duration::from_secs(3600));
-        let node = Node::new("n".parse().unwrap(), generation(), settings.ring, settings.placement.lease, now);
+        let ring = settings.ring;
+        let node = Node::new("n".parse().unwrap(), generation(), ring.clone(), settings.placement.lease, now);
         Self {
             node,
             now,
+            ring,
             open: Vec::new(),
             wire: String::new(),
             line: String::new(),
@@ -127,6 +130,8 @@ impl Stand {
             "closed" => self.hand(Input::Closed { gone: false }),
             "refused" => self.hand(Input::Closed { gone: true }),
             "gap" => self.hand(Input::Gap),
+            // The settings were read again, and are what they were.
+            "settings" => self.hand(Input::Settings(self.ring.clone())),
             // Another process, whatever it says of its uptime.
             "restarted" => {
                 self.started = Some(format!("2026-11-27 {:?}", self.now));

@@ -127,7 +127,10 @@ fn danger(role: Role, class: &str) -> Option<&'static str> {
 
 /// Judges what a user may write, from whichever source knows it.
 pub(super) fn judge_write(role: Role, user: &str, granted: &BTreeSet<String>) -> Vec<Finding> {
-    let fix = format!("in [{user}] of manager.conf: {}; then `asterisk -rx 'manager reload'`", role.write_line());
+    let fix = format!(
+        "in [{user}] of manager.conf: {}; then `asterisk -rx 'manager reload'` and `systemctl reload evenring`",
+        role.write_line()
+    );
     let mut findings = Vec::new();
     let missing: Vec<&str> = role.needs().iter().copied().filter(|class| !granted.contains(*class)).collect();
     if !missing.is_empty() {

@@ -155,7 +155,10 @@ fn expand(classes: BTreeSet<String>) -> BTreeSet<String> {
 }
 
 fn judge_read(role: Role, user: &str, classes: &BTreeSet<String>) -> Vec<Finding> {
-    let fix = format!("in [{user}] of manager.conf: {}; then `asterisk -rx 'manager reload'`", role.read_line());
+    let fix = format!(
+        "in [{user}] of manager.conf: {}; then `asterisk -rx 'manager reload'` and `systemctl reload evenring`",
+        role.read_line()
+    );
     // Nothing of class `agent` is read yet.
     let needs: Vec<&str> = role.reads().iter().copied().filter(|class| *class != "agent").collect();
     let missing: Vec<&str> =

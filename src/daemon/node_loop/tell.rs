@@ -59,12 +59,13 @@ impl NodeLoop {
                 info!(%node, registered, channels, sessions, "in sync with Asterisk");
             }
             Note::SnapshotFailed { action, message } => {
-                // It is said every second, by both lists in the same words: said once.
+                // It may be said every second, by both lists in the same words: said once.
                 let Some(held) = self.snapshot_repeats.allow(message, self.clock.now()) else { return };
                 if message.eq_ignore_ascii_case("Permission denied") {
                     error!(%node, action, reason = message, held, "Asterisk refuses a part of the snapshot: not in the \
-                        rotation; check the manager user's write classes (call, reporting)");
-                } else if *action == "DeviceStateList" && message.eq_ignore_ascii_case("Invalid/unknown command") {
+                        rotation; check the manager user's write classes (call, reporting), run `asterisk -rx 'manager reload'`, \
+                        then `systemctl reload evenring`: a login keeps the rights that it was made with, and is made anew every 30 s");
+                } else if *action == "DeviceStateList" && message.starts_with("Invalid/unknown command") {
                     error!(%node, action, reason = message, held, "Asterisk knows no list of device states: not in the \
                         rotation; load its module res_manager_devicestate");
                 } else {
