@@ -63,8 +63,7 @@ impl NodeLoop {
                 let Some(held) = self.snapshot_repeats.allow(message, self.clock.now()) else { return };
                 if message.eq_ignore_ascii_case("Permission denied") {
                     error!(%node, action, reason = message, held, "Asterisk refuses a part of the snapshot: not in the \
-                        rotation; check the manager user's write classes (call, reporting), run `asterisk -rx 'manager reload'`, \
-                        then `systemctl reload evenring`: a login keeps the rights that it was made with, and is made anew every 30 s");
+                        rotation; check the manager user's write classes (call, reporting), then reload manager.conf and evenring");
                 } else if *action == "DeviceStateList" && message.starts_with("Invalid/unknown command") {
                     error!(%node, action, reason = message, held, "Asterisk knows no list of device states: not in the \
                         rotation; load its module res_manager_devicestate");
@@ -80,9 +79,8 @@ impl NodeLoop {
             Note::PeersUnlisted { technology, message } => {
                 let complaint = format!("{technology}: {message}");
                 let Some(held) = self.snapshot_repeats.allow(&complaint, self.clock.now()) else { return };
-                warn!(%node, %technology, reason = message, held, "Asterisk does not list the peers of this driver: phones that \
-                    registered before it started are unknown until they register again; check the manager user's write \
-                    class reporting");
+                warn!(%node, %technology, reason = message, held, "Asterisk does not list the peers of this driver: a phone that \
+                    registered before Asterisk started is unknown until it registers again");
             }
             Note::Unreadable(session) => warn!(%node, %session, "a channel of ours without its variables: left alone"),
             Note::GivenUp { sessions } => {
