@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::BytesMut;
 use evenring::ami::event::{Event, is_wanted};
 use evenring::ami::frame::{FrameError, Item, Limits, Message, Splitter};
-use evenring::ami::item::{ChannelItem, Contact};
+use evenring::ami::item::{ChannelItem, Contact, Peer};
 
 /// How many there must be, so that a forgotten directory is noticed.
 const FIXTURES_AT_LEAST: usize = 44;
@@ -143,7 +143,8 @@ fn every_event_and_item_of_real_asterisk_is_understood() {
             }
             let channel = ChannelItem::parse(message).unwrap_or_else(|error| panic!("{name}: {error}"));
             let contact = Contact::parse(message).unwrap_or_else(|error| panic!("{name}: {error}"));
-            items += usize::from(channel.is_some()) + usize::from(contact.is_some());
+            let peer = Peer::parse(message).unwrap_or_else(|error| panic!("{name}: {error}"));
+            items += usize::from(channel.is_some()) + usize::from(contact.is_some()) + usize::from(peer.is_some());
         }
     }
     assert!(events > 300 && items >= 4, "{events} events, {items} items");

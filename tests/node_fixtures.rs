@@ -29,6 +29,26 @@ fn messages(version: &str, name: &str) -> Vec<Message> {
     std::iter::from_fn(next).filter_map(message).collect()
 }
 
+/// What chan_sip lists, device states do not: after a start, phones that Asterisk would dial are in no other list.
+#[test]
+fn the_peers_that_asterisk_13_16_and_18_list_can_ring_if_they_have_an_address() {
+    for (version, name, registered) in
+        [("v13", "73-perm-evenring", 3), ("v16", "50-chansip", 1), ("v18", "73-perm-evenring", 3)]
+    {
+        let items: Vec<Message> =
+            messages(version, name).into_iter().filter(|message| message.event_name() == Some(b"PeerEntry")).collect();
+        assert!(items.len() > 2, "{version}: {items:?}");
+        let mut stand = Stand::new("");
+        stand.phones_only_by_state = false;
+        stand.say("booted");
+        stand.say("answer DeviceStateList");
+        let at = stand.open.iter().position(|(name, ..)| name == "SIPpeers").expect("it is asked");
+        stand.answer(at, Answer::List { items });
+        stand.say("answer IAXpeerlist");
+        assert_eq!(stand.node.roster.registered(), registered, "{version}");
+    }
+}
+
 /// Asterisk 13 says nothing of its uptime when a daemon logs in; what every version says of its start is enough.
 #[test]
 fn a_reconnect_is_no_restart_and_a_restart_is_one_as_asterisk_13_and_18_say_it() {
