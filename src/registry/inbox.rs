@@ -42,7 +42,8 @@ const OUR_QUEUES: &str = "ring-";
 /// The longest name of a queue that RSMQ takes.
 const QUEUE_NAME_MOST: usize = 160;
 
-/// The queue that gets an answer: any name that RSMQ allows, and none of ours.
+/// The queue that gets an answer: any name that RSMQ's clients allow, and none of ours. RSMQ itself takes
+/// `[a-zA-Z0-9_-]{1,160}`; PyRSMQ, up to 64 characters, `[A-Za-z0-9._-]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ReplyQueue(String);
 
@@ -50,10 +51,10 @@ impl FromStr for ReplyQueue {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if text.is_empty() || text.len() > QUEUE_NAME_MOST || !text.chars().all(plain) {
             return Err(format!(
-                "reply {} is no name of a queue: 1 to {QUEUE_NAME_MOST} letters, digits, '_' and '-'",
+                "reply {} is no name of a queue: 1 to {QUEUE_NAME_MOST} letters, digits, '_', '-' and '.'",
                 quoted(text)
             ));
         }
@@ -367,7 +368,7 @@ mod tests {
     #[test]
     fn a_login_and_its_queue() {
         let longest = "Q".repeat(QUEUE_NAME_MOST);
-        for name in ["web-1", "-", "_x", "0", "RING-a", "ringer", "nodes", &longest] {
+        for name in ["web-1", "web.1", ".", "-", "_x", "0", "RING-a", "ringer", "nodes", &longest] {
             let body = format!(r#"{{"alias":"cc100x","agent":null,"campaign":null,"reply":"{name}"}}"#);
             assert_eq!(read(body.as_bytes()), (Ok("cc100x".to_owned()), "cc100x".to_owned(), name.to_owned()));
         }
