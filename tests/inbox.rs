@@ -16,7 +16,7 @@ use evenring::config::Settings;
 use evenring::daemon::new_session;
 use evenring::node::session::Class;
 use evenring::registry::view::{Verdict, Which};
-use evenring::registry::{LoginRequest, Registry};
+use evenring::registry::{LoginRequest, Registry, script_hashes};
 use lab::redis::Redis;
 use redis::aio::MultiplexedConnection;
 use sim::daemons::SimDaemon;
@@ -30,6 +30,8 @@ struct House {
     daemons: BTreeMap<String, SimDaemon>,
     registry: Registry,
     raw: MultiplexedConnection,
+    /// Messages so far.
+    sent: u64,
     _redis: Redis,
     _dir: tempfile::TempDir,
 }
@@ -56,7 +58,7 @@ impl House {
         std::fs::write(&config, format!("[redis]\nurl = \"{}\"\nresponse_timeout = \"10s\"\n", redis.url())).unwrap();
         let registry = Registry::new(&Settings::load(Some(&config), std::iter::empty()).unwrap()).unwrap();
         let raw = redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-        let mut house = Self { nodes, daemons, registry, raw, _redis: redis, _dir: dir };
+        let mut house = Self { nodes, daemons, registry, raw, sent: 0, _redis: redis, _dir: dir };
         house
             .until("all nodes in the rotation", async |house| {
                 let nodes = house.registry.nodes().await.unwrap();
@@ -82,8 +84,9 @@ impl House {
     /// Puts these into the inbox as RSMQ clients do in realtime mode, and wakes whoever listens.
     async fn submit(&mut self, bodies: impl Iterator<Item = String>) {
         let mut pipe = redis::pipe();
-        for (number, body) in bodies.enumerate() {
-            let id = format!("{number:032}");
+        for body in bodies {
+            let id = format!("{:032}", self.sent);
+            self.sent += 1;
             pipe.zadd("{evenring}:logins", &id, 1).ignore().hset("{evenring}:logins:Q", &id, body).ignore();
         }
         pipe.publish("{evenring}:rt:logins", "1").ignore();
@@ -101,6 +104,20 @@ impl House {
             *fates.entry((row.state, row.reason)).or_default() += 1;
         }
         fates
+    }
+
+    /// How often each script has run since the log of Redis was emptied, but for the heartbeats.
+    async fn scripts(&mut self) -> BTreeMap<&'static str, u64> {
+        type Entry = (u64, u64, u64, Vec<String>, String, String);
+        let log: Vec<Entry> = redis::cmd("SLOWLOG").arg("GET").arg("-1").query_async(&mut self.raw).await.unwrap();
+        let names: BTreeMap<String, &str> = script_hashes().into_iter().map(|(name, hash)| (hash, name)).collect();
+        let mut counts = BTreeMap::new();
+        for (.., words, _, _) in log {
+            if let Some(name) = words.get(1).and_then(|hash| names.get(hash)).filter(|name| **name != "heartbeat") {
+                *counts.entry(*name).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// Who would be reached by a wake-up of the inbox.
@@ -182,4 +199,36 @@ async fn p16_a_wake_up_of_the_inbox_reaches_two_nodes_and_another_one_when_one_o
             house.fates().await.get(&("live".to_owned(), String::new())) == Some(&20)
         })
         .await;
+}
+
+/// Scripts that one login of the inbox may cost in all, from the wake-up to the agent who has answered: two who listen look into
+/// the inbox, one settles it, its node takes the order and reports. The rest are the polls of so many nodes meanwhile.
+const SCRIPTS_MOST: u64 = 7;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p16_a_login_of_the_inbox_costs_the_same_few_scripts_in_a_large_cluster() {
+    const LOGINS: u64 = 20;
+    let more = "[placement]\npoll = \"60s\"\nheartbeat = \"2s\"\nlease = \"60s\"\n";
+    for nodes in [12, 200] {
+        let mut house = House::start(nodes, LOGINS as u32, Duration::ZERO, more).await;
+        house.until("two listeners", async |house| house.listeners().await == 2).await;
+        for words in [["CONFIG", "SET", "slowlog-max-len", "100000"], ["CONFIG", "SET", "slowlog-log-slower-than", "0"]]
+        {
+            redis::cmd(words[0]).arg(&words[1..]).exec_async(&mut house.raw).await.unwrap();
+        }
+        redis::cmd("SLOWLOG").arg("RESET").exec_async(&mut house.raw).await.unwrap();
+        for number in 0..LOGINS {
+            house.submit(std::iter::once(format!(r#"{{"alias":"cc{}x","reply":"web-1"}}"#, 100 + number))).await;
+            let live = (number + 1) as usize;
+            let all_live =
+                async |house: &mut House| house.fates().await.get(&("live".to_owned(), String::new())) == Some(&live);
+            house.until("the login to be live", all_live).await;
+        }
+        let mut scripts = house.scripts().await;
+        // The test's own looks.
+        scripts.remove("sessions");
+        let all: u64 = scripts.values().sum();
+        println!("{nodes} nodes, {LOGINS} logins: {all} scripts {scripts:?}");
+        assert!(all <= SCRIPTS_MOST * LOGINS, "{nodes} nodes, {LOGINS} logins: {scripts:?}");
+    }
 }

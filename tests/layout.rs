@@ -193,3 +193,19 @@ fn each_rule_sees_what_breaks_it() {
     }
     check("ami/a.rs", "//! A random bit, in redistribution: std::fsx.", &[]);
 }
+
+/// What a script costs Redis is measured: each has a row in the bench, which is named after it.
+#[test]
+fn every_script_has_a_row_in_the_bench() {
+    let rows = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/scripts.rs");
+    let rows = fs::read_to_string(rows).expect("the rows");
+    let without = |known: &[&str]| -> Vec<String> {
+        let has_row = |name: &&str| ["\"", " ", ","].iter().any(|end| rows.contains(&format!("\"script {name}{end}")));
+        known.iter().filter(|name| !has_row(name)).map(|name| (*name).to_owned()).collect()
+    };
+    let scripts = evenring::registry::script_hashes();
+    let names: Vec<&str> = scripts.iter().map(|(name, _)| *name).collect();
+    assert!(names.len() > 20, "{names:?}");
+    assert_eq!(without(&names), [""; 0]);
+    assert_eq!(without(&["place", "none", "plac"]), ["none", "plac"]);
+}

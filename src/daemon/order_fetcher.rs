@@ -163,6 +163,7 @@ impl OrderFetcher {
             };
             self.takes.hear();
             let count = taken.len();
+            let is_rest = taken.iter().any(|taken| matches!(taken.order, Order::Moved(..) | Order::Expired(_)));
             fetched += count;
             for order in taken {
                 self.metrics.taken(&order.order);
@@ -171,7 +172,7 @@ impl OrderFetcher {
                     return Ok(fetched);
                 }
             }
-            if count < TAKE_MOST {
+            if count < TAKE_MOST && !is_rest {
                 return Ok(fetched);
             }
         }

@@ -65,7 +65,7 @@ impl Registry {
     ) -> Result<Option<(u8, usize, Vec<(String, String)>, bool)>, RegistryError> {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(drain);
-            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep)).arg(self.looks_most);
+            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep)).arg(self.work_most);
         };
         let reply = Tagged::of(&mut self.connector, &self.scripts.drain, build).await?;
         if reply.tag == "unknown" {

@@ -306,7 +306,7 @@ impl Registry {
         let (p, give_up) = (&self.placement, self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(QUEUE).arg(&p.alias_suffix).arg(ms(p.order_expiry)).arg(p.tries);
-            call.arg(give_up).arg(ms(p.session_keep)).arg(self.looks_most);
+            call.arg(give_up).arg(ms(p.session_keep)).arg(self.work_most);
             for message in messages {
                 message.add_to(call);
             }

@@ -7,8 +7,8 @@ use super::reply::fence;
 use super::{Registry, RegistryError};
 use crate::ids::{Generation, NodeName, SessionId};
 
-/// Who comes into a line or leaves it costs Redis as much as so many looks at nodes.
-const LOOKS_A_CHANGE: usize = 6;
+/// What it costs Redis that somebody comes into a line or leaves it, as a script counts its work.
+const WORK_A_CHANGE: usize = 12;
 
 impl Registry {
     /// Says who waits, in order.
@@ -22,7 +22,7 @@ impl Registry {
         waiting: &[SessionId],
     ) -> Result<(), RegistryError> {
         let line: String = waiting.iter().map(|id| format!("{id} ")).collect();
-        let most = self.looks_most.div_ceil(LOOKS_A_CHANGE);
+        let most = self.work_most.div_ceil(WORK_A_CHANGE);
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(&line).arg(most);
         };

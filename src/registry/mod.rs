@@ -5,6 +5,7 @@ mod beats;
 mod client;
 mod drain;
 mod forget;
+mod heartbeat;
 mod inbox;
 pub mod inspect;
 mod keepalive;
@@ -30,25 +31,25 @@ pub use beats::{Beats, Sent};
 pub use client::RegistryError;
 pub use drain::{Moved, Turned};
 pub use forget::Forgotten;
+pub use heartbeat::Beat;
 pub use inbox::{InboxLogin, InboxMessage, Received, Settled, session_of_message};
 pub use rejoin::Comeback;
 pub use reply::{Backlog, Taken};
+pub use script::script_hashes;
 pub use takes::{Take, Takes};
 
 use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};
-use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, Now, SessionId};
+use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, SessionId};
 use crate::node::session::{Class, Login, Outcome};
-use crate::node::{BookedState, Duty, Live, NodeState};
+use crate::node::{Live, NodeState};
 use client::Connector;
-use reply::{Tagged, booked, duty, fence, tagged2, taken};
+use reply::{Tagged, fence, tagged2, taken};
 use script::Scripts;
 use view::Placement;
 
-/// The most sessions that one heartbeat ends for others, so that a script never blocks Redis for long.
-const REAP_MOST: usize = 200;
-/// How often one script may ask where a session may ring, one node at a time, before it leaves the rest to a next call. It is
-/// what holds Redis longest.
-const LOOKS_MOST: usize = 600;
+/// How much one script may do for all its sessions, in commands of Redis, before it leaves the rest to a next call: two or three
+/// milliseconds.
+const WORK_MOST: usize = 1_200;
 /// Sessions in one call of [`Registry::adopt`].
 pub const ADOPT_MOST: usize = 100;
 /// How long a daemon on a busy machine may need to tell a Redis that has forgotten everything what it knows.
@@ -83,26 +84,6 @@ pub enum Order {
     Expired(SessionId),
     /// Delivered again, called off, or not readable.
     Stale(String),
-}
-
-/// What a heartbeat brings back.
-#[derive(Debug)]
-pub struct Beat {
-    /// The sessions that Redis has for this node.
-    pub books: Vec<(SessionId, BookedState)>,
-    /// Sessions of others that this beat ended or placed elsewhere: session, node, reason (or `placed NODE`, or a
-    /// [`Comeback`]).
-    pub reaped: Vec<(String, String, String)>,
-    /// Whether this node takes logins.
-    pub duty: Duty,
-    /// How often older generations of this node were refused so far.
-    pub refused: u64,
-    /// The last word on phones that Redis has is not the last one that was said here: all are to be told again.
-    pub phones_lost: bool,
-    /// What waits in this node's queue.
-    pub ring: Backlog,
-    /// What waits in the inbox.
-    pub logins: Backlog,
 }
 
 /// What `logout` did.
@@ -144,7 +125,7 @@ pub struct Registry {
     told: u64,
     /// What this registry has registered.
     registered: Option<(NodeName, Generation)>,
-    looks_most: usize,
+    work_most: usize,
 }
 
 fn ms(duration: Duration) -> u64 {
@@ -184,14 +165,14 @@ impl Registry {
             mute: None,
             told: 0,
             registered: None,
-            looks_most: LOOKS_MOST,
+            work_most: WORK_MOST,
         })
     }
 
-    /// Lets a script leave the rest to a next call after so many looks at nodes: with 1 after every session.
+    /// Lets a script leave the rest to a next call after so much work: with 1 after every session.
     #[must_use]
-    pub fn with_looks(mut self, most: usize) -> Self {
-        self.looks_most = most;
+    pub fn with_work(mut self, most: usize) -> Self {
+        self.work_most = most;
         self
     }
 
@@ -277,55 +258,8 @@ impl Registry {
         Ok(Ok(text(1).parse().ok()))
     }
 
-    /// Renews the lease, says how the node is, and does the housekeeping. `now` is the daemon's own time: Redis's clock is
-    /// checked by it.
-    ///
-    /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
-    pub async fn heartbeat(
-        &mut self,
-        node: &NodeName,
-        generation: Generation,
-        (state, channels, registrations): (NodeState, usize, usize),
-        (beats, now): (&mut Beats, Now),
-    ) -> Result<Beat, RegistryError> {
-        let (rejoin_tries, give_up) = (self.rejoin_tries(), self.give_up_ms());
-        let mut sent = beats.next(now);
-        loop {
-            let build = |call: &mut ScriptInvocation<'_>| {
-                call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
-                call.arg(ms(self.placement.lease)).arg(state.as_str()).arg(channels).arg(registrations);
-                call.arg(ms(self.placement.session_keep)).arg(REAP_MOST).arg(ms(self.placement.order_expiry));
-                call.arg(rejoin_tries).arg(give_up).arg(sent.number).arg(sent.expected).arg(sent.step);
-                call.arg(self.looks_most);
-            };
-            let reply = Tagged::of(&mut self.connector, &self.scripts.heartbeat, build).await?;
-            fence(&reply.tag)?;
-            if reply.tag != "late" {
-                let redis_now = reply.part(&self.connector, 7)?.unwrap_or(0);
-                beats.answered(redis_now, now);
-                return self.beat(&reply);
-            }
-            let redis_now = reply.part(&self.connector, 0)?.unwrap_or(0);
-            // It was called late, and was not: its answer is here. So Redis's clock has stepped.
-            sent = beats.again(&sent, redis_now).ok_or_else(|| self.connector.not_now())?;
-        }
-    }
-
-    fn beat(&self, reply: &Tagged) -> Result<Beat, RegistryError> {
-        let books = reply.part::<Vec<(String, String)>>(&self.connector, 0)?.unwrap_or_default().into_iter();
-        let books = books.filter_map(|(id, state)| Some((id.parse().ok()?, booked(&state)))).collect();
-        let reaped = reply.part(&self.connector, 1)?.unwrap_or_default();
-        let refused = reply.part(&self.connector, 3)?.unwrap_or(0);
-        let phones: Option<String> = reply.part(&self.connector, 4)?;
-        let phones_lost = self.told > 0 && phones.is_some_and(|number| number != self.told.to_string());
-        let (ring, logins) = (reply.backlog(&self.connector, 5)?, reply.backlog(&self.connector, 6)?);
-        let duty = duty(reply.part(&self.connector, 2)?);
-        Ok(Beat { books, reaped, duty, refused, phones_lost, ring, logins })
-    }
-
     /// Fetches up to `most` orders of this node; each session of them is ringing from here on. Before them come those
-    /// of earlier takes whose answer was lost.
+    /// of earlier takes whose answer was lost. Where some are moved, fewer may come than are there.
     ///
     /// # Errors
     /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
@@ -341,7 +275,7 @@ impl Registry {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(visibility).arg(most);
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
-            call.arg(asked.number).arg(asked.since);
+            call.arg(asked.number).arg(asked.since).arg(self.work_most);
         };
         let reply: (String, Option<Vec<Vec<String>>>) = tagged2(&mut self.connector, &self.scripts.take, build).await?;
         fence(&reply.0)?;
@@ -368,7 +302,7 @@ impl Registry {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
-            call.arg(rejoin_tries).arg(give_up).arg(state.as_str()).arg(self.looks_most);
+            call.arg(rejoin_tries).arg(give_up).arg(state.as_str()).arg(self.work_most);
             for (session, outcome) in outcomes {
                 let (what, reason) = match outcome {
                     Outcome::Live => ("live", String::new()),
@@ -432,7 +366,7 @@ impl Registry {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(ms(LEAVE_GRACE));
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep)).arg(number);
-            call.arg(self.looks_most);
+            call.arg(self.work_most);
         };
         let mut count = 0;
         loop {

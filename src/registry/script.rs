@@ -5,9 +5,13 @@ use redis::Script;
 
 const JUDGE: &str = include_str!("scripts/judge.lua");
 const LIBRARY: &str = include_str!("scripts/lib.lua");
+/// Where a login may ring, and which of these nodes it gets.
+const CHOICE: &str = include_str!("scripts/lib/choice.lua");
+/// What becomes of a login that has been placed.
+const ATTEMPT: &str = include_str!("scripts/lib/attempt.lua");
 /// How a login is placed.
 const PLACEMENT: &str = include_str!("scripts/lib/placement.lua");
-/// How a login of the inbox is answered.
+/// How a login of the inbox is answered, and what becomes of answers that nobody takes.
 const ANSWER: &str = include_str!("scripts/lib/answer.lua");
 
 macro_rules! scripts {
@@ -21,13 +25,22 @@ macro_rules! scripts {
         impl Scripts {
             /// Joins judge and library with each script.
             pub(super) fn new() -> Self {
-                Self { $($name: Script::new(&[JUDGE, LIBRARY, $($part,)* include_str!(concat!("scripts/", $file, ".lua"))].join("\n")),)* }
+                Self { $($name: Script::new(&[JUDGE, LIBRARY, CHOICE, ATTEMPT, $($part,)* include_str!(concat!("scripts/", $file, ".lua"))].join("\n")),)* }
+            }
+
+            fn named(&self) -> Vec<(&'static str, &Script)> {
+                vec![$(($file, &self.$name),)*]
             }
         }
 
         #[cfg(test)]
         const FILES: &[(&str, &str)] = &[$(($file, include_str!(concat!("scripts/", $file, ".lua"))),)*];
     };
+}
+
+/// Every script by name, with the hash by which Redis knows it: in the log of its slow calls it has no other name.
+pub fn script_hashes() -> Vec<(&'static str, String)> {
+    Scripts::new().named().into_iter().map(|(name, script)| (name, script.get_hash().to_owned())).collect()
 }
 
 scripts! {
@@ -42,7 +55,7 @@ scripts! {
     /// A daemon takes a node's name.
     register: "register",
     /// Lease, state, housekeeping.
-    heartbeat: "heartbeat",
+    heartbeat: "heartbeat" with ANSWER,
     /// A daemon stops.
     leave: "leave",
     /// Who waits for his turn to ring.

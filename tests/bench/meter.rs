@@ -1,7 +1,7 @@
-//! What each call costs Redis, measured between the two: a line on the way that reads Redis's time on its core when a request
-//! goes there and when the answer begins. Other programs that share the core are no part of it.
+//! What each script costs Redis, measured between the two: a line on the way that reads Redis's time on its core when a
+//! request goes there and when the answer begins. Other programs that share the core are no part of it.
 //!
-//! Owns the line. Must never know what is said; one request at a time goes over it.
+//! Owns the line. Must never know what is said, but for the hash of a script; one request at a time goes over it.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
@@ -9,10 +9,13 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+/// A script's hash, and what one call of it cost in us.
+type Cost = (String, f64);
+
 /// Listens on a port of its own, and knows the costs of all calls since they were last asked for.
 #[derive(Debug, Clone)]
 pub struct Meter {
-    costs: Arc<Mutex<Vec<f64>>>,
+    costs: Arc<Mutex<Vec<Cost>>>,
     port: u16,
 }
 
@@ -35,29 +38,29 @@ impl Meter {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// In us. From here on they are counted anew.
-    pub fn take(&self) -> Vec<f64> {
+    /// From here on they are counted anew.
+    pub fn take(&self) -> Vec<Cost> {
         std::mem::take(&mut *self.costs.lock().expect("nobody panics while holding it"))
     }
 }
 
-async fn carry(mut near: TcpStream, mut there: TcpStream, pid: u32, costs: Arc<Mutex<Vec<f64>>>) {
+async fn carry(mut near: TcpStream, mut there: TcpStream, pid: u32, costs: Arc<Mutex<Vec<Cost>>>) {
     let (mut asked, mut told) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-    let mut began = None;
+    let mut began: Option<(Option<String>, f64)> = None;
     loop {
         tokio::select! {
             count = near.read(&mut asked) => {
                 let count @ 1.. = count.unwrap_or(0) else { return };
-                began = began.or_else(|| Some(on_core_us(pid)));
+                began = began.or_else(|| Some((script_in(&asked[..count]), on_core_us(pid))));
                 if there.write_all(&asked[..count]).await.is_err() {
                     return;
                 }
             }
             count = there.read(&mut told) => {
                 let count @ 1.. = count.unwrap_or(0) else { return };
-                if let Some(began) = began.take() {
+                if let Some((Some(script), began)) = began.take() {
                     let cost = on_core_us(pid) - began;
-                    costs.lock().expect("nobody panics while holding it").push(cost);
+                    costs.lock().expect("nobody panics while holding it").push((script, cost));
                 }
                 if near.write_all(&told[..count]).await.is_err() {
                     return;
@@ -65,6 +68,13 @@ async fn carry(mut near: TcpStream, mut there: TcpStream, pid: u32, costs: Arc<M
             }
         }
     }
+}
+
+/// The hash that the beginning of a request asks for.
+fn script_in(request: &[u8]) -> Option<String> {
+    let head = String::from_utf8_lossy(&request[..request.len().min(80)]);
+    let mut words = head.split("\r\n").skip_while(|word| !word.eq_ignore_ascii_case("evalsha"));
+    words.nth(2).map(str::to_owned)
 }
 
 /// The main thread's: it carries out all commands.

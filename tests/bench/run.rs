@@ -12,6 +12,7 @@ mod daemons;
 mod harness;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod large;
 mod meter;
 mod parse;
 #[path = "../peer/mod.rs"]

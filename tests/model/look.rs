@@ -208,6 +208,8 @@ impl Look {
                 ("aliases", _) => drop(pairs.iter().map(|(k, v)| put(k, (*v).to_owned())).collect::<Vec<_>>()),
                 ("index", "ended") => drop(pairs.iter().map(|(k, v)| put(k, when(v))).collect::<Vec<_>>()),
                 ("index", "open" | "due") => drop(pairs.iter().map(|(k, v)| put(k, when(v))).collect::<Vec<_>>()),
+                // An hour is more than passes here: who got answers is looked after.
+                ("index", "answers") => drop(pairs.keys().map(|k| put(k, "an hour".into())).collect::<Vec<_>>()),
                 ("judge", _) => {
                     for name in ["tick", "floor", "hold"] {
                         put(name, second(pairs.get(name).map_or(0, |text| score(text))));
@@ -327,6 +329,7 @@ pub fn facts_of(world: &World) -> Facts {
     }
     if !world.answers.is_empty() {
         facts.insert(format!("{REPLY}.answers"), world.answers.join(" "));
+        facts.insert(format!("index:answers.{REPLY}"), "an hour".into());
     }
     for (alias, places) in &world.aliases {
         let list: Vec<_> = places.iter().map(|(extension, node)| format!("{extension}@{node}")).collect();

@@ -103,7 +103,7 @@ impl<'a> Pair<'a> {
         let zero = look.clock - 50;
         let (generations, history) = (BTreeMap::new(), BTreeMap::new());
         let (received, known) = (Vec::new(), Vec::new());
-        let (world, auto, in_parts) = (World::default(), cluster.auto(), cluster.another().with_looks(1));
+        let (world, auto, in_parts) = (World::default(), cluster.auto(), cluster.another().with_work(1));
         Self {
             cluster,
             world,

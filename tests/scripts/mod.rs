@@ -3,6 +3,7 @@
 
 mod bounds;
 mod drain;
+mod ends;
 mod even;
 mod faults;
 mod judge;

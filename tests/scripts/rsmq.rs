@@ -71,7 +71,7 @@ send('{"alias":"no such","reply":"web-1"}')
 send('{"alias":"cc900x","reply":"web-1"}')
 print(1)"#,
     );
-    let mut registry = cluster.another().with_looks(1);
+    let mut registry = cluster.another().with_work(1);
     let messages = registry.receive_logins(10, None).await.unwrap().messages;
     assert_eq!(messages.len(), 3);
     let request = messages[0].login.as_ref().expect("it is well formed").request();
@@ -80,15 +80,17 @@ print(1)"#,
     let placement = registry.place(&request, session_of_message(&messages[0].id)).await.unwrap();
     assert_eq!((placement.verdict, placement.node.as_str()), (Verdict::Placed, "a"));
     let first = registry.settle_logins(&messages).await.unwrap();
-    let [Settled::Placed(again)] = &first[..] else { panic!("one look, one login: {first:?}") };
+    let [Settled::Placed(again)] = &first[..] else { panic!("a little work, one login: {first:?}") };
     assert_eq!((again.verdict, again.session), (Verdict::Existing, placement.session));
     let second = registry.settle_logins(&messages).await.unwrap();
-    let [Settled::Gone, Settled::NoLogin, Settled::Placed(refused)] = &second[..] else { panic!("{second:?}") };
+    let [Settled::Gone, Settled::NoLogin] = &second[..] else { panic!("{second:?}") };
+    let third = registry.settle_logins(&messages).await.unwrap();
+    let [Settled::Gone, Settled::Gone, Settled::Placed(refused)] = &third[..] else { panic!("{third:?}") };
     assert_eq!((refused.verdict, refused.reason.as_str()), (Verdict::Refused, "unknown-alias"));
     let reason = messages[1].login.as_ref().expect_err("no alias has a blank");
     assert!(reason.contains("the alias"), "{reason}");
-    let third = registry.settle_logins(&messages).await.unwrap();
-    assert!(matches!(third[..], [Settled::Gone, Settled::Gone, Settled::Gone]), "{third:?}");
+    let again = registry.settle_logins(&messages).await.unwrap();
+    assert!(matches!(again[..], [Settled::Gone, Settled::Gone, Settled::Gone]), "{again:?}");
     assert!(registry.receive_logins(10, None).await.unwrap().messages.is_empty());
     let told = python(
         &cluster,

@@ -1,7 +1,7 @@
 -- drain.lua: takes a node out of the rotation, or back into it (P10). The flag stays until somebody takes it away. A
 -- node that drains gets no logins; orders that it has not taken are placed elsewhere at once; its ringing and live
 -- sessions stay. Said again it changes nothing. The daemon is told, so that it gives back what it has not rung yet.
--- ARGV  1 node  2 drain (0|1)  3 order expiry ms  4 keep ended ms  5 most looks at nodes
+-- ARGV  1 node  2 drain (0|1)  3 order expiry ms  4 keep ended ms  5 most work (lib.lua)
 -- reply { 'ok', before (0|1), others, moved, more (1 = to be said again: orders are left) } | { 'unknown' }
 --       others = how many other nodes are in the rotation; moved of { session, where }
 local node, drain = ARGV[1], ARGV[2]
@@ -15,8 +15,7 @@ local moved, more = {}, 0
 if drain == '1' then moved, more = move_placed(node, 'draining', now, tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])) end
 local others = 0
 for _, name in ipairs(all_nodes()) do
-  local n = node_row(name)
-  if name ~= node and tonumber(n[1] or '0') >= now and n[2] == 'active' and n[3] ~= '1' then others = others + 1 end
+  if name ~= node and not node_row(name, now)[CLOSED] then others = others + 1 end
 end
 redis.call('PUBLISH', ns .. ':rt:ring-' .. node, 'duty')
 return { 'ok', known[2] == '1' and 1 or 0, others, moved, more }

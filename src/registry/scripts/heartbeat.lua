@@ -1,13 +1,15 @@
 -- heartbeat.lua: renews the lease and says how the node is; then does the housekeeping that any living node may do,
 -- and that one script makes happen once: it ends the sessions of nodes that are gone (an order that was not taken there
--- is placed elsewhere, P4), places again what nobody took in time, and forgets what ended long ago.
+-- is placed elsewhere, P4), places again what nobody took in time, and forgets what ended long ago: sessions, answers that
+-- nobody takes, nodes.
 -- ARGV  1 node  2 generation  3 lease ms  4 state (starting|active|down)  5 channels  6 registrations
 --       7 keep ended ms  8 most sessions to clean in one beat  9 order expiry ms
 --       10 tries of an agent's new session when his node is lost, 0 = he logs in again himself  11 give up after ms
 --       12 number of this heartbeat  13 time as the daemon expects it here, by what Redis said last and its own clock
 --       (0 = it knows none)  14 by how many ms Redis's clock has stepped, as the daemon found when it was called late; or 0
---       15 most looks at nodes: what is left to clean then is for the next heartbeat, of whichever node
--- reply { 'ok', sessions, reaped, drain (0|1), refused, phones, ring, logins, now } | { 'late', now } (a later one was carried
+--       15 most work (lib.lua): what is left to clean then is for the next heartbeat, of whichever node
+--       16 a node that is dead for so many ms is forgotten
+-- reply { 'ok', sessions, reaped, drain (0|1), refused, phones, ring, logins, now, more (1 = sessions are left to clean) } | { 'late', now } (a later one was carried
 --       out before, or it came at another time than expected: nothing was changed) | { 'fenced' } | { 'unknown' }
 --       sessions of { session, state }: what Redis has for this node, unwanted = to be hung up; reaped of { session,
 --       node, reason }: order-expired, node-lost, what rejoin() says, 'placed NODE' for one placed elsewhere, or waiting; refused = how often older
@@ -17,7 +19,7 @@ local node, generation, lease_ms, state = ARGV[1], ARGV[2], tonumber(ARGV[3]), A
 local keep_ms, most, expiry_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local tries, give_up_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
 local number, expected, step = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local most_looks = tonumber(ARGV[15])
+local most_work, gone_ms = tonumber(ARGV[15]), tonumber(ARGV[16])
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local own = redis.call('HMGET', ns .. ':node:' .. node, 'beats', 'state', 'lost')
@@ -35,11 +37,15 @@ redis.call('HSET', ns .. ':node:' .. node, 'state', state, 'channels', ARGV[5], 
   'lease_until', now + lease_ms, 'beat', judge.tick, 'lease', lease_ms, 'beats', number)
 if (own[2] == 'active') ~= (state == 'active') or own[3] == '1' then
   note_node(state == 'active' and 'node-up' or 'node-down', node, own[3] == '1' and 'its lease had ended' or '')
-  redis.call('HSET', ns .. ':node:' .. node, 'lost', '')
+  redis.call('HSET', ns .. ':node:' .. node, 'lost', '', 'gone', '')
 end
 
 local reaped = {}
-local function is_enough() return #reaped >= most or looks() >= most_looks end
+local more = 0
+local function is_enough()
+  if #reaped >= most or (reaped[1] and spent >= most_work) then more = 1 end
+  return more == 1
+end
 
 -- calls: a node that stopped in good order left its calls in its Asterisk, so nobody is rung again.
 local function reap(name, calls)
@@ -65,10 +71,29 @@ local function reap(name, calls)
     end
   end
 end
+-- That it drains is the operators' word, and outlives the rest. One node a heartbeat is soon enough.
+local is_one_gone = false
+local function let_go(name, gone)
+  local key = ns .. ':node:' .. name
+  if not gone or gone == '' then
+    redis.call('HSET', key, 'gone', now)
+  elseif now - tonumber(gone) > gone_ms and not is_one_gone and sessions_on(name) == 0 then
+    is_one_gone = true
+    if redis.call('HGET', key, 'drain') == '1' then
+      forget_phones(name)
+      redis.call('HSET', key, 'gone', now)
+    else
+      forget_node(name, 'nothing was heard of it for a month')
+    end
+  end
+end
+
 local awaited = false
+-- In a large cluster this look itself is much.
+spent = spent + 2 * #all_nodes()
 for _, name in ipairs(all_nodes()) do
   if name ~= node then
-    local n = redis.call('HMGET', ns .. ':node:' .. name, 'beat', 'lease', 'lost', 'state')
+    local n = redis.call('HMGET', ns .. ':node:' .. name, 'beat', 'lease', 'lost', 'state', 'gone')
     awaited = awaited or is_awaited(n[1], n[2], n[3], n[4])
     if is_dead(n[1], n[2], n[3]) then
       if n[1] and n[4] ~= 'stopped' and n[3] ~= '1' then
@@ -76,6 +101,7 @@ for _, name in ipairs(all_nodes()) do
         note_node('node-lost', name, 'no heartbeat for a lease')
       end
       reap(name, n[4] == 'stopped' and 'kept' or 'lost')
+      let_go(name, n[5])
     end
   end
 end
@@ -93,6 +119,7 @@ for _, id in ipairs(due) do
 end
 local forgotten = redis.call('ZRANGEBYSCORE', ns .. ':index:ended', '-inf', now - keep_ms, 'LIMIT', 0, 500)
 if forgotten[1] then redis.call('ZREM', ns .. ':index:ended', unpack(forgotten)) end
+end_answers()
 
 local sessions = {}
 for _, set in ipairs({ ':local:', ':remote:' }) do
@@ -119,4 +146,4 @@ local function backlog(queue, at)
   return { #waiting / 2, waiting[2] and at - math.floor(tonumber(waiting[2])) or 0 }
 end
 return { 'ok', sessions, reaped, mine[1] == '1' and 1 or 0, tonumber(mine[2] or '0'), mine[3] or '',
-  backlog('ring-' .. node, now), backlog('logins', wall()), now }
+  backlog('ring-' .. node, now), backlog('logins', wall()), now, more }

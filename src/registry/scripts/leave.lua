@@ -1,7 +1,7 @@
 -- leave.lua: a daemon stops. Its node leaves the rotation at once; orders that it has not taken are placed elsewhere;
 -- its ringing and live sessions stay for grace ms, because they live in Asterisk and the next daemon adopts them.
 -- ARGV  1 node  2 generation  3 grace ms  4 order expiry ms  5 keep ended ms  6 number: a heartbeat with a lower one that is
---       carried out later changes nothing  7 most looks at nodes
+--       carried out later changes nothing  7 most work (lib.lua)
 -- reply { 'ok', moved, more (1 = to be said again: orders are left) } | { 'fenced' } | { 'unknown' }
 --       moved of { session, where }
 local node, generation, grace_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])

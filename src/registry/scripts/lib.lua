@@ -9,7 +9,7 @@
 --   NS:node:NAME     HASH  generation host state drain weight max_agents campaigns channels registrations version
 --                          lease_until  beat (the tick of its last heartbeat)  lease (ms; of one that stopped: its grace)
 --                          beats (the number of its last heartbeat)  refused
---                          lost (1 = the others have noticed the end of its lease)  noted (the number of its last note)
+--                          lost (1 = the others have noticed the end of its lease)  gone (when they did)  noted (the number of its last note)
 --                          kept kept_at kept_why kept_result (how often the keepalive command has run, and the last run)
 --                          phones (the number of the last word on them)
 --                          take (the number of its daemon's last take)
@@ -17,6 +17,7 @@
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
 --   NS:contacts:NAME HASH  extension -> JSON with address, round trip, expiry (only with a second AMI user)
 --   NS:phones:NAME:GENERATION:NUMBER, NS:contacts:...  HASH  a table that is being told in parts, for a minute at most
+--   NS:index:answers ZSET  queues that got answers, by the time at which to look whether they were taken (answer.lua)
 --   NS:index:listeners ZSET the nodes that a wake-up of the inbox reaches, by the time until which they do (receive.lua)
 --   NS:local:NAME    SET   open sessions of local agents: its size is the node's load (never a counter)
 --   NS:remote:NAME   SET   open sessions of remote agents
@@ -54,6 +55,11 @@ local function base36(n)
   return string.char(unpack(bytes)):reverse()
 end
 
+-- Takes keys away without keeping Redis, however large they are. A user who may not do that has them taken away all the same.
+local function unlink(...)
+  if type(redis.pcall('UNLINK', ...)) ~= 'number' then redis.call('DEL', ...) end
+end
+
 -- A table that is told in parts stands as it was until the last part is there. `number` keeps what comes late from
 -- another telling out; `total` is how many fields the whole has, or nil: more parts follow. The pairs begin at ARGV[first].
 -- True: this is the table now. False: a part is missing, and the table is as it was. Nil: more parts follow.
@@ -66,24 +72,32 @@ local function retell(key, number, total, first)
   end
   local complete = redis.call('HLEN', aside) == total
   if complete and total > 0 then
-    -- A large table goes without keeping Redis. A user who may not do that has it replaced all the same.
-    redis.pcall('UNLINK', key)
+    unlink(key)
     redis.call('RENAME', aside, key)
     redis.call('PERSIST', key)
   else
-    redis.call('DEL', aside)
-    if complete then redis.call('DEL', key) end
+    unlink(aside)
+    if complete then unlink(key) end
   end
   return complete
 end
 
--- RSMQ's createQueue, with RSMQ's own defaults; a queue that is there stays as it is.
+-- RSMQ's createQueue, with RSMQ's own defaults; a queue that is there stays as it is. True: it was not there.
 local function open_queue(queue)
   local attributes = ns .. ':' .. queue .. ':Q'
-  if redis.call('HSETNX', attributes, 'vt', 30) == 1 then
+  local is_new = redis.call('HSETNX', attributes, 'vt', 30) == 1
+  if is_new then
     redis.call('HSET', attributes, 'delay', 0, 'maxsize', 65536, 'created', moment[1], 'modified', moment[1])
     redis.call('SADD', ns .. ':QUEUES', queue)
   end
+  return is_new
+end
+
+-- RSMQ's deleteQueue.
+local function close_queue(queue)
+  local key = ns .. ':' .. queue
+  unlink(key, key .. ':Q')
+  redis.call('SREM', ns .. ':QUEUES', queue)
 end
 
 -- RSMQ's sendMessage. The seed stands in for RSMQ's random 22 characters; the caller makes it unique. at: the time at
@@ -113,25 +127,37 @@ end
 
 -- What this script has seen of the nodes. It looks at each once, however many sessions it is about; what it writes itself to
 -- a node's row, it writes before the first of these.
-local node_names, node_rows, local_agents, looked = nil, {}, {}, 0
+local node_names, node_rows, local_agents = nil, {}, {}
 
--- How often this script has asked where a session may ring, one node at a time; the end of a session counts as ten. It is the
--- measure of what a script costs Redis: one that does much for many sessions stops at a limit, and is called again.
-local function looks() return looked end
+-- What this script has cost Redis so far, in commands; what is the same in every call is not counted. One that does much for
+-- many sessions stops at a limit, and is called again.
+local spent = 0
 
 local function all_nodes()
   node_names = node_names or redis.call('SMEMBERS', ns .. ':index:nodes')
   return node_names
 end
 
--- As refusal() takes it.
-local function node_row(name)
+-- What stands where in a node_row(): why it rings nobody now, whoever asks, or false; numbers, most agents or nil; its campaigns
+-- with a blank on both sides of each, or false: all; whether it is awaited. (One more table for each node would cost every login.)
+local CLOSED, WEIGHT, MOST, CHANNELS, CAMPAIGNS, AWAITED = 1, 4, 5, 6, 7, 8
+
+local function node_row(name, now)
   local n = node_rows[name]
-  if not n then
-    n = redis.call('HMGET', ns .. ':node:' .. name,
-      'lease_until', 'state', 'drain', 'weight', 'max_agents', 'channels', 'campaigns', 'beat', 'lease', 'lost')
-    node_rows[name] = n
-  end
+  if n then return n end
+  spent = spent + 3
+  n = redis.call('HMGET', ns .. ':node:' .. name,
+    'lease_until', 'state', 'drain', 'weight', 'max_agents', 'channels', 'campaigns', 'beat', 'lease', 'lost')
+  local left, state, closed = n[1] and tonumber(n[1]) - now, n[2], false
+  if not left then closed = 'unknown-node'
+  -- More than the whole lease: the clock that wrote it was another one.
+  elseif left < 0 or left > tonumber(n[9]) then closed = state == 'stopped' and 'stopped' or 'lapsed'
+  elseif state ~= 'active' then closed = state or 'unknown-node'
+  elseif n[3] == '1' then closed = 'draining' end
+  n[AWAITED], n[CLOSED] = is_awaited(n[8], n[9], n[10], state), closed
+  n[WEIGHT], n[MOST], n[CHANNELS] = tonumber(n[4]) or 1, tonumber(n[5] or ''), tonumber(n[6]) or 0
+  n[CAMPAIGNS] = n[7] and n[7] ~= '' and ' ' .. n[7] .. ' '
+  node_rows[name] = n
   return n
 end
 
@@ -175,7 +201,7 @@ end
 
 -- Ends an open session: state is ended or failed. It stays readable for keep_ms.
 local function finish(id, s, state, reason, now, keep_ms)
-  looked = looked + 10
+  spent = spent + 20
   drop_order(s)
   count_out(s, id)
   release_holder('agent:' .. s.agent, id)
@@ -209,221 +235,6 @@ local function held(field, now, keep_ms, dry)
   return nil
 end
 
--- Why this node may not ring this phone; '' if it may. The order of the checks is the order of what an operator
--- would look at first.
-local function refusal(n, phone, agents, campaign, remote, now)
-  if not n[1] then return 'unknown-node' end
-  local left = tonumber(n[1]) - now
-  -- More than the whole lease: the clock that wrote it was another one.
-  if left < 0 or left > tonumber(n[9]) then return n[2] == 'stopped' and 'stopped' or 'lapsed' end
-  if n[2] ~= 'active' then return n[2] or 'unknown-node' end
-  if n[3] == '1' then return 'draining' end
-  if n[7] and n[7] ~= '' and not (' ' .. n[7] .. ' '):find(' ' .. campaign .. ' ', 1, true) then return 'campaign' end
-  if not phone then return 'unknown-phone' end
-  if phone ~= 'registered' then return phone end
-  if remote ~= '1' and n[5] and n[5] ~= '' and agents >= tonumber(n[5]) then return 'full' end
-  return ''
-end
-
--- Looks at every target {node, extension, state of the phone there} and makes it a row of a reply: {node, extension,
--- why ('' = it may ring), load}. The best of them has the lowest load, then the fewest channels; among equals the
--- session's id decides. tried is a text of node names, each with a blank on both sides. guard: a phone that another
--- session holds is not free; needed where the extensions differ from node to node, or from those of the last time.
--- Without keep_ms nothing is written. Returns the best as {name, extension} or nil, all rows, and whether one of the nodes
--- is awaited.
-local function survey(rows, guard, campaign, remote, tried, id, now, keep_ms)
-  local best, seen, least, fewest, awaited = {}, {}, 0, 0, false
-  local in_use = {}
-  -- Mostly it is the same phone on every node.
-  local function is_in_use(extension)
-    if in_use[extension] == nil then
-      in_use[extension] = redis.call('HGET', ns .. ':holders', 'phone:' .. extension) ~= id
-        and held('phone:' .. extension, now, keep_ms, not keep_ms) ~= nil
-    end
-    return in_use[extension]
-  end
-  looked = looked + #rows
-  for i = 1, #rows do
-    local row = rows[i]
-    local name, extension = row[1], row[2]
-    local n, agents = node_row(name), agents_on(name)
-    awaited = awaited or is_awaited(n[8], n[9], n[10], n[2])
-    local why = refusal(n, row[3], agents, campaign, remote, now)
-    if why == '' and tried ~= '' and tried:find(' ' .. name .. ' ', 1, true) then why = 'tried' end
-    if why == '' and guard and is_in_use(extension) then why = 'phone-in-use' end
-    local load = agents / (tonumber(n[4]) or 1)
-    -- Redis cuts a number to an integer
-    row[3], row[4] = why, load % 1 == 0 and load or string.format('%.6g', load)
-    if why == '' then
-      local channels = tonumber(n[6]) or 0
-      if not best[1] or load < least or (load == least and channels < fewest) then
-        best, seen, least, fewest = { row }, { [name] = true }, load, channels
-      elseif load == least and channels == fewest and not seen[name] then
-        -- a node that is listed twice is no likelier than another
-        best[#best + 1], seen[name] = row, true
-      end
-    end
-  end
-  local row = best[1]
-  if not row then return nil, rows, awaited end
-  if best[2] then row = best[tonumber(id:sub(-6), 16) % #best + 1] end
-  return { name = row[1], extension = row[2] }, rows, awaited
-end
-
--- Where an alias may ring: a list of {node, extension, state of the phone there}. An explicit alias wins over the
--- suffix; the suffix is taken off only where that names a phone somebody knows, so that an extension may end with it.
--- Second result: whether any node knows such a phone (always true for an explicit alias). Third: explicit or not.
-local function resolve(alias, suffix)
-  local list = redis.call('HGET', ns .. ':aliases', alias)
-  if list then
-    local targets = {}
-    for extension, node in list:gmatch('([^@,%s]+)@([^@,%s]+)') do
-      targets[#targets + 1] = { node, extension, redis.call('HGET', ns .. ':phones:' .. node, extension) }
-    end
-    return targets, true, true
-  end
-  local names = all_nodes()
-  local function everywhere(extension)
-    local targets, known = {}, false
-    for i, name in ipairs(names) do
-      local phone = redis.call('HGET', ns .. ':phones:' .. name, extension)
-      targets[i], known = { name, extension, phone }, known or phone
-    end
-    return targets, known and true
-  end
-  if #alias <= #suffix or suffix == '' or alias:sub(-#suffix) ~= suffix then
-    local targets, known = everywhere(alias)
-    return targets, known, false
-  end
-  local targets, known = everywhere(alias:sub(1, -#suffix - 1))
-  if known then return targets, true, false end
-  local itself, is_known = everywhere(alias)
-  return is_known and itself or targets, is_known, false
-end
-
--- Writes a placed session with its attempt so far. order: its message in the node's queue ('' = it has none yet).
-local function write_placed(id, s, order, due, now)
-  count_in(s, id)
-  redis.call('HSET', ns .. ':holders', 'agent:' .. s.agent, id, 'alias:' .. s.alias, id, 'phone:' .. s.extension, id)
-  redis.call('ZADD', ns .. ':index:open', now, id)
-  redis.call('ZADD', ns .. ':index:due', due, id)
-  redis.call('HSET', session_key(id), 'alias', s.alias, 'extension', s.extension, 'agent', s.agent,
-    'campaign', s.campaign, 'remote', s.remote, 'node', s.node, 'state', 'placed', 'reason', s.reason, 'since', now,
-    'created', s.created, 'try', s.try, 'tried', s.tried, 'tries', s.tries, 'suffix', s.suffix,
-    'give_up', s.give_up, 'order', order)
-end
-
--- Reserves the session on the row's node and puts the order into that node's queue. why: for the story, if it is not new.
-local function assign(id, s, row, now, expiry_ms, why)
-  local attempt, due = tonumber(s.try or '0') + 1, now + expiry_ms
-  s.node, s.extension, s.state, s.reason, s.try = row.name, row.extension, 'placed', '', attempt
-  local order = enqueue('ring-' .. row.name, cjson.encode({ v = 1, kind = 'ring', session = id, try = attempt,
-    alias = s.alias, extension = s.extension, agent = s.agent, campaign = s.campaign, remote = s.remote == '1',
-    expires = due }), id .. ':' .. attempt, now)
-  write_placed(id, s, order, due, now)
-  tell(id, s, 'placed', why)
-end
-
--- How long a session waits that no node can ring before all of them have beaten again.
-local retry_ms = 1000
-
--- No node can ring the session, as far as is known, and not all is known: it stays where it is, without an order, and is
--- placed again by a heartbeat. why says what was wrong.
-local function await_nodes(id, s, why, now)
-  local again = s.state == 'placed' and s.order == ''
-  s.state, s.reason, s.try = 'placed', why, s.try or '0'
-  write_placed(id, s, '', now + retry_ms, now)
-  if not again then tell(id, s, 'placed', why .. ': waiting for the nodes to report') end
-  return 'waiting'
-end
-
--- The session's node cannot ring it: takes the next least loaded node that was not tried, or fails the session.
--- why says what was wrong there. Returns 'placed NODE', 'waiting' (see await_nodes) or 'failed'.
-local function place_again(id, s, why, now, expiry_ms, keep_ms)
-  local old_extension, tried = s.extension, s.tried
-  -- One that drains is left out anyway, and may be asked again when it has resumed.
-  if why ~= 'draining' then tried = (tried == '' and ' ' or tried) .. s.node .. ' ' end
-  if s.wanted == '1' then
-    finish(id, s, 'ended', 'logged-out', now, keep_ms)
-    return 'failed'
-  end
-  -- A node that rang nobody is no try: a drain, a stop, a host that died with the order in its queue.
-  local waits = s.state == 'placed' and s.order == ''
-  if not waits and (s.state == 'placed' or why == 'draining' or why == 'stopping') then s.tries = tonumber(s.tries) + 1 end
-  if tonumber(s.try) >= tonumber(s.tries) or now > tonumber(s.give_up) then
-    finish(id, s, 'failed', why, now, keep_ms)
-    return 'failed'
-  end
-  -- What the alias means may have changed since, so the phone may be another one, and somebody's.
-  local targets = resolve(s.alias, s.suffix)
-  local best, _, awaited = survey(targets, true, s.campaign, s.remote, tried, id, now, keep_ms)
-  if not best and (awaited or is_silent(now)) then
-    drop_order(s)
-    s.tried = tried
-    return await_nodes(id, s, why, now)
-  end
-  if not best then
-    finish(id, s, 'failed', why, now, keep_ms)
-    return 'failed'
-  end
-  drop_order(s)
-  count_out(s, id)
-  if best.extension ~= old_extension then release_holder('phone:' .. old_extension, id) end
-  s.tried = tried
-  assign(id, s, best, now, expiry_ms, why .. ' on ' .. s.node)
-  return 'placed ' .. best.name
-end
-
--- Places elsewhere what this node has not taken, until this script has looked at nodes often enough. Returns a list of
--- { session, where }, and 1 if some are left. What waits for the nodes to report is placed again by a heartbeat.
-local function move_placed(node, why, now, expiry_ms, keep_ms, most)
-  local moved = {}
-  for _, set in ipairs({ ':local:', ':remote:' }) do
-    for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
-      local known = redis.call('HMGET', session_key(id), 'state', 'order')
-      if known[1] == 'placed' and known[2] ~= '' then
-        if looks() >= most then return moved, 1 end
-        local s = record(session_key(id))
-        if s.node == node then moved[#moved + 1] = { id, place_again(id, s, why, now, expiry_ms, keep_ms) } end
-      end
-    end
-  end
-  return moved, 0
-end
-
--- P9: the agent of a live session that its node has lost, and that was ended just now, is rung from another node, as a
--- new session. Not one who is logged in again, or has asked to be logged out. The new id follows from the old session,
--- so that one loss makes one session. tries 0: nobody is rung. Returns 'rejoined NODE SESSION ALIAS AGENT', 'stranded
--- ALIAS AGENT' (no other node can ring the phone), or nil.
-local function rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
-  if tries == 0 or s.wanted == '1' then return nil end
-  local fresh = redis.sha1hex(id .. ':' .. s.since):sub(1, 16)
-  if record(session_key(fresh)) then return nil end
-  for _, field in ipairs({ 'agent:' .. s.agent, 'alias:' .. s.alias }) do
-    local holder = redis.call('HGET', ns .. ':holders', field)
-    if holder and is_open(record(session_key(holder))) then return nil end
-  end
-  local f = { alias = s.alias, agent = s.agent, campaign = s.campaign, remote = s.remote, suffix = s.suffix,
-    tries = tries, tried = ' ' .. s.node .. ' ', created = now, give_up = now + give_up_ms }
-  local targets = resolve(f.alias, f.suffix)
-  local best, _, awaited = survey(targets, true, f.campaign, f.remote, f.tried, fresh, now, keep_ms)
-  if not best and (awaited or is_silent(now)) then
-    note('rejoin', s.node, id, s, 'as ' .. fresh .. ', when the other nodes have reported')
-    f.node, f.extension = s.node, s.extension
-    await_nodes(fresh, f, 'node-lost', now)
-    redis.call('HSET', session_key(fresh), 'rejoined_from', id)
-    return 'rejoined ' .. s.node .. ' ' .. fresh .. ' ' .. s.alias .. ' ' .. s.agent
-  end
-  if not best then
-    note('stranded', s.node, id, s, 'no other node can ring the phone')
-    return 'stranded ' .. s.alias .. ' ' .. s.agent
-  end
-  note('rejoin', s.node, id, s, 'as ' .. fresh .. ' on ' .. best.name)
-  assign(fresh, f, best, now, expiry_ms, 'rejoins ' .. id)
-  redis.call('HSET', session_key(fresh), 'rejoined_from', id)
-  return 'rejoined ' .. best.name .. ' ' .. fresh .. ' ' .. s.alias .. ' ' .. s.agent
-end
-
 -- Who waits on a node for their turn to ring: the line that the node tells while it paces, and behind it the first of the orders
 -- to ring that it has not taken. Nobody, where there is no line.
 local function queued(node, now)
@@ -434,6 +245,23 @@ local function queued(node, now)
     if id:sub(-1) ~= 'H' then behind[#behind + 1] = id end
   end
   return line, behind
+end
+
+local function sessions_on(node)
+  return redis.call('SCARD', ns .. ':local:' .. node) + redis.call('SCARD', ns .. ':remote:' .. node)
+end
+
+-- What a node has told of its phones; it tells that again when it comes back.
+local function forget_phones(node) unlink(ns .. ':phones:' .. node, ns .. ':contacts:' .. node) end
+
+-- A node without sessions is taken off the list, with all that is known of it. One that comes back after all registers as a
+-- new one. False: there is no such node.
+local function forget_node(node, why)
+  if redis.call('SREM', ns .. ':index:nodes', node) + redis.call('DEL', ns .. ':node:' .. node) == 0 then return false end
+  forget_phones(node)
+  close_queue('ring-' .. node)
+  note_node('node-forgotten', node, why)
+  return true
 end
 
 -- nil if this generation may speak for this node; else why not. What is refused is counted.

@@ -21,10 +21,11 @@ if previous == '' and ARGV[9] == '1' and judge.tick >= judge.hold then
   redis.call('HSET', ns .. ':judge', 'hold', judge.tick + math.floor(lease_ms * 2 / 3))
 end
 redis.call('SADD', ns .. ':index:nodes', node)
-redis.call('HSET', key, 'generation', generation, 'host', host, 'state', 'starting', 'weight', ARGV[5],
-  'max_agents', ARGV[6], 'campaigns', ARGV[7], 'version', ARGV[8], 'channels', 0, 'registrations', 0, 'phones', '',
-  'line', '', 'lost', '', 'lease_until', now + lease_ms, 'beat', judge.tick, 'lease', lease_ms)
+-- In this order Redis stores a new row, and finds sooner what stands first: what every login looks at.
 redis.call('HSETNX', key, 'drain', 0)
+redis.call('HSET', key, 'state', 'starting', 'beat', judge.tick, 'lease', lease_ms, 'lost', '',
+  'lease_until', now + lease_ms, 'weight', ARGV[5], 'max_agents', ARGV[6], 'channels', 0, 'campaigns', ARGV[7],
+  'gone', '', 'generation', generation, 'host', host, 'version', ARGV[8], 'registrations', 0, 'phones', '', 'line', '')
 -- The takes and heartbeats of the next life are numbered anew.
 if previous ~= generation then redis.call('HDEL', key, 'take', 'beats') end
 -- An RSMQ client sends only into queues that exist.

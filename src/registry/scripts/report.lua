@@ -1,7 +1,7 @@
 -- report.lua: a node says what became of its sessions. Fenced by generation; idempotent.
 -- ARGV  1 node  2 generation  3 order expiry ms  4 keep ended ms  5 tries of an agent's new session when their call is
 --       lost with this node's Asterisk, 0 = they log in again  6 give up after ms  7 state of the node: one that is
---       not active is out of the rotation before its sessions are settled  8 most looks at nodes, then for each session three:
+--       not active is out of the rotation before its sessions are settled  8 most work (lib.lua), then for each session three:
 --       session, what (live|ended|failed|cannot), reason
 --       cannot = this node could not ring the phone: the next node is tried (P4)
 -- reply { 'ok', results } | { 'fenced' } | { 'unknown' }
@@ -29,6 +29,7 @@ for i = 9, #ARGV, 3 do
       redis.call('HSET', session_key(id), 'state', 'live', 'reason', '', 'since', now, 'order', '',
         'generation', generation)
       tell(id, s, 'live', '')
+      spent = spent + 12
     end
   elseif what == 'cannot' and s.state == 'ringing' then
     result = place_again(id, s, reason, now, expiry_ms, keep_ms)
@@ -41,6 +42,6 @@ for i = 9, #ARGV, 3 do
     finish(id, s, 'failed', reason, now, keep_ms)
   end
   results[#results + 1] = result
-  if looks() >= tonumber(ARGV[8]) then break end
+  if spent >= tonumber(ARGV[8]) then break end
 end
 return { 'ok', results }

@@ -1,6 +1,7 @@
 -- settle.lua: logins of the shared inbox, in their order: each is placed, taken off the inbox and answered in one step. One
--- that somebody else has taken off already is left alone, and one that nobody can place now is left in the inbox. Stops when it has looked at enough nodes: the rest is for a next call.
--- ARGV  1 queue  2 alias suffix  3 order expiry ms  4 tries  5 give up after ms  6 keep ended ms  7 most looks at nodes,
+-- that somebody else has taken off already is left alone, and one that nobody can place now is left in the inbox. Stops when it
+-- has done enough: the rest is for a next call.
+-- ARGV  1 queue  2 alias suffix  3 order expiry ms  4 tries  5 give up after ms  6 keep ended ms  7 most work (lib.lua),
 --       then eight for each message: its id, the queue for the answer ('' = none), the answer if it is no login ('' = it is
 --       one), session, alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1)
 -- reply a row for each message that was settled, one at least: { 'gone' } | { 'answered' } | as of place.lua, without its rows
@@ -22,7 +23,7 @@ local function settle(i)
     return { 'answered' }
   end
   local want = { alias = ARGV[i + 4], agent = ARGV[i + 5], campaign = ARGV[i + 6], remote = ARGV[i + 7] }
-  local placed = place_login('place', ARGV[i + 3], want, rules, now)
+  local placed = place_login('settle', ARGV[i + 3], want, rules, now)
   if placed[1] ~= 'not-now' then answer(queue, id, answers, answer_of(want.alias, placed)) end
   placed[8] = nil
   return placed
@@ -31,6 +32,6 @@ end
 local results = {}
 for i = 8, #ARGV, 8 do
   results[#results + 1] = settle(i)
-  if looks() >= most then break end
+  if spent >= most then break end
 end
 return results

@@ -5,8 +5,8 @@
 --       negative), generation, version, host, campaigns, refused, queued,
 --       runs of the keepalive command, time of the last one in ms, why, result }
 local from, now = ARGV[1], clock()
--- Orders in queues that one call may read.
-local READ_MOST = 5000
+-- Orders in queues that one call may read; a row costs as much as so many.
+local READ_MOST, A_ROW = 5000, 50
 local names = redis.call('SMEMBERS', ns .. ':index:nodes')
 table.sort(names)
 local rows, read = {}, 0
@@ -23,7 +23,7 @@ for i, name in ipairs(names) do
       n.weight or '1', n.max_agents or '', n.registrations or '0', n.channels or '0', left, n.generation or '',
       n.version or '', n.host or '', n.campaigns or '', n.refused or '0',
       waiting, n.kept or '0', n.kept_at or '0', n.kept_why or '', n.kept_result or '' }
-    read = read + waiting
+    read = read + waiting + A_ROW
     if read > READ_MOST and i < #names then return { rows, name } end
   end
 end

@@ -4,13 +4,15 @@
 -- number: a lower one than the last takes nothing, and what earlier ones took whose answer the daemon did not hear is
 -- handed out again (P4). A node that has a line puts it behind that (line.lua).
 -- ARGV  1 node  2 generation  3 visibility time in s  4 max orders  5 order expiry ms  6 keep ended ms
---       7 number of this take  8 number of the first take whose answer did not come, or this one
+--       7 number of this take  8 number of the first take whose answer did not come, or this one  9 most work (lib.lua): where
+--       orders are placed elsewhere, the rest may be for a next call
 -- reply { 'ok', rows } | { 'not-now' } (no node has beaten for a while: how old an order is, is known after that)
 --       | { 'fenced' } | { 'unknown' }
 --       rows of { 'ring', session, try, alias, extension, agent, campaign, remote, waited ms } | { 'hangup', session }
 --             | { 'moved', session, where } | { 'expired', session } | { 'stale', session }
 local node, generation, vt, max = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local expiry_ms, keep_ms, number, since = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local most_work = tonumber(ARGV[9])
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
@@ -79,6 +81,7 @@ if since < number then
   end
 end
 for _, message in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, max)) do
+  if spent >= most_work then break end
   -- One that was placed elsewhere may have ended the session of another, and taken its order away.
   local is_there = redis.call('ZSCORE', key, message)
   if is_there then

@@ -1,18 +1,25 @@
 -- placement.lua: one login, chosen and reserved (P1, P2, P3). place.lua and settle.lua share it, so that a login of the inbox
 -- is placed as any other. Put behind lib.lua.
 -- want { alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1) }, rules { suffix, expiry_ms, tries,
--- give_up_ms, keep_ms }; with mode explain nothing is written. The result is place.lua's reply.
+-- give_up_ms, keep_ms }; mode place, or settle (nobody wants to see why each node was chosen or not), or explain (nothing is
+-- written). The result is place.lua's reply.
 local function place_login(mode, id, want, rules, now)
   local alias, agent, campaign, remote = want.alias, want.agent, want.campaign, want.remote
   local suffix, expiry_ms, tries, keep_ms = rules.suffix, rules.expiry_ms, rules.tries, rules.keep_ms
   local named = agent ~= ''
 
-  local targets, known, explicit = resolve(alias, suffix)
+  local targets, known, explicit, best, awaited
+  if mode == 'settle' then best, awaited = seek(alias, suffix, campaign, remote, '', id, now) end
+  if best then
+    targets, known, explicit = { { best.name, best.extension } }, true, false
+  else
+    targets, known, explicit = resolve(alias, suffix)
+  end
   local first = targets[1] and targets[1][2] or alias
   if not named then agent = explicit and alias or first end
 
   local function reply(outcome, s, session, reason, rows)
-    if outcome == 'refused' and mode == 'place' then
+    if outcome == 'refused' and mode ~= 'explain' then
       note('refused', '', '', { alias = alias, agent = agent, extension = first }, reason)
     end
     return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, rows }
@@ -20,7 +27,7 @@ local function place_login(mode, id, want, rules, now)
 
   -- P1: the same request again (its answer was lost, or its message came back to the inbox) finds its own session, also
   -- one that is over by now: nothing rings twice.
-  local own = mode == 'place' and redis.call('EXISTS', session_key(id)) == 1 and record(session_key(id))
+  local own = mode ~= 'explain' and redis.call('EXISTS', session_key(id)) == 1 and record(session_key(id))
   if own then
     if is_open(own) then
       held('agent:' .. own.agent, now, keep_ms)
@@ -44,7 +51,10 @@ local function place_login(mode, id, want, rules, now)
     end
   end
 
-  local best, rows, awaited = survey(targets, explicit, campaign, remote, '', id, now, mode == 'place' and keep_ms or nil)
+  local rows = targets
+  if not best then
+    best, rows, awaited = survey(targets, explicit, campaign, remote, '', id, now, mode ~= 'explain' and keep_ms or nil)
+  end
   if #rows == 0 then
     return reply(explicit and 'refused' or 'not-now', {}, '', explicit and 'empty-alias' or 'no-node', rows)
   end
