@@ -133,13 +133,14 @@ fn every_reason_and_refusal_is_explained() {
     let reasons = reasons.map(|word| word.split('{').next().unwrap().to_owned());
     all_in_reference("reasons", reasons, 13);
 
-    let library = file("src/registry/scripts/lib.lua");
+    let library = file("src/registry/scripts/lib/choice.lua");
     let refusals = quoted(between(&library, "local function refusal", "\nend"), '\'').map(str::to_owned);
     let mut words: Vec<String> = refusals.collect();
-    for script in ["lib", "lib/placement", "take", "heartbeat", "logout"] {
+    for script in ["lib", "lib/choice", "lib/attempt", "lib/placement", "take", "heartbeat", "logout"] {
         let text = file(&format!("src/registry/scripts/{script}.lua"));
-        let says =
-            |line: &&str| ["finish(", "why = ", "reason = ", "reply('refused'"].iter().any(|word| line.contains(word));
+        let says = |line: &&str| {
+            ["finish(", "why = ", "closed = ", "reason = ", "reply('refused'"].iter().any(|word| line.contains(word))
+        };
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("--")).filter(says).collect();
         words.extend(quoted(&lines.join("\n"), '\'').map(str::to_owned));
     }

@@ -15,8 +15,8 @@ use crate::ledger::{Cluster, Member, extensions, id, session};
 const NODES: usize = 100;
 /// Phones that each of them knows.
 const PHONES: usize = 200;
-/// Commands of one call: two or three milliseconds of Redis.
-const MOST: u64 = 2_000;
+/// Commands of one call: about two milliseconds of Redis.
+const MOST: u64 = 1_200;
 
 /// A cluster in which the first node gets all logins.
 async fn large() -> (Cluster, Vec<Member>) {
@@ -60,7 +60,9 @@ async fn commands(cluster: &mut Cluster) -> u64 {
             continue;
         };
         let calls: u64 = rest.split(',').next().unwrap().parse().unwrap();
-        if name == "evalsha" { scripts += calls } else { all += calls }
+        // A script that Redis did not know yet is called twice.
+        let failed = rest.split_once("failed_calls=").unwrap().1.parse::<u64>().unwrap();
+        if name == "evalsha" { scripts += calls - failed } else { all += calls }
     }
     assert!(scripts > 0, "no script ran: {text}");
     all / scripts
