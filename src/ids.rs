@@ -4,6 +4,7 @@
 //! A value that exists is safe to put into an AMI header, a Redis key and a log line: the characters are a small
 //! whitelist, so no CR, LF, comma, brace or blank can travel (promise P11).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -131,6 +132,46 @@ word_id!(
     /// The campaign an agent works for.
     Campaign, "the campaign", 64, dot: true
 );
+
+/// Whether capitals make another name of an alias or an extension. Every node of a cluster has the same: the names in Redis
+/// follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Case {
+    /// They do: `CC100` and `cc100` are two.
+    #[default]
+    Exact,
+    /// They do not. In Redis both are `cc100`; only what Asterisk is told keeps the spelling that Asterisk has.
+    Fold,
+}
+
+impl Case {
+    /// As it stands in the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Fold => "fold",
+        }
+    }
+
+    /// The one spelling of a name. Names are ASCII.
+    pub fn one_spelling(self, name: &str) -> Cow<'_, str> {
+        match self {
+            Self::Fold if name.bytes().any(|byte| byte.is_ascii_uppercase()) => name.to_ascii_lowercase().into(),
+            Self::Exact | Self::Fold => name.into(),
+        }
+    }
+
+    /// The same of an alias.
+    pub fn alias(self, alias: &Alias) -> Alias {
+        Alias(self.one_spelling(alias.as_str()).into())
+    }
+
+    /// The same of an extension.
+    pub fn extension(self, extension: &Extension) -> Extension {
+        Extension(self.one_spelling(extension.as_str()).into())
+    }
+}
 
 macro_rules! random_id {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
@@ -317,6 +358,16 @@ mod tests {
         assert!("tel-1_b".parse::<NodeName>().is_ok());
         assert!("tel.1".parse::<NodeName>().is_err());
         assert!("cc100.home".parse::<Extension>().is_ok());
+    }
+
+    #[test]
+    fn a_name_has_one_spelling_where_capitals_make_no_other() {
+        let (alias, extension) = ("Desk-7X".parse().expect("an alias"), "CC100".parse().expect("an extension"));
+        assert_eq!(
+            (Case::Fold.alias(&alias).as_str(), Case::Fold.extension(&extension).as_str()),
+            ("desk-7x", "cc100")
+        );
+        assert_eq!((Case::Exact.alias(&alias), Case::Exact.extension(&extension)), (alias, extension));
     }
 
     #[test]

@@ -158,6 +158,7 @@ fn clean() -> Evidence {
             refused: 0,
             queued: 0,
             version: String::new(),
+            case: "exact".to_owned(),
             keepalive: None,
         }],
         phones: BTreeMap::from([("a".into(), 2)]),

@@ -483,3 +483,18 @@ fn what_redis_has_ended_while_it_waited_is_not_rung() {
         ],
     );
 }
+
+#[test]
+fn what_is_dialled_is_spelled_as_asterisk_spells_it() {
+    let devices = "answer DeviceStateList PJSIP/CC1:NOT_INUSE PJSIP/cc2:UNAVAILABLE PJSIP/Cc2:NOT_INUSE";
+    let dials = |toml: &str| {
+        let mut stand = Stand::new(toml);
+        ["booted 100", devices, "answer Status"].into_iter().for_each(|line| drop(stand.say(line)));
+        ["order s1", "order s2"].map(|line| {
+            stand.say(line);
+            stand.wire.lines().find_map(|line| line.strip_prefix("Channel: ")).unwrap().to_owned()
+        })
+    };
+    assert_eq!(dials(""), ["PJSIP/cc1", "PJSIP/cc2"]);
+    assert_eq!(dials("[placement]\ncase = \"fold\""), ["PJSIP/CC1", "PJSIP/Cc2"]);
+}

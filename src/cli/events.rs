@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::output::Shown;
 use super::{CliError, DONE, output};
 use crate::config::span;
-use crate::ids::{Agent, Alias, NodeName};
+use crate::ids::{Agent, Alias, Case, NodeName};
 use crate::registry::story::{Entry, Place};
 use crate::registry::{Registry, RegistryError};
 
@@ -65,14 +65,17 @@ fn session_start(text: &str) -> Result<String, String> {
 }
 
 impl EventsArgs {
-    fn wants(&self, entry: &Entry) -> bool {
+    fn wants(&self, entry: &Entry, case: Case) -> bool {
         // What replaces what stands in the reason.
         let named = entry.reason.split(' ').filter(|word| word.len() == SESSION_DIGITS);
         let mut named = named.chain([entry.session.as_str()]);
         let mut about = |id: &String| named.any(|word| word.starts_with(id.as_str()));
         self.session.as_ref().is_none_or(&mut about)
             && self.node.as_ref().is_none_or(|node| entry.node == node.as_str())
-            && self.alias.as_ref().is_none_or(|alias| [&entry.alias, &entry.phone].contains(&&alias.to_string()))
+            && self.alias.as_ref().is_none_or(|alias| {
+                let alias = case.one_spelling(alias.as_str());
+                [&entry.alias, &entry.phone].iter().any(|name| case.one_spelling(name) == alias)
+            })
             && self.agent.as_ref().is_none_or(|agent| entry.agent == agent.as_str())
             && (self.event.is_empty() || self.event.contains(&entry.event))
     }
@@ -105,6 +108,7 @@ pub(super) async fn run(registry: &mut Registry, args: &EventsArgs) -> Result<u8
         (None, true) => Place::at(registry.now_ms().await?),
         (None, false) => Place::start(),
     };
+    let case = registry.case();
     let mut away = Away::default();
     loop {
         let page = registry.story(&mut place, args.follow.then_some(WAIT)).await;
@@ -113,7 +117,7 @@ pub(super) async fn run(registry: &mut Registry, args: &EventsArgs) -> Result<u8
         if entries.is_empty() && !args.follow {
             return Ok(DONE);
         }
-        if !entries.iter().filter(|entry| args.wants(entry)).all(|entry| args.show(entry)) {
+        if !entries.iter().filter(|entry| args.wants(entry, case)).all(|entry| args.show(entry)) {
             return Ok(DONE);
         }
     }

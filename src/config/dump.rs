@@ -79,6 +79,7 @@ pub(super) fn dump(settings: &Settings) -> String {
     let placement = &settings.placement;
     page.section("placement");
     page.text("alias_suffix", &placement.alias_suffix);
+    page.text("case", placement.case.as_str());
     page.span("lease", placement.lease);
     page.span("heartbeat", placement.heartbeat);
     page.plain("tries", placement.tries);

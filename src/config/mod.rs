@@ -37,7 +37,7 @@ pub use self::sections::check_filter;
 pub use self::sentinel::SentinelSettings;
 pub use self::source::{span, span_text};
 pub use self::template::{Placeholder, TEMPLATE_BYTES_MAX, Template, TemplateError};
-use crate::ids::{Campaign, NodeName};
+use crate::ids::{Campaign, Case, NodeName};
 
 /// The file that is read if no other is named. It may be missing.
 pub const DEFAULT_PATH: &str = "/etc/evenring/config.toml";
@@ -173,8 +173,10 @@ pub struct RedisSettings {
 /// Leases, tries and waits.
 #[derive(Debug, Clone)]
 pub struct PlacementSettings {
-    /// What makes an alias of an extension: 1 to 8 characters of the id alphabet.
+    /// What makes an alias of an extension: 1 to 8 characters of the id alphabet, in the one spelling of `case`.
     pub alias_suffix: String,
+    /// Whether capitals make another alias or extension.
+    pub case: Case,
     /// How long after its last heartbeat a node counts as alive; at least three heartbeats.
     pub lease: Duration,
     /// Between two heartbeats.

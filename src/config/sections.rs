@@ -15,7 +15,7 @@ use super::{
     AmiSettings, AmiUser, Files, LogFormat, LogSettings, NodeSettings, Placeholder, PlacementSettings, RingSettings,
     RingTarget, Settings, Template, Transport, http, keepalive, redis, secret,
 };
-use crate::ids::{Campaign, NodeName};
+use crate::ids::{Campaign, Case, NodeName};
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -175,6 +175,7 @@ pub(super) fn absolute(reader: &mut Reader, key: &str) -> Option<Option<PathBuf>
 
 fn placement(reader: &mut Reader) -> Option<PlacementSettings> {
     let alias_suffix: Option<String> = reader.read("placement.alias_suffix", "x");
+    let case = reader.read::<Case>("placement.case", "exact");
     let lease = reader.span("placement.lease", "3s", MILLISECOND * 200..=10 * MINUTE);
     let heartbeat = reader.span("placement.heartbeat", "1s", MILLISECOND * 100..=2 * SECOND);
     let tries = reader.number("placement.tries", 3, 1..=10);
@@ -195,8 +196,10 @@ fn placement(reader: &mut Reader) -> Option<PlacementSettings> {
     if !is_id {
         reader.fail("placement.alias_suffix", format!("{suffix:?} is not 1 to 8 letters, digits, '_', '.' or '-'"));
     }
+    let case = case?;
     Some(PlacementSettings {
-        alias_suffix: suffix,
+        alias_suffix: case.one_spelling(&suffix).into_owned(),
+        case,
         lease: lease?,
         heartbeat: heartbeat?,
         tries: tries?,

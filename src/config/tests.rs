@@ -158,6 +158,10 @@ fn bad_values_are_all_found_in_one_go() {
         ("placement.alias_suffix = \"\"", "placement.alias_suffix in DIR/config.toml: \"\" is not 1 to 8"),
         ("placement.alias_suffix = \"a b\"", "is not 1 to 8"),
         (
+            "placement.case = \"lower\"",
+            "placement.case in DIR/config.toml: unknown variant `lower`, expected `exact` or `fold`",
+        ),
+        (
             "ring.dial = \"PJSIP/{ext}\"",
             "ring.dial in DIR/config.toml: unknown placeholder {ext}: did you mean {agent}?",
         ),
@@ -296,6 +300,13 @@ fn no_secret_is_ever_shown() {
     assert_eq!(settings.redis.password.as_ref().map(|p| p.expose_secret()), Some("hunter2"));
     let settings = load(&dir, toml, &[("EVENRING__REDIS__PASSWORD", "other")]).expect("settings");
     assert_eq!(settings.redis.password.as_ref().map(|p| p.expose_secret()), Some("other"));
+}
+
+#[test]
+fn a_suffix_is_spelled_as_names_are() {
+    check("placement.alias_suffix = \"X\"", &[], Ok(&["alias_suffix = \"X\"", "case = \"exact\""]));
+    let toml = "placement.alias_suffix = \"X\"\nplacement.case = \"fold\"";
+    check(toml, &[], Ok(&["alias_suffix = \"x\"", "case = \"fold\""]));
 }
 
 #[test]

@@ -47,6 +47,7 @@ use crate::ami::link::{Boot, LinkSettings};
 use crate::config::{AmiLogin, ConfigError, Settings};
 use crate::ids::{Generation, NodeName, SessionId};
 use crate::node::Node;
+use crate::node::roster::Roster;
 use crate::registry::{Registry, RegistryError, Takes};
 pub use node_loop::LoopError;
 pub use reload::{Again, SetFilter};
@@ -211,7 +212,8 @@ impl Process {
 
         keep_alive(settings, generation, clock, metrics.clone(), self.vitals.subscribe(), &mut tasks)?;
         let (ring, lease) = (self.in_force.borrow().ring.clone(), settings.placement.lease);
-        let node = Node::new(name.clone(), generation, ring, lease, clock.now());
+        let mut node = Node::new(name.clone(), generation, ring, lease, clock.now());
+        node.roster = Roster::new(settings.placement.case);
         let mouths = node_loop::Mouths { ami: to_ami, batches, open, vitals: self.vitals.clone() };
         let (settings_ears, stop) = (self.in_force.clone(), self.stop.clone());
         let ears = node_loop::Ears { ami: from_ami, orders, done, settings: settings_ears, stop };

@@ -6,7 +6,7 @@ use super::{Asterisk, Duty, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, ring};
 use crate::ami::action::Action;
 use crate::ami::id::originate_action_id;
 use crate::ami::outcome::Answer;
-use crate::ids::{ChannelId, Now, SessionId, Technology};
+use crate::ids::{ChannelId, Now, Phone, SessionId, Technology};
 
 impl Node {
     pub(super) fn order(&mut self, login: Login, asked: Now, now: Now) {
@@ -89,8 +89,10 @@ impl Node {
                 return;
             }
             self.waiting.leave_first();
-            let technology = self.roster.technology(&session.login.extension).unwrap_or(Technology::Pjsip);
-            match ring::originate(&session.login, technology, &self.name, &self.ring) {
+            let extension = &session.login.extension;
+            let phone = self.roster.to_dial(extension).cloned();
+            let phone = phone.unwrap_or_else(|| Phone { technology: Technology::Pjsip, extension: extension.clone() });
+            match ring::originate(&session.login, &phone, &self.name, &self.ring) {
                 Ok(action) => {
                     session.originated(self.ring.timeout, now);
                     ringing += 1;

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use crate::ami::action::{Action, ActionError, Originate, Target};
 use crate::config::{Placeholder, RingSettings, RingTarget, Template};
-use crate::ids::{Campaign, ChannelId, NodeName, SessionId, Technology};
+use crate::ids::{Campaign, ChannelId, NodeName, Phone, SessionId};
 use crate::node::session::{Class, Login};
 
 /// Channel variables by which a later daemon knows whose channel it is.
 pub const VARIABLES: [&str; 6] =
     ["EVENRING_ALIAS", "EVENRING_EXTENSION", "EVENRING_AGENT", "EVENRING_CAMPAIGN", "EVENRING_CLASS", "EVENRING_TRY"];
 
-/// Builds the Originate of one login.
+/// Builds the Originate of one login to the phone as Asterisk spells it.
 ///
 /// # Errors
 /// When a value of the configuration, filled in, is not fit for the wire.
 pub fn originate(
     login: &Login,
-    technology: Technology,
+    phone: &Phone,
     node: &NodeName,
     settings: &RingSettings,
 ) -> Result<Action, ActionError> {
@@ -26,13 +26,13 @@ pub fn originate(
     let campaign = login.campaign.as_ref().map_or("", Campaign::as_str);
     let fill = |template: &Template| {
         template.render(|placeholder| match placeholder {
-            Placeholder::Extension => login.extension.as_str(),
+            Placeholder::Extension => phone.extension.as_str(),
             Placeholder::Alias => login.alias.as_str(),
             Placeholder::Agent => login.agent.as_str(),
             Placeholder::Campaign => campaign,
             Placeholder::Session => &session,
             Placeholder::Node => node.as_str(),
-            Placeholder::Technology => technology.as_str(),
+            Placeholder::Technology => phone.technology.as_str(),
         })
     };
     let target = match &settings.target {

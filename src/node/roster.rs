@@ -7,7 +7,7 @@ pub use super::endpoint::Contact;
 use super::endpoint::Endpoint;
 use crate::ami::event::{ContactState, DeviceState, PeerState};
 use crate::ami::item::Peer;
-use crate::ids::{Extension, Phone, Technology};
+use crate::ids::{Case, Extension, Phone, Technology};
 
 /// Whether a phone can ring on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,10 +46,13 @@ pub struct PhoneChanges {
 /// The most phones a node is believed to have; more are ignored and counted.
 pub const MAX_PHONES: usize = 20_000;
 
-/// The phones of one node.
+/// The phones of one node. An extension may have several endpoints: of different technologies, and, where capitals make no
+/// other name, of different spellings.
 #[derive(Debug, Default)]
 pub struct Roster {
-    endpoints: BTreeMap<Extension, BTreeMap<Technology, Endpoint>>,
+    case: Case,
+    /// Extensions in their one spelling, and their endpoints as Asterisk spells them.
+    endpoints: BTreeMap<Extension, BTreeMap<Phone, Endpoint>>,
     reported: BTreeMap<Extension, PhoneState>,
     dirty: BTreeSet<Extension>,
     replace: bool,
@@ -57,13 +60,18 @@ pub struct Roster {
 }
 
 impl Roster {
+    /// A roster without phones that compares their names so.
+    pub fn new(case: Case) -> Self {
+        Self { case, ..Self::default() }
+    }
+
     /// Starts over from full lists: of devices, which leaves out those that did nothing since Asterisk started, and of
     /// peers, which has them all. `events_lost`: what events said before is worth nothing, but for the reason why a phone
     /// that is still off line is so.
     pub fn replace(&mut self, devices: &[(Phone, DeviceState)], peers: &[Peer], events_lost: bool) {
         let mut before = std::mem::take(&mut self.endpoints);
         for (phone, state) in devices {
-            let was = before.get_mut(&phone.extension).and_then(|techs| techs.remove(&phone.technology));
+            let was = before.get_mut(&self.case.extension(&phone.extension)).and_then(|all| all.remove(phone));
             let is_news = events_lost || was.is_none();
             let mut endpoint = was.unwrap_or_else(|| Endpoint::new(phone.technology));
             if events_lost {
@@ -108,22 +116,21 @@ impl Roster {
         }
     }
 
-    /// The PJSIP endpoints of which only Asterisk's word about their contacts can tell how they are.
+    /// The PJSIP endpoints, in Asterisk's own spelling, of which only Asterisk's word about their contacts can tell how they
+    /// are.
     pub fn in_doubt(&self) -> impl Iterator<Item = &Extension> {
-        self.endpoints.keys().filter(|extension| self.is_in_doubt(extension))
+        self.all().filter(|(_, endpoint)| endpoint.is_in_doubt()).map(|(phone, _)| &phone.extension)
     }
 
     /// Whether this is such a one.
     pub fn is_in_doubt(&self, extension: &Extension) -> bool {
-        let techs = self.endpoints.get(extension);
-        techs.and_then(|techs| techs.get(&Technology::Pjsip)).is_some_and(|endpoint| endpoint.is_in_doubt())
+        let phone = Phone { technology: Technology::Pjsip, extension: extension.clone() };
+        self.endpoint(&phone).is_some_and(Endpoint::is_in_doubt)
     }
 
-    /// A PJSIP endpoint that has a contact, by its own summary.
+    /// A PJSIP endpoint that has a contact, by its own summary, in Asterisk's own spelling.
     pub fn online_pjsip(&self) -> Option<&Extension> {
-        let online =
-            |techs: &BTreeMap<_, Endpoint>| techs.get(&Technology::Pjsip).is_some_and(|it| it.is_online_pjsip());
-        self.endpoints.iter().find(|(_, techs)| online(techs)).map(|(extension, _)| extension)
+        self.all().find(|(_, endpoint)| endpoint.is_online_pjsip()).map(|(phone, _)| &phone.extension)
     }
 
     /// How many phones can ring here.
@@ -139,16 +146,16 @@ impl Roster {
         })
     }
 
-    /// The technology to dial an extension by: one that can ring, else the first known.
-    pub fn technology(&self, extension: &Extension) -> Option<Technology> {
-        let techs = self.endpoints.get(extension)?;
-        let online = techs.iter().find(|(_, e)| e.state() == PhoneState::Registered).map(|(t, _)| *t);
-        online.or_else(|| techs.keys().next().copied())
+    /// The endpoint to dial for an extension, in Asterisk's own spelling: one that can ring, else the first known.
+    pub fn to_dial(&self, extension: &Extension) -> Option<&Phone> {
+        let endpoints = self.endpoints.get(&self.case.extension(extension))?;
+        let online = endpoints.iter().find(|(_, e)| e.state() == PhoneState::Registered).map(|(phone, _)| phone);
+        online.or_else(|| endpoints.keys().next())
     }
 
     /// The state of one phone.
     pub fn state(&self, extension: &Extension) -> PhoneState {
-        self.endpoints.get(extension).map_or(PhoneState::Unknown, summary)
+        self.endpoints.get(&self.case.extension(extension)).map_or(PhoneState::Unknown, summary)
     }
 
     /// Everything is to be told again (Redis forgot).
@@ -180,8 +187,12 @@ impl Roster {
         self.ignored
     }
 
+    fn all(&self) -> impl Iterator<Item = (&Phone, &Endpoint)> {
+        self.endpoints.values().flatten()
+    }
+
     fn endpoint(&self, phone: &Phone) -> Option<Endpoint> {
-        self.endpoints.get(&phone.extension)?.get(&phone.technology).copied()
+        self.endpoints.get(&self.case.extension(&phone.extension))?.get(phone).copied()
     }
 
     fn update(&mut self, phone: Phone, change: impl FnOnce(&mut Endpoint, Technology)) {
@@ -190,22 +201,23 @@ impl Roster {
         let mut endpoint = before.unwrap_or_else(|| Endpoint::new(technology));
         change(&mut endpoint, technology);
         if before != Some(endpoint) {
-            self.dirty.insert(phone.extension.clone());
+            self.dirty.insert(self.case.extension(&phone.extension));
             self.insert(phone, endpoint);
         }
     }
 
     fn insert(&mut self, phone: Phone, endpoint: Endpoint) {
-        if self.endpoints.len() >= MAX_PHONES && !self.endpoints.contains_key(&phone.extension) {
+        let extension = self.case.extension(&phone.extension);
+        if self.endpoints.len() >= MAX_PHONES && !self.endpoints.contains_key(&extension) {
             self.ignored += 1;
             return;
         }
-        self.endpoints.entry(phone.extension).or_default().insert(phone.technology, endpoint);
+        self.endpoints.entry(extension).or_default().insert(phone, endpoint);
     }
 }
 
-fn summary(techs: &BTreeMap<Technology, Endpoint>) -> PhoneState {
-    techs.values().map(|endpoint| endpoint.state()).min().unwrap_or(PhoneState::Unknown)
+fn summary(endpoints: &BTreeMap<Phone, Endpoint>) -> PhoneState {
+    endpoints.values().map(|endpoint| endpoint.state()).min().unwrap_or(PhoneState::Unknown)
 }
 
 #[cfg(test)]
@@ -297,6 +309,36 @@ mod tests {
         assert_eq!(states(&roster), [Unregistered, Unreachable, Registered, Unreachable, Unregistered]);
         roster.asked(&extension("nobody"), Contact::Dialable);
         assert_eq!(roster.state(&extension("nobody")), PhoneState::Unknown);
+    }
+
+    #[test]
+    fn endpoints_that_differ_in_case_are_one_phone_where_capitals_make_no_other_name() {
+        let (capitals, small) = (phone("PJSIP/CC100"), phone("PJSIP/cc100"));
+        let devices = [(capitals.clone(), DeviceState::NotInUse), (small.clone(), DeviceState::Unavailable)];
+        let asked = ["CC100", "cc100", "Cc100"].map(|text| text.parse::<Extension>().unwrap());
+
+        let mut roster = Roster::new(Case::Exact);
+        roster.replace(&devices, &[], true);
+        assert_eq!(roster.take_changes().unwrap().phones.len(), 2);
+        let states = asked.each_ref().map(|extension| roster.state(extension));
+        assert_eq!(states, [PhoneState::Registered, PhoneState::Unregistered, PhoneState::Unknown]);
+        assert_eq!(roster.to_dial(&asked[1]), Some(&small));
+
+        let mut roster = Roster::new(Case::Fold);
+        roster.replace(&devices, &[], true);
+        assert_eq!(roster.take_changes().unwrap().phones, [(asked[1].clone(), PhoneState::Registered)]);
+        for extension in &asked {
+            assert_eq!(roster.state(extension), PhoneState::Registered);
+            assert_eq!(roster.to_dial(extension), Some(&capitals), "as Asterisk spells it");
+        }
+        roster.peer(capitals.clone(), PeerState::Unreachable);
+        assert_eq!(roster.take_changes().unwrap().phones, [(asked[1].clone(), PhoneState::Unregistered)]);
+        // Asterisk is asked about each, by its own name.
+        assert_eq!(roster.in_doubt().collect::<Vec<_>>(), [&asked[0], &asked[1]]);
+        roster.asked(&asked[1], Contact::Dialable);
+        assert_eq!(roster.take_changes().unwrap().phones, [(asked[1].clone(), PhoneState::Registered)]);
+        assert_eq!(roster.in_doubt().collect::<Vec<_>>(), [&asked[0]]);
+        assert_eq!((roster.to_dial(&asked[0]), roster.registered()), (Some(&small), 1), "the one that can ring");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::view::{PlaceReply, Placement};
 use super::{LoginRequest, Registry, RegistryError, flag, ms};
-use crate::ids::{Agent, Alias, Campaign, IdError, NodeName, SessionId};
+use crate::ids::{Agent, Alias, Campaign, Case, IdError, NodeName, SessionId};
 use crate::node::session::Class;
 
 /// The queue's name, in RSMQ's layout.
@@ -259,16 +259,19 @@ impl InboxMessage {
         }
     }
 
-    fn add_to(&self, call: &mut ScriptInvocation<'_>) {
+    fn add_to(&self, call: &mut ScriptInvocation<'_>, case: Case) {
         let (queue, refusal) = self.answer();
         call.arg(&self.id).arg(queue).arg(refusal).arg(session_of_message(&self.id).to_string());
         match &self.login {
             Ok(login) => {
-                call.arg(login.alias.as_str()).arg(login.agent.as_ref().map_or("", Agent::as_str));
+                call.arg(case.one_spelling(login.alias.as_str()).as_ref());
+                call.arg(login.agent.as_ref().map_or("", Agent::as_str));
                 call.arg(login.campaign.as_ref().map_or("", Campaign::as_str)).arg(flag(login.request().class));
+                // Whoever asked knows the answer by the alias that they wrote.
+                call.arg(login.alias.as_str());
             }
             Err(_) => {
-                call.arg("").arg("").arg("").arg("");
+                call.arg("").arg("").arg("").arg("").arg("");
             }
         }
     }
@@ -308,7 +311,7 @@ impl Registry {
             call.key(&self.namespace).arg(QUEUE).arg(&p.alias_suffix).arg(ms(p.order_expiry)).arg(p.tries);
             call.arg(give_up).arg(ms(p.session_keep)).arg(self.work_most);
             for message in messages {
-                message.add_to(call);
+                message.add_to(call, p.case);
             }
         };
         let rows: Vec<Vec<String>> = self.connector.run(&self.scripts.settle, build).await?;

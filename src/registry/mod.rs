@@ -39,7 +39,7 @@ pub use script::script_hashes;
 pub use takes::{Take, Takes};
 
 use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};
-use crate::ids::{Agent, Alias, Campaign, Generation, NodeName, SessionId};
+use crate::ids::{Agent, Alias, Campaign, Case, Generation, NodeName, SessionId};
 use crate::node::session::{Class, Login, Outcome};
 use crate::node::{Live, NodeState};
 use client::Connector;
@@ -200,7 +200,8 @@ impl Registry {
     ) -> Result<Placement, RegistryError> {
         let (p, give_up) = (&self.placement, self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace).arg(mode).arg(session.to_string()).arg(request.alias.as_str());
+            call.key(&self.namespace).arg(mode).arg(session.to_string());
+            call.arg(p.case.one_spelling(request.alias.as_str()).as_ref());
             call.arg(request.agent.as_ref().map_or("", Agent::as_str));
             call.arg(request.campaign.as_ref().map_or("", Campaign::as_str));
             call.arg(flag(request.class)).arg(&p.alias_suffix).arg(ms(p.order_expiry)).arg(p.tries);
@@ -208,6 +209,11 @@ impl Registry {
         };
         let raw = self.connector.run(&self.scripts.place, build).await?;
         Ok(Placement::from_reply(raw, &request.alias))
+    }
+
+    /// How names are compared here. What goes to Redis has the one spelling already.
+    pub fn case(&self) -> Case {
+        self.placement.case
     }
 
     /// P4: live, or failed with a reason, within ring timeout × tries + lease.
@@ -245,7 +251,7 @@ impl Registry {
             call.key(&self.namespace).arg(node.name.as_str()).arg(generation.to_string()).arg(host);
             call.arg(ms(self.placement.lease)).arg(node.weight);
             call.arg(&cap).arg(&campaigns).arg(env!("CARGO_PKG_VERSION"));
-            call.arg(u8::from(returns));
+            call.arg(u8::from(returns)).arg(self.placement.case.as_str());
         };
         let reply: Vec<Value> = self.connector.run(&self.scripts.register, build).await?;
         let text = |at: usize| reply.get(at).and_then(|v| String::from_redis_value_ref(v).ok()).unwrap_or_default();
@@ -328,6 +334,7 @@ impl Registry {
         generation: Generation,
         found: &[(Login, Live)],
     ) -> Result<Vec<Adopted>, RegistryError> {
+        let case = self.placement.case;
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
             call.arg(self.placement.tries).arg(&self.placement.alias_suffix);
@@ -336,8 +343,8 @@ impl Registry {
                     Live::Yes => "live",
                     Live::NotYet => "ringing",
                 };
-                call.arg(login.session.to_string()).arg(state).arg(login.alias.as_str());
-                call.arg(login.extension.as_str()).arg(login.agent.as_str());
+                call.arg(login.session.to_string()).arg(state).arg(case.one_spelling(login.alias.as_str()).as_ref());
+                call.arg(case.one_spelling(login.extension.as_str()).as_ref()).arg(login.agent.as_str());
                 call.arg(login.campaign.as_ref().map_or("", Campaign::as_str));
                 call.arg(flag(login.class)).arg(login.attempt);
             }
@@ -385,8 +392,8 @@ impl Registry {
     /// Redis out of use.
     pub async fn logout(&mut self, who: &Alias) -> Result<LoggedOut, RegistryError> {
         let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace).arg(who.as_str()).arg(ms(self.placement.session_keep));
-            call.arg(&self.placement.alias_suffix);
+            call.key(&self.namespace).arg(self.placement.case.one_spelling(who.as_str()).as_ref());
+            call.arg(ms(self.placement.session_keep)).arg(&self.placement.alias_suffix).arg(who.as_str());
         };
         let reply: Vec<String> = self.connector.run(&self.scripts.logout, build).await?;
         let found = reply.get(1).and_then(|id| id.parse().ok()).zip(reply.get(2).cloned());

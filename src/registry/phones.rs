@@ -116,8 +116,10 @@ impl Registry {
         generation: Generation,
         contacts: &[(String, String)],
     ) -> Result<(), RegistryError> {
-        let pairs: BTreeMap<&str, &str> = contacts.iter().map(|(x, details)| (x.as_str(), details.as_str())).collect();
-        let pairs: Vec<_> = pairs.into_iter().collect();
+        let case = self.placement.case;
+        let pairs: BTreeMap<_, &str> =
+            contacts.iter().map(|(x, details)| (case.one_spelling(x), details.as_str())).collect();
+        let pairs: Vec<_> = pairs.iter().map(|(x, details)| (x.as_ref(), *details)).collect();
         let (script, namespace) = (&self.scripts.contacts, self.namespace.as_str());
         let telling = Telling { script, namespace, node, generation, total: pairs.len() };
         self.told += 1;

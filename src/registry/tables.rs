@@ -23,12 +23,13 @@ impl Registry {
     /// Redis out of use.
     pub async fn phone_list(&mut self, only: Option<&Extension>) -> Result<Vec<PhoneRow>, RegistryError> {
         let ns = self.namespace.clone();
+        let only = only.map(|only| self.placement.case.extension(only));
         let mut rows = Vec::new();
         for node in self.nodes().await? {
             let states: BTreeMap<String, String> = self.hash(&format!("{ns}:phones:{}", node.name)).await?;
             let mut contacts: BTreeMap<String, String> = self.hash(&format!("{ns}:contacts:{}", node.name)).await?;
             for (extension, state) in states {
-                if only.is_some_and(|only| only.as_str() != extension) {
+                if only.as_ref().is_some_and(|only| only.as_str() != extension) {
                     continue;
                 }
                 let contact = contacts.remove(&extension).and_then(|text| serde_json::from_str(&text).ok());
@@ -61,9 +62,11 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let mut command = redis::cmd("HSET");
         command.arg(format!("{}:aliases", self.namespace));
+        let case = self.placement.case;
         for (alias, phones) in aliases {
-            let list: Vec<String> = phones.iter().map(|(extension, node)| format!("{extension}@{node}")).collect();
-            command.arg(alias.as_str()).arg(list.join(","));
+            let phone = |(extension, node): &(Extension, NodeName)| format!("{}@{node}", case.extension(extension));
+            let list: Vec<String> = phones.iter().map(phone).collect();
+            command.arg(case.one_spelling(alias.as_str()).as_ref()).arg(list.join(","));
         }
         self.connector.command(&command).await
     }

@@ -139,6 +139,8 @@ pub struct NodeRow {
     pub refused: u64,
     /// Of its daemon.
     pub version: String,
+    /// How it compares names: exact or fold.
+    pub case: String,
     /// The runs of the keepalive command there, if there was one.
     pub keepalive: Option<KeepaliveRow>,
 }
@@ -176,6 +178,7 @@ impl NodeRow {
             generation: text(9),
             refused: number(13),
             version: text(10),
+            case: text(19),
             queued: number(14),
             keepalive: (number(15) > 0).then(|| KeepaliveRow {
                 runs: number(15),

@@ -13,6 +13,7 @@ use evenring::ami::frame::Message;
 use evenring::ami::outcome::{Answer, NotSent, Tag, Unknown};
 use evenring::config::{RingSettings, Settings};
 use evenring::ids::{Generation, Now, SessionId};
+use evenring::node::roster::Roster;
 use evenring::node::session::{Class, Login, Outcome};
 use evenring::node::{BookedState, Duty, Effect, Input, Live, Node, Note};
 
@@ -71,7 +72,8 @@ impl Stand {
         let settings = Settings::load(Some(file.path()), std::iter::empty()).unwrap();
         let now = Now(Duration::from_secs(3600));
         let ring = settings.ring;
-        let node = Node::new("n".parse().unwrap(), generation(), ring.clone(), settings.placement.lease, now);
+        let mut node = Node::new("n".parse().unwrap(), generation(), ring.clone(), settings.placement.lease, now);
+        node.roster = Roster::new(settings.placement.case);
         Self {
             node,
             now,

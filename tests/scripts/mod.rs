@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
 mod bounds;
+mod case;
 mod drain;
 mod ends;
 mod even;

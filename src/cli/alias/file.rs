@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::PhoneAt;
-use crate::ids::Alias;
+use crate::ids::{Alias, Case};
 
 /// The most faults that are told of one file.
 const FAULTS_MOST: usize = 20;
@@ -13,17 +13,17 @@ const FAULTS_MOST: usize = 20;
 pub(super) type Aliases = BTreeMap<Alias, Vec<PhoneAt>>;
 
 /// Reads a whole file: `ALIAS EXTENSION@NODE...` a line, blanks or tabs between; an empty line and one that begins with `#`
-/// mean nothing.
+/// mean nothing. The names come in the one spelling that they have in Redis.
 ///
 /// # Errors
 /// What is wrong, with the number of the line; the first twenty.
-pub(super) fn parse(text: &str) -> Result<Aliases, Vec<String>> {
+pub(super) fn parse(text: &str, case: Case) -> Result<Aliases, Vec<String>> {
     let (mut aliases, mut lines, mut faults) = (Aliases::new(), BTreeMap::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
         if line.trim_start().starts_with('#') || line.trim().is_empty() {
             continue;
         }
-        match alias(line) {
+        match alias(line, case) {
             Ok((alias, phones)) => match lines.insert(alias.clone(), number) {
                 None => drop(aliases.insert(alias, phones)),
                 Some(first) => faults.push(format!("line {number}: {alias} is in line {first} already")),
@@ -42,15 +42,18 @@ pub(super) fn parse(text: &str) -> Result<Aliases, Vec<String>> {
     Err(faults)
 }
 
-fn alias(line: &str) -> Result<(Alias, Vec<PhoneAt>), String> {
+fn alias(line: &str, case: Case) -> Result<(Alias, Vec<PhoneAt>), String> {
     let mut words = line.split_whitespace();
     let alias = words.next().unwrap_or_default().parse::<Alias>().map_err(|error| error.to_string())?;
-    let phone = |word: &str| word.parse::<PhoneAt>().map_err(|error| format!("{word:?}: {error}"));
-    let phones: Vec<PhoneAt> = words.map(phone).collect::<Result<_, _>>()?;
+    let phone = |word: &str| {
+        let PhoneAt(extension, node) = word.parse().map_err(|error| format!("{word:?}: {error}"))?;
+        Ok(PhoneAt(case.extension(&extension), node))
+    };
+    let phones: Vec<PhoneAt> = words.map(phone).collect::<Result<_, String>>()?;
     if phones.is_empty() {
         return Err(format!("{alias} has no phone: write ALIAS EXTENSION@NODE..."));
     }
-    Ok((alias, phones))
+    Ok((case.alias(&alias), phones))
 }
 
 /// What an import does to the aliases that are there.
@@ -90,13 +93,14 @@ mod tests {
 
     #[test]
     fn a_file_is_read_whole_or_not_at_all() {
-        let good = parse("# desks\n\ndesk7 cc100@tel-1\tcc200@tel-2\r\n  desk8 cc101@tel-1 \n").unwrap();
+        let good = parse("# desks\n\ndesk7 cc100@tel-1\tcc200@tel-2\r\n  desk8 cc101@tel-1 \n", Case::Exact).unwrap();
         let shown: Vec<String> = good
             .iter()
             .map(|(alias, phones)| format!("{alias}: {}", phones.iter().map(ToString::to_string).collect::<String>()))
             .collect();
         assert_eq!(shown, ["desk7: cc100@tel-1cc200@tel-2", "desk8: cc101@tel-1"]);
-        let faults = parse("desk7 cc100@tel-1\ndesk8\ndesk9 cc100\nd\u{e9}sk cc1@a\ndesk7 cc200@tel-2").unwrap_err();
+        let faults = parse("desk7 cc100@tel-1\ndesk8\ndesk9 cc100\nd\u{e9}sk cc1@a\ndesk7 cc200@tel-2", Case::Exact)
+            .unwrap_err();
         let words = [
             "line 2: desk8 has no phone",
             "line 3: \"cc100\": write EXTENSION@NODE",
@@ -105,13 +109,22 @@ mod tests {
         ];
         assert_eq!(faults.len(), words.len(), "{faults:?}");
         assert!(faults.iter().zip(words).all(|(fault, words)| fault.starts_with(words)), "{faults:?}");
-        let many = parse(&"desk\n".repeat(50)).unwrap_err();
+        let folded = parse("Desk7 CC1@a", Case::Fold).unwrap();
+        assert_eq!(
+            folded.iter().map(|(alias, phones)| format!("{alias} {}", phones[0])).collect::<Vec<_>>(),
+            ["desk7 cc1@a"]
+        );
+        assert_eq!(parse("Desk7 CC1@a\ndesk7 cc1@a", Case::Exact).unwrap().len(), 2);
+        assert!(
+            parse("Desk7 CC1@a\ndesk7 cc1@a", Case::Fold).unwrap_err()[0].starts_with("line 2: desk7 is in line 1")
+        );
+        let many = parse(&"desk\n".repeat(50), Case::Exact).unwrap_err();
         assert_eq!((many.len(), many[20].as_str()), (21, "and 30 more"));
     }
 
     #[test]
     fn what_changes_is_told_apart() {
-        let file = parse("a cc1@x\nb cc2@x\nc cc3@x cc3@y").unwrap();
+        let file = parse("a cc1@x\nb cc2@x\nc cc3@x cc3@y", Case::Exact).unwrap();
         let there = BTreeMap::from([
             ("b".to_owned(), vec!["cc9@x".to_owned()]),
             ("c".to_owned(), vec!["cc3@x".to_owned(), "cc3@y".to_owned()]),

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{CliError, DONE, FAILED, USAGE, output};
-use crate::ids::{Alias, Extension, NodeName};
+use crate::ids::{Alias, Case, Extension, NodeName};
 use crate::registry::Registry;
 use crate::registry::view::AliasRow;
 use file::{Aliases, Changes};
@@ -120,12 +120,15 @@ pub(super) async fn run(registry: &mut Registry, args: &AliasArgs) -> Result<u8,
             Ok(DONE)
         }
         What::Set { alias, phones } => {
-            registry.set_aliases([(alias, places(phones))]).await?;
+            let alias = registry.case().alias(alias);
+            registry.set_aliases([(&alias, places(phones))]).await?;
             output::line_out(&format!("{alias}: {} phone{}", phones.len(), if phones.len() == 1 { "" } else { "s" }));
             Ok(DONE)
         }
         What::Remove { alias } => {
-            if registry.remove_aliases([alias.as_str()]).await? > 0 {
+            // As it is written, too: from before capitals made no other name.
+            let spellings = [alias.as_str(), &registry.case().one_spelling(alias.as_str())];
+            if registry.remove_aliases(spellings).await? > 0 {
                 output::line_out(&format!("{alias}: removed"));
                 return Ok(DONE);
             }
@@ -139,7 +142,7 @@ pub(super) async fn run(registry: &mut Registry, args: &AliasArgs) -> Result<u8,
             Ok(DONE)
         }
         What::Import { file, dry_run, replace, json } => {
-            let aliases = match read(file) {
+            let aliases = match read(file, registry.case()) {
                 Ok(aliases) => aliases,
                 Err(faults) => {
                     faults.lines().for_each(output::complain);
@@ -162,7 +165,7 @@ fn places(phones: &[PhoneAt]) -> Vec<(Extension, NodeName)> {
 }
 
 /// The aliases of a file, or what is wrong with it.
-fn read(path: &Path) -> Result<Aliases, String> {
+fn read(path: &Path, case: Case) -> Result<Aliases, String> {
     let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
     let mut text = String::new();
     let source: io::Result<Box<dyn Read>> = if path == Path::new("-") {
@@ -174,7 +177,7 @@ fn read(path: &Path) -> Result<Aliases, String> {
     match count {
         Err(error) => Err(format!("{name} cannot be read: {error}")),
         Ok(count) if count as u64 > FILE_MOST => Err(format!("{name} has more than {} MiB", FILE_MOST >> 20)),
-        Ok(_) => file::parse(&text).map_err(|faults| {
+        Ok(_) => file::parse(&text, case).map_err(|faults| {
             let lines: Vec<String> = faults.iter().map(|fault| format!("{name}: {fault}")).collect();
             format!("{}\nnothing was changed", lines.join("\n"))
         }),

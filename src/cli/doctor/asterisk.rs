@@ -18,7 +18,7 @@ use crate::config::{AmiLogin, Settings};
 use crate::daemon::ami::{Ami, FromAmi, ToAmi};
 use crate::daemon::{clock::Clock, link_settings, new_session, random_bits};
 use crate::ids::{ChannelId, Generation, Now};
-use crate::node::roster::PhoneState;
+use crate::node::roster::{PhoneState, Roster};
 use crate::node::{Effect, Input, Live, Node, NodeState};
 
 /// An event that did not come within this time does not come.
@@ -200,8 +200,9 @@ impl Talk {
     pub(super) async fn truth(&mut self, settings: &Settings) -> Result<Option<Side>, Lost> {
         let Some(booted) = self.booted.clone() else { return Ok(None) };
         let name = settings.node.name.clone();
-        let mut node =
-            Node::new(name, self.generation, settings.ring.clone(), settings.placement.lease, self.clock.now());
+        let (ring, lease) = (settings.ring.clone(), settings.placement.lease);
+        let mut node = Node::new(name, self.generation, ring, lease, self.clock.now());
+        node.roster = Roster::new(settings.placement.case);
         let event = Event::parse(&booted).map_err(|error| error.to_string())?;
         node.handle(Input::Event(event), self.clock.now());
         let until = self.clock.now().after(settings.ami.action_timeout);

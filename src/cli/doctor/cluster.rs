@@ -76,6 +76,7 @@ fn nodes(facts: &Facts) -> Vec<Finding> {
         ));
     }
     findings.extend(versions(nodes));
+    findings.extend(case(facts));
     if findings.is_empty() {
         findings.push(Finding::ok("nodes", format!("{active} nodes are in the rotation")));
     }
@@ -113,18 +114,41 @@ fn state(node: &NodeRow) -> Option<Finding> {
     })
 }
 
-fn versions(nodes: &[NodeRow]) -> Option<Finding> {
-    let mut versions: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+/// The living nodes by what they say of themselves.
+fn by(nodes: &[NodeRow], word: impl Fn(&NodeRow) -> &String) -> BTreeMap<&str, Vec<String>> {
+    let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for node in nodes.iter().filter(|node| node.lease_ms > 0) {
-        versions.entry(&node.version).or_default().push(node.name.clone());
+        groups.entry(word(node)).or_default().push(node.name.clone());
     }
+    groups
+}
+
+fn each(groups: &BTreeMap<&str, Vec<String>>) -> String {
+    groups.iter().map(|(word, names)| format!("{word} on {}", some(names))).collect::<Vec<_>>().join("; ")
+}
+
+/// One who compares otherwise finds other names, or none.
+fn case(facts: &Facts) -> Option<Finding> {
+    let groups = by(&facts.nodes, |node| &node.case);
+    let here = facts.placement.case.as_str();
+    if groups.keys().all(|case| *case == here) {
+        return None;
+    }
+    Some(Finding::failure(
+        "nodes",
+        format!("placement.case differs: {}; {here} in this configuration", each(&groups)),
+        "set it alike on all nodes and wherever `evenring` is called, and restart the daemons",
+    ))
+}
+
+fn versions(nodes: &[NodeRow]) -> Option<Finding> {
+    let versions = by(nodes, |node| &node.version);
     if versions.len() < 2 {
         return None;
     }
-    let each = versions.iter().map(|(version, names)| format!("{version} on {}", some(names))).collect::<Vec<_>>();
     Some(Finding::warning(
         "nodes",
-        format!("different versions of evenring: {}", each.join("; ")),
+        format!("different versions of evenring: {}", each(&versions)),
         "upgrade the older ones: daemons of one cluster share scripts",
     ))
 }
@@ -195,8 +219,26 @@ fn aliases(facts: &Facts) -> Vec<Finding> {
         Some(row.state == "registered" && living.contains(node))
     };
     let nodes: BTreeSet<&str> = facts.nodes.iter().map(|node| node.name.as_str()).collect();
+    let case = facts.placement.case;
+    let is_spelled = |name: &str| case.one_spelling(name) == name;
+    let extension = |place: &String| place.split_once('@').is_none_or(|(extension, _)| is_spelled(extension));
+    let (found, lost): (Vec<_>, Vec<_>) =
+        facts.aliases.iter().partition(|row| is_spelled(&row.alias) && row.phones.iter().all(extension));
     let mut findings = Vec::new();
-    for AliasRow { alias, phones } in &facts.aliases {
+    if !lost.is_empty() {
+        let names: Vec<String> = lost.iter().map(|row| row.alias.clone()).collect();
+        findings.push(Finding::warning(
+            "aliases",
+            format!(
+                "with capitals, from before placement.case was {} ({}): {}",
+                case.as_str(),
+                lost.len(),
+                some(&names)
+            ),
+            "`evenring alias export > aliases.txt`, `evenring alias import aliases.txt --replace`",
+        ));
+    }
+    for AliasRow { alias, phones } in found {
         let unknown: Vec<String> = phones.iter().filter(|place| state(place).is_none()).cloned().collect();
         let strangers: Vec<String> = phones
             .iter()

@@ -21,6 +21,14 @@ local function adopt(i)
       tell(id, s, state, 'found in Asterisk')
     end
     redis.call('HSET', session_key(id), 'generation', generation, 'take', 0)
+    -- Since placement.case has changed its names are spelled otherwise: who holds them holds them by the new ones.
+    for field, name in pairs({ alias = ARGV[i + 2], extension = ARGV[i + 3] }) do
+      if s[field] ~= name and s[field]:lower() == name:lower() then
+        release_holder((field == 'alias' and 'alias:' or 'phone:') .. s[field], id)
+        redis.call('HSET', session_key(id), field, name)
+        s[field] = name
+      end
+    end
     -- P5: what a fault took from the tables comes back with the session that they are derived from.
     redis.call('SADD', load_set(s), id)
     redis.call('ZADD', ns .. ':index:open', 'NX', now, id)

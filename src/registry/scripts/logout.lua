@@ -1,13 +1,13 @@
 -- logout.lua: ends the session of an alias, extension, agent or session id, in this order; an alias may
 -- also be one whose session was made by its bare extension. One that has not been rung is ended here;
 -- for any other its node gets an order to hang up.
--- ARGV  1 who  2 keep ended ms  3 alias suffix
+-- ARGV  1 who  2 keep ended ms  3 alias suffix  4 who as it was written: the agent
 -- reply { 'none' } | { 'not-now' } (Redis may not know of it yet) | { 'ended', session, node } | { 'asked', session, node }
 local who, keep_ms, suffix = ARGV[1], ARGV[2], ARGV[3]
 local now = clock()
 local id, s = held('alias:' .. who, now, keep_ms)
 if not id then id, s = held('phone:' .. who, now, keep_ms) end
-if not id then id, s = held('agent:' .. who, now, keep_ms) end
+if not id then id, s = held('agent:' .. ARGV[4], now, keep_ms) end
 if not id and #who > #suffix and suffix ~= '' and who:sub(-#suffix) == suffix then
   id, s = held('phone:' .. who:sub(1, -#suffix - 1), now, keep_ms)
 end

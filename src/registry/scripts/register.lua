@@ -4,6 +4,7 @@
 --       the end of the lease. What stands behind the blank is for people.
 --       4 lease ms  5 weight  6 max agents ('' = no cap)  7 campaigns, blank-separated ('' = all)  8 version
 --       9 1 = this generation was registered before: where Redis does not know the node, it has lost more than that
+--       10 exact|fold: whether capitals make another alias or extension there
 -- reply { 'ok', previous generation or '', why the story cannot be written or '' } | { 'held', host, lease left ms }
 local node, generation, host, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = ns .. ':node:' .. node
@@ -25,7 +26,8 @@ redis.call('SADD', ns .. ':index:nodes', node)
 redis.call('HSETNX', key, 'drain', 0)
 redis.call('HSET', key, 'state', 'starting', 'beat', judge.tick, 'lease', lease_ms, 'lost', '',
   'lease_until', now + lease_ms, 'weight', ARGV[5], 'max_agents', ARGV[6], 'channels', 0, 'campaigns', ARGV[7],
-  'gone', '', 'generation', generation, 'host', host, 'version', ARGV[8], 'registrations', 0, 'phones', '', 'line', '')
+  'gone', '', 'generation', generation, 'host', host, 'version', ARGV[8], 'registrations', 0, 'phones', '', 'line', '',
+  'case', ARGV[10])
 -- The takes and heartbeats of the next life are numbered anew.
 if previous ~= generation then redis.call('HDEL', key, 'take', 'beats') end
 -- An RSMQ client sends only into queues that exist.

@@ -2,8 +2,9 @@
 -- that somebody else has taken off already is left alone, and one that nobody can place now is left in the inbox. Stops when it
 -- has done enough: the rest is for a next call.
 -- ARGV  1 queue  2 alias suffix  3 order expiry ms  4 tries  5 give up after ms  6 keep ended ms  7 most work (lib.lua),
---       then eight for each message: its id, the queue for the answer ('' = none), the answer if it is no login ('' = it is
---       one), session, alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1)
+--       then nine for each message: its id, the queue for the answer ('' = none), the answer if it is no login ('' = it is
+--       one), session, alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1), the alias as it was
+--       written
 -- reply a row for each message that was settled, one at least: { 'gone' } | { 'answered' } | as of place.lua, without its rows
 local queue, now, most = ARGV[1], clock(), tonumber(ARGV[7])
 local rules = { suffix = ARGV[2], expiry_ms = tonumber(ARGV[3]), tries = ARGV[4], give_up_ms = tonumber(ARGV[5]),
@@ -24,13 +25,13 @@ local function settle(i)
   end
   local want = { alias = ARGV[i + 4], agent = ARGV[i + 5], campaign = ARGV[i + 6], remote = ARGV[i + 7] }
   local placed = place_login('settle', ARGV[i + 3], want, rules, now)
-  if placed[1] ~= 'not-now' then answer(queue, id, answers, answer_of(want.alias, placed)) end
+  if placed[1] ~= 'not-now' then answer(queue, id, answers, answer_of(ARGV[i + 8], placed)) end
   placed[8] = nil
   return placed
 end
 
 local results = {}
-for i = 8, #ARGV, 8 do
+for i = 8, #ARGV, 9 do
   results[#results + 1] = settle(i)
   if spent >= most then break end
 end

@@ -2,6 +2,7 @@
 
 use super::super::finding::check;
 use super::*;
+use crate::ids::Case;
 
 fn node(name: &str, state: &str) -> NodeRow {
     let lives = !["lost", "stopped"].contains(&state);
@@ -20,6 +21,7 @@ fn node(name: &str, state: &str) -> NodeRow {
         generation: "1".into(),
         refused: 0,
         version: "0.1.0".into(),
+        case: "exact".into(),
         keepalive: None,
     }
 }
@@ -152,6 +154,34 @@ fn aliases_that_name_nothing() {
     after(|f| f.aliases.push(alias(&["cc9@a"])), &[("aliases", "warning", "x has no registered phone: cc9@a", fix)]);
     after(|f| f.aliases.push(alias(&["cc1@a", "cc1@z"])), &[("aliases", "warning", "x names no known node: z", fix)]);
     after(|f| f.aliases.push(alias(&["cc1@a", "cc9@b"])), &[("aliases", "warning", "no known phone: cc9@b", fix)]);
+}
+
+#[test]
+fn names_that_are_compared_differently() {
+    let fix = "on all nodes";
+    after(
+        |f| f.nodes[1].case = "fold".into(),
+        &[("nodes", "failure", "exact on a; fold on b; exact in this configuration", fix)],
+    );
+    after(|f| f.placement.case = Case::Fold, &[("nodes", "failure", "exact on a, b; fold in this", fix)]);
+    // A dead node compares nothing, and is made again with the settings of that day.
+    after(
+        |f| f.nodes.push(NodeRow { case: "fold".into(), ..node("c", "lost") }),
+        &[("nodes", "warning", "c is dead", "")],
+    );
+    let fold = |f: &mut Facts| {
+        f.placement.case = Case::Fold;
+        f.nodes.iter_mut().for_each(|node| node.case = "fold".into());
+    };
+    after(fold, &[]);
+    let with = |alias: &str, phone: &str| AliasRow { alias: alias.into(), phones: vec![phone.into()] };
+    after(
+        |f| {
+            fold(f);
+            f.aliases.extend([with("Desk7", "cc1@a"), with("desk8", "CC1@a"), with("desk9", "cc1@a")]);
+        },
+        &[("aliases", "warning", "before placement.case was fold (2): Desk7, desk8", "import aliases.txt --replace")],
+    );
 }
 
 #[test]
