@@ -46,19 +46,26 @@ pub enum IdError {
 
 /// Characters of an id that Asterisk sees: what `ASTERISK.md`-measured injection tests allow for endpoint names.
 const WORD: &str = "letters, digits, '_', '.' and '-', starting with a letter, a digit or '_'";
+/// The same of phones and of who is named after one: many are called like their number, `+4930123`.
+const PHONE_WORD: &str = "letters, digits, '_', '.' and '-', starting with a letter, a digit, '_' or '+'";
 /// Characters of a node name: it is also part of an RSMQ queue name, which takes no dot.
 const QUEUE_WORD: &str = "letters, digits, '_' and '-', starting with a letter, a digit or '_'";
 /// Characters of ids this program makes.
 const HEX: &str = "16 lower-case hexadecimal digits";
 
-fn parse_word(what: &'static str, text: &str, limit: usize, dot: bool) -> Result<Box<str>, IdError> {
+fn parse_word(what: &'static str, text: &str, limit: usize, allowed: &'static str) -> Result<Box<str>, IdError> {
     if text.is_empty() {
         return Err(IdError::Empty { what });
     }
-    let allowed = if dot { WORD } else { QUEUE_WORD };
+    let (dot, plus) = (allowed != QUEUE_WORD, allowed == PHONE_WORD);
     for (position, found) in text.chars().enumerate() {
-        let ok =
-            found.is_ascii_alphanumeric() || found == '_' || (position > 0 && (found == '-' || (dot && found == '.')));
+        let ok = match found {
+            '_' => true,
+            '-' => position > 0,
+            '.' => position > 0 && dot,
+            '+' => position == 0 && plus,
+            other => other.is_ascii_alphanumeric(),
+        };
         if !ok {
             let text = format!("{:?}", text.chars().take(80).collect::<String>());
             return Err(IdError::Character { what, text, found, allowed });
@@ -71,7 +78,7 @@ fn parse_word(what: &'static str, text: &str, limit: usize, dot: bool) -> Result
 }
 
 macro_rules! word_id {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $limit:literal, dot: $dot:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $limit:literal, $allowed:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -87,7 +94,7 @@ macro_rules! word_id {
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
-                parse_word($what, text, $limit, $dot).map(Self)
+                parse_word($what, text, $limit, $allowed).map(Self)
             }
         }
 
@@ -114,23 +121,23 @@ macro_rules! word_id {
 
 word_id!(
     /// One Asterisk and its daemon, e.g. `tel-1`. Part of the queue name `ring-<node>`.
-    NodeName, "the node name", 40, dot: false
+    NodeName, "the node name", 40, QUEUE_WORD
 );
 word_id!(
     /// A phone's name without technology, e.g. `cc100`.
-    Extension, "the extension", 64, dot: true
+    Extension, "the extension", 64, PHONE_WORD
 );
 word_id!(
     /// The one id an agent logs in with, e.g. `cc100x`.
-    Alias, "the alias", 64, dot: true
+    Alias, "the alias", 64, PHONE_WORD
 );
 word_id!(
     /// The person.
-    Agent, "the agent id", 64, dot: true
+    Agent, "the agent id", 64, PHONE_WORD
 );
 word_id!(
     /// The campaign an agent works for.
-    Campaign, "the campaign", 64, dot: true
+    Campaign, "the campaign", 64, WORD
 );
 
 /// Whether capitals make another name of an alias or an extension. Every node of a cluster has the same: the names in Redis
@@ -301,14 +308,25 @@ impl Phone {
     /// Reads a device or peer name such as `PJSIP/cc100`. `None` for what is no phone of ours: other technologies
     /// (`Local/…`, `confbridge:…`) and names that could not be dialled safely.
     pub fn parse(device: &[u8]) -> Option<Self> {
-        let (technology, extension) = std::str::from_utf8(device).ok()?.split_once('/')?;
-        let technology = match technology {
-            "PJSIP" => Technology::Pjsip,
-            "SIP" => Technology::Sip,
-            "IAX2" => Technology::Iax2,
+        let (technology, name) = Self::parts(device)?;
+        Self::named(technology, name)
+    }
+
+    /// The phone of this name, if that is an id.
+    pub fn named(technology: Technology, name: &[u8]) -> Option<Self> {
+        Some(Self { technology, extension: std::str::from_utf8(name).ok()?.parse().ok()? })
+    }
+
+    /// Technology and name of a device of ours, whether or not that is an id.
+    pub fn parts(device: &[u8]) -> Option<(Technology, &[u8])> {
+        let slash = device.iter().position(|byte| *byte == b'/')?;
+        let technology = match device.get(..slash)? {
+            b"PJSIP" => Technology::Pjsip,
+            b"SIP" => Technology::Sip,
+            b"IAX2" => Technology::Iax2,
             _ => return None,
         };
-        Some(Self { technology, extension: extension.parse().ok()? })
+        Some((technology, device.get(slash + 1..)?))
     }
 }
 
@@ -358,6 +376,16 @@ mod tests {
         assert!("tel-1_b".parse::<NodeName>().is_ok());
         assert!("tel.1".parse::<NodeName>().is_err());
         assert!("cc100.home".parse::<Extension>().is_ok());
+    }
+
+    #[test]
+    fn what_is_called_like_a_number_may_begin_with_plus() {
+        assert_eq!(Phone::parse(b"PJSIP/+4930123").map(|p| p.to_string()).as_deref(), Some("PJSIP/+4930123"));
+        assert!("+4930123x".parse::<Alias>().is_ok() && "+4930123".parse::<Agent>().is_ok());
+        for text in ["49+30", "++49", "+49 30"] {
+            assert!(text.parse::<Extension>().is_err(), "{text}");
+        }
+        assert!("+tel".parse::<NodeName>().is_err() && "+c".parse::<Campaign>().is_err());
     }
 
     #[test]

@@ -159,6 +159,7 @@ fn clean() -> Evidence {
             queued: 0,
             version: String::new(),
             case: "exact".to_owned(),
+            left_out: Vec::new(),
             keepalive: None,
         }],
         phones: BTreeMap::from([("a".into(), 2)]),

@@ -38,6 +38,7 @@ fn settings() -> LinkSettings {
         ping_timeout: Duration::from_millis(900),
         login_timeout: Duration::from_secs(4),
         action_timeout: Duration::from_secs(5),
+        devices_most: 100_000,
         boot: Boot::Awaited,
         generation: generation(),
         connection: 0,
@@ -63,7 +64,11 @@ impl Talk {
 
     /// One that is booted.
     fn up() -> Self {
-        let mut talk = Self::new(settings());
+        Self::up_with(settings())
+    }
+
+    fn up_with(settings: LinkSettings) -> Self {
+        let mut talk = Self::new(settings);
         talk.hear(&[BANNER, CHALLENGE, ACCEPTED, BOOTED].concat());
         assert_eq!(talk.link.stage(), Stage::Up);
         talk
@@ -493,7 +498,7 @@ fn a_list_that_lost_items_is_no_answer() {
     talk.send(2, Action::device_state_list());
     let end = end.replace("#3", "#4").replace("Complete\r\nList", "cancelled\r\nList");
     assert_eq!(talk.hear(&[start.replace("#3", "#4"), end].concat()), ["2: error the list was cancelled"]);
-    talk.send(3, Action::device_state_list());
+    talk.send(3, Action::status(&[]));
     talk.hear(&start.replace("#3", "#5"));
     let item = Message::new(item.replace("#3", &format!("{IDS}5")).into_bytes());
     for _ in 0..LIST_ITEMS + 2 {
@@ -501,6 +506,28 @@ fn a_list_that_lost_items_is_no_answer() {
     }
     assert_eq!(talk.effects(), ["3: unknown, the list has more than 100000 items"]);
     assert_eq!(talk.link.strays().late, 1);
+}
+
+#[test]
+fn of_too_many_devices_the_first_are_kept_and_the_others_counted() {
+    let mut talk = Talk::up_with(LinkSettings { devices_most: 2, ..settings() });
+    let lists = [Action::device_state_list(), Action::sip_peers(), Action::iax_peers()];
+    for (at, action) in lists.into_iter().enumerate() {
+        let id = format!("#{}", at + 3);
+        talk.send(1, action);
+        let start = format!("Response: Success\r\nActionID: {id}\r\nEventList: start\r\n\r\n");
+        let item = format!("Event: DeviceStateChange\r\nActionID: {id}\r\nDevice: PJSIP/a\r\nState: BUSY\r\n\r\n");
+        let end =
+            |count| format!("Event: XComplete\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: {count}\r\n\r\n");
+        let (count, said) = match at {
+            0 => (5, "1: unknown, the list has 3 more items than the first 2 that are kept"),
+            1 => (2, "1: list of 2"),
+            _ => (4, "1: unknown, the list has 2 items, but Asterisk counted 5"),
+        };
+        let counted = if at == 2 { 5 } else { count };
+        let seen = talk.hear(&[start, item.repeat(count), end(counted)].concat());
+        assert!(seen.len() == 1 && seen[0].starts_with(said), "{seen:?}");
+    }
 }
 
 #[test]

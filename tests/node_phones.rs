@@ -138,3 +138,49 @@ fn an_answer_of_an_earlier_round_says_nothing() {
     assert_eq!(stand.say("answer SIPpeers"), "");
     assert_eq!(stand.say("answer IAXpeerlist"), "phones all 1");
 }
+
+/// Who is left out: `2 name PJSIP/a@b`.
+fn left_out(stand: &mut Stand) -> Option<String> {
+    let groups = stand.node.roster.left_out.take_news()?;
+    let shown =
+        groups.iter().map(|group| format!("{} {} {}", group.count, group.why.as_str(), group.examples.join(" ")));
+    Some(shown.collect::<Vec<_>>().join("; "))
+}
+
+#[test]
+fn what_does_not_fit_is_left_out_and_the_rest_rings() {
+    let mut stand = Stand::new("[ami]\nmax_phones = 2\n[placement]\ncase = \"fold\"");
+    stand.phones_only_by_state = false;
+    let names =
+        "PJSIP/cc1:NOT_INUSE PJSIP/CC1:NOT_INUSE PJSIP/cc500*t1:NOT_INUSE PJSIP/+4930123:NOT_INUSE Local/a@b:INUSE";
+    let devices = format!("answer DeviceStateList cut 7 {names} PJSIP/cc3:NOT_INUSE");
+    let mut stand = check_on(
+        stand,
+        &[
+            ("booted 1", LISTS),
+            (&devices, ""),
+            ("answer SIPpeers cut 2 SIP/cc4@10.0.0.4:Unmonitored", ""),
+            ("answer IAXpeerlist", "phones all 2"),
+            ("answer Status", "synced 2 phones 0 channels 0 sessions; beat active"),
+        ],
+    );
+    is(&stand, "+4930123", PhoneState::Registered);
+    let all = "1 name PJSIP/cc500*t1; 2 max-phones cc3 cc4; 9 max-devices ";
+    assert_eq!(left_out(&mut stand).as_deref(), Some(all));
+    // The same again is no news, what an event adds is.
+    for line in ["device PJSIP/cc500*t1 INUSE", "device PJSIP/cc3 INUSE", "device Local/b@c INUSE"] {
+        assert_eq!((stand.say(line), left_out(&mut stand)), (String::new(), None), "{line}");
+    }
+    stand.say("device SIP/x*y NOT_INUSE");
+    let more = all.replace("1 name PJSIP/cc500*t1", "2 name PJSIP/cc500*t1 SIP/x*y");
+    assert_eq!(left_out(&mut stand), Some(more));
+    // A Redis that has forgotten is told again; a reload brings what is.
+    stand.say("registered");
+    assert!(left_out(&mut stand).is_some());
+    stand.say("reload");
+    for line in ["answer DeviceStateList PJSIP/cc1:NOT_INUSE", "answer SIPpeers"] {
+        assert_eq!((stand.say(line), left_out(&mut stand)), (String::new(), None));
+    }
+    assert_eq!(stand.say("answer IAXpeerlist"), "phones all 1");
+    assert_eq!(left_out(&mut stand).as_deref(), Some(""));
+}

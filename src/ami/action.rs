@@ -152,6 +152,11 @@ impl Action {
         self.list
     }
 
+    /// Whether it lists devices: of more than are wanted, the first ones will do.
+    pub fn lists_devices(&self) -> bool {
+        matches!(self.name(), "DeviceStateList" | "SIPpeers" | "IAXpeerlist")
+    }
+
     /// The message of the error with which Asterisk says that a list is empty, where it does that.
     pub fn empty_message(&self) -> Option<&'static str> {
         self.empty

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::ids::{Extension, Phone, Technology};
+use crate::ids::{Phone, Technology};
 
 use super::frame::Message;
 
@@ -104,6 +104,13 @@ pub enum Event<'a> {
         reason: u8,
         /// The ChannelId that was asked for, even if no channel ever existed, and even if it is another call's.
         unique: &'a [u8],
+    },
+    /// About a phone whose name is no id: it could not be dialled safely.
+    NoId {
+        /// The channel driver.
+        technology: Technology,
+        /// Its name.
+        name: &'a [u8],
     },
     /// Anything else.
     Other,
@@ -289,7 +296,7 @@ impl<'a> Event<'a> {
             Self::HangupRequest { .. } => "HangupRequest",
             Self::Hangup { .. } => "Hangup",
             Self::OriginateResponse { .. } => "OriginateResponse",
-            Self::Other => return None,
+            Self::NoId { .. } | Self::Other => return None,
         })
     }
 
@@ -328,17 +335,27 @@ fn shutdown(from: Reader<'_>) -> Result<Event<'_>, EventError> {
 }
 
 fn contact_status(from: Reader<'_>) -> Result<Event<'_>, EventError> {
-    let Some(phone) = pjsip(from.get("EndpointName")?) else { return Ok(Event::Other) };
+    let name = from.get("EndpointName")?;
+    let Some(phone) = Phone::named(Technology::Pjsip, name) else {
+        return Ok(Event::NoId { technology: Technology::Pjsip, name });
+    };
     Ok(Event::ContactStatus { phone, status: from.map("ContactStatus", ContactState::parse)?, uri: from.get("URI")? })
 }
 
 fn peer_status(from: Reader<'_>) -> Result<Event<'_>, EventError> {
-    let Some(phone) = Phone::parse(from.get("Peer")?) else { return Ok(Event::Other) };
-    Ok(Event::PeerStatus { phone, status: from.map("PeerStatus", PeerState::parse)? })
+    let Some((technology, name)) = Phone::parts(from.get("Peer")?) else { return Ok(Event::Other) };
+    let status = from.map("PeerStatus", PeerState::parse)?;
+    Ok(match Phone::named(technology, name) {
+        Some(phone) => Event::PeerStatus { phone, status },
+        // Somebody who is let in nowhere may call themselves anything.
+        None if status == PeerState::Rejected => Event::Other,
+        None => Event::NoId { technology, name },
+    })
 }
 
 fn device_state(from: Reader<'_>) -> Result<Event<'_>, EventError> {
-    let Some(phone) = Phone::parse(from.get("Device")?) else { return Ok(Event::Other) };
+    let Some((technology, name)) = Phone::parts(from.get("Device")?) else { return Ok(Event::Other) };
+    let Some(phone) = Phone::named(technology, name) else { return Ok(Event::NoId { technology, name }) };
     Ok(Event::DeviceState { phone, state: from.map("State", DeviceState::parse)? })
 }
 
@@ -355,12 +372,6 @@ fn originate_response(from: Reader<'_>) -> Result<Event<'_>, EventError> {
     })?;
     let reason = from.map("Reason", |value| number(value)?.try_into().ok())?;
     Ok(Event::OriginateResponse { action_id: from.message.get("ActionID"), ok, reason, unique: from.get("Uniqueid")? })
-}
-
-/// A PJSIP endpoint by its bare name.
-pub(super) fn pjsip(endpoint: &[u8]) -> Option<Phone> {
-    let extension: Extension = std::str::from_utf8(endpoint).ok()?.parse().ok()?;
-    Some(Phone { technology: Technology::Pjsip, extension })
 }
 
 /// Decimal digits only, no sign and no blank.
@@ -430,7 +441,10 @@ mod tests {
         let device = "Event: DeviceStateChange\r\nDevice: IAX2/iax300\r\nState: RINGINUSE\r\n";
         check(device, Ok(Event::DeviceState { phone: phone("IAX2/iax300"), state: DeviceState::RingInUse }));
         check("Event: DeviceStateChange\r\nDevice: confbridge:8600051\r\nState: INUSE\r\n", Ok(Event::Other));
-        check("Event: ContactStatus\r\nContactStatus: Removed\r\nEndpointName: a b\r\n", Ok(Event::Other));
+        check(
+            "Event: ContactStatus\r\nContactStatus: Removed\r\nEndpointName: a b\r\n",
+            Ok(Event::NoId { technology: Technology::Pjsip, name: b"a b" }),
+        );
         for state in DeviceState::ALL {
             assert_eq!(DeviceState::parse(state.as_str().as_bytes()), Some(*state));
         }
@@ -465,6 +479,11 @@ mod tests {
         check(text, Err("the event PeerStatus says PeerStatus: \\x1b[2J, which is not understood"));
         let text = "Event: OriginateResponse\r\nResponse: Success\r\nReason: 256\r\n";
         check(text, Err("the event OriginateResponse says Reason: 256, which is not understood"));
+        let peer = |status: &str| {
+            let message = Message::new(format!("Event: PeerStatus\r\nPeer: SIP/a b\r\nPeerStatus: {status}\r\n"));
+            matches!(Event::parse(&message), Ok(Event::NoId { technology: Technology::Sip, name: b"a b" }))
+        };
+        assert!(peer("Registered") && !peer("Rejected"));
         check("Event: RTCPSent\r\n", Ok(Event::Other));
         check("Response: Success\r\nMessage: x\r\n", Ok(Event::Other));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::ids::{Phone, Technology};
 
-use super::event::{Channel, ContactState, EventError, Reader, number, pjsip};
+use super::event::{Channel, ContactState, Event, EventError, Reader, number};
 use super::frame::Message;
 
 /// An item of `Status` or `CoreShowChannels`: a channel that exists.
@@ -55,17 +55,33 @@ impl Peer {
             return Ok(None);
         }
         let from = Reader { event: "PeerEntry", message };
-        let technology = from.map("Channeltype", |value| match value {
-            b"SIP" => Some(Technology::Sip),
-            b"IAX" | b"IAX2" => Some(Technology::Iax2),
-            _ => None,
-        })?;
-        let extension = std::str::from_utf8(from.get("ObjectName")?).ok().and_then(|name| name.parse().ok());
+        let (technology, name) = named_peer(from)?;
         // chan_sip writes `-none-`, chan_iax2 `(null)`.
         let has_address = from.get("IPaddress")?.first().is_some_and(|first| !matches!(first, b'-' | b'('));
         let status = from.get("Status")?;
         let silent = status.starts_with(b"UNREACHABLE") || status.starts_with(b"LAGGED");
-        Ok(Some(Self { phone: extension.map(|extension| Phone { technology, extension }), has_address, silent }))
+        Ok(Some(Self { phone: Phone::named(technology, name), has_address, silent }))
+    }
+}
+
+fn named_peer(from: Reader<'_>) -> Result<(Technology, &[u8]), EventError> {
+    let technology = from.map("Channeltype", |value| match value {
+        b"SIP" => Some(Technology::Sip),
+        b"IAX" | b"IAX2" => Some(Technology::Iax2),
+        _ => None,
+    })?;
+    Ok((technology, from.get("ObjectName")?))
+}
+
+/// Of an item of `DeviceStateList`, `SIPpeers` or `IAXpeerlist`: the phone's driver and name, if that name is no id.
+pub fn without_id(message: &Message) -> Option<(Technology, &[u8])> {
+    if message.event_name() == Some(b"PeerEntry") {
+        let (technology, name) = named_peer(Reader { event: "PeerEntry", message }).ok()?;
+        return Phone::named(technology, name).is_none().then_some((technology, name));
+    }
+    match Event::parse(message) {
+        Ok(Event::NoId { technology, name }) => Some((technology, name)),
+        Ok(_) | Err(_) => None,
     }
 }
 
@@ -94,7 +110,7 @@ impl<'a> Contact<'a> {
         }
         let from = Reader { event: "ContactList", message };
         Ok(Some(Self {
-            phone: pjsip(from.get("Endpoint")?),
+            phone: Phone::named(Technology::Pjsip, from.get("Endpoint")?),
             uri: from.get("Uri")?,
             user_agent: message.get("UserAgent").unwrap_or_default(),
             expires_at_s: from.map("ExpirationTime", |value| Some(number(value).filter(|at| *at > 0)))?,

@@ -21,7 +21,7 @@ use super::pending::{Owner, Pending};
 
 /// The most actions that may wait for an answer at a time.
 pub const OPEN_ACTIONS: usize = 1024;
-/// The most items of a list: the largest is one of all devices.
+/// The most items of a list, but for one of devices.
 pub const LIST_ITEMS: usize = 100_000;
 /// How long after the login a missing `FullyBooted` is remarked upon. A real start took up to a second, one with broken
 /// name look-ups 50.
@@ -53,6 +53,8 @@ pub struct LinkSettings {
     pub login_timeout: Duration,
     /// How long the answer to an action may take, for a list to its end.
     pub action_timeout: Duration,
+    /// So many items of a list of devices are kept.
+    pub devices_most: usize,
     /// Whether actions wait for `FullyBooted`.
     pub boot: Boot,
     /// This life of the daemon: part of every ActionID.
@@ -149,7 +151,8 @@ impl Link {
             return self.answer(tag, Answer::NotSent(reason));
         }
         self.write();
-        self.pending.insert(action_id, tag, &action, now.after(self.settings.action_timeout), self.given);
+        let (most, deadline) = (self.settings.devices_most, now.after(self.settings.action_timeout));
+        self.pending.insert(action_id, (tag, &action), most, deadline, self.given);
     }
 
     /// Time has passed: call it at [`Link::next_deadline`] or later. Harmless when nothing is due.

@@ -116,6 +116,14 @@ pub enum Unknown {
         /// [`super::link::LIST_ITEMS`].
         limit: usize,
     },
+    /// A list of devices with more of them than are wanted.
+    #[error("the list has {beyond} more items than the first {} that are kept", .items.len())]
+    ListCut {
+        /// The first, as many as [`super::link::LinkSettings::devices_most`] says.
+        items: Vec<Message>,
+        /// How many more there were.
+        beyond: usize,
+    },
     /// Items are missing, or too many came.
     #[error("the list has {} items, but Asterisk counted {counted}", .items.len())]
     ListCount {

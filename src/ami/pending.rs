@@ -19,9 +19,19 @@ struct Open {
     /// How many bytes of the session are written when this action is.
     ends_at: u64,
     /// The items so far, if it is a list.
-    items: Option<Vec<Message>>,
+    items: Option<Items>,
     /// The words that mean an empty list.
     empty: Option<&'static str>,
+}
+
+/// The items of a list.
+#[derive(Default)]
+struct Items {
+    kept: Vec<Message>,
+    /// How many are kept, where more are no fault.
+    most: Option<usize>,
+    /// How many came beyond those.
+    beyond: usize,
 }
 
 /// To whom a message belongs.
@@ -50,9 +60,18 @@ impl Pending {
         self.open.contains_key(id)
     }
 
-    pub(super) fn insert(&mut self, id: &str, tag: Tag, action: &Action, deadline: Now, ends_at: u64) {
+    /// `devices_most`: so many items of a list of devices are kept.
+    pub(super) fn insert(
+        &mut self,
+        id: &str,
+        (tag, action): (Tag, &Action),
+        devices_most: usize,
+        deadline: Now,
+        ends_at: u64,
+    ) {
         let key: Box<[u8]> = id.as_bytes().into();
-        let items = action.is_list().then(Vec::new);
+        let most = action.lists_devices().then_some(devices_most);
+        let items = action.is_list().then(|| Items { most, ..Items::default() });
         self.open.insert(key.clone(), Open { tag, deadline, ends_at, items, empty: action.empty_message() });
         self.deadlines.push_back((deadline, key));
     }
@@ -80,10 +99,13 @@ impl Pending {
         let Some(items) = self.open.get_mut(id).and_then(|open| open.items.as_mut()) else { return Owner::Nobody };
         match message.get("EventList") {
             None => {
-                if items.len() >= LIST_ITEMS {
-                    return self.end(id, Answer::Unknown(Unknown::ListTooLong { limit: LIST_ITEMS }));
+                match items.most {
+                    Some(most) if items.kept.len() >= most => items.beyond += 1,
+                    None if items.kept.len() >= LIST_ITEMS => {
+                        return self.end(id, Answer::Unknown(Unknown::ListTooLong { limit: LIST_ITEMS }));
+                    }
+                    Some(_) | None => items.kept.push(message.clone()),
                 }
-                items.push(message.clone());
                 Owner::Kept
             }
             Some(end) if end.eq_ignore_ascii_case(b"Complete") => {
@@ -147,11 +169,13 @@ impl Pending {
     }
 }
 
-fn complete(items: Vec<Message>, message: &Message) -> Answer {
+fn complete(items: Items, message: &Message) -> Answer {
+    let Items { kept: items, beyond, .. } = items;
     match message.get("ListItems") {
-        Some(counted) if number(counted) != u64::try_from(items.len()).ok() => {
+        Some(counted) if number(counted) != u64::try_from(items.len() + beyond).ok() => {
             Answer::Unknown(Unknown::ListCount { items, counted: message.shown("ListItems") })
         }
+        Some(_) | None if beyond > 0 => Answer::Unknown(Unknown::ListCut { items, beyond }),
         Some(_) | None => Answer::List { items },
     }
 }

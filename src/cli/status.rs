@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{CliError, DONE, output};
-use crate::registry::Registry;
 use crate::registry::view::{KeepaliveRow, NodeRow};
+use crate::registry::{LeftOutRow, Registry};
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -54,6 +54,11 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         ]);
     }
     output::print_table(&table);
+    for node in nodes.iter().filter(|node| !node.left_out.is_empty()) {
+        let group = |row: &LeftOutRow| format!("{} {}", row.phones, words(&row.reason));
+        let groups: Vec<String> = node.left_out.iter().map(group).collect();
+        output::line_out(&format!("{}: phones left out: {}; see `evenring doctor`", node.name, groups.join(", ")));
+    }
     let now = if nodes.iter().any(|node| node.keepalive.is_some()) { registry.now_ms().await? } else { 0 };
     for node in &nodes {
         if let Some(KeepaliveRow { runs, at, reason, result }) = &node.keepalive {
@@ -67,4 +72,13 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         }
     }
     Ok(DONE)
+}
+
+fn words(reason: &str) -> &str {
+    match reason {
+        "name" => "whose names are no ids",
+        "max-phones" => "over ami.max_phones",
+        "max-devices" => "over ami.max_devices",
+        other => other,
+    }
 }

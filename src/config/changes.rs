@@ -85,6 +85,7 @@ impl Settings {
         let before = std::mem::replace(&mut self.ami, new.ami.clone());
         self.ami.contacts_user.username = before.contacts_user.username;
         self.ami.contacts_interval = before.contacts_interval;
+        (self.ami.max_phones, self.ami.max_devices) = (before.max_phones, before.max_devices);
     }
 }
 
@@ -172,5 +173,6 @@ mod tests {
         check("", &secret("hunter3"), &["ami.secret", "ami.username"], &["redis.password"]);
         let contacts = "[ami]\naddress = \"127.0.0.2:5038\"\nping_timeout = \"3s\"\n[ami.contacts]\ninterval = \"1m\"";
         check("", contacts, &["ami.address", "ami.ping_timeout"], &["ami.contacts.interval"]);
+        check("", "ami.max_phones = 9\nami.max_devices = 9", &[], &["ami.max_devices", "ami.max_phones"]);
     }
 }

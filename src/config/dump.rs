@@ -115,6 +115,8 @@ fn ami(page: &mut Page, settings: &Settings) {
     page.span("action_timeout", ami.action_timeout);
     page.span("ping_interval", ami.ping_interval);
     page.span("ping_timeout", ami.ping_timeout);
+    page.plain("max_phones", ami.max_phones);
+    page.plain("max_devices", ami.max_devices);
     page.section("ami.contacts");
     page.user(&ami.contacts_user);
     page.span("interval", ami.contacts_interval);

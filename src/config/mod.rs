@@ -120,6 +120,10 @@ pub struct AmiSettings {
     pub ping_interval: Duration,
     /// From a ping to its answer; then the connection is given up.
     pub ping_timeout: Duration,
+    /// The most extensions that a node has; more are left out.
+    pub max_phones: u32,
+    /// The most items of Asterisk's lists of devices that are kept; more are left out.
+    pub max_devices: u32,
     /// How often the second user of [`Settings::contacts_login`] asks for contact details.
     pub contacts_interval: Duration,
     user: AmiUser,

@@ -103,6 +103,8 @@ fn ami(reader: &mut Reader, credentials: Option<&Path>) -> Option<AmiSettings> {
     let action_timeout = reader.span("ami.action_timeout", "5s", MILLISECOND * 100..=MINUTE);
     let ping_interval = reader.span("ami.ping_interval", "2500ms", MILLISECOND * 100..=MINUTE);
     let ping_timeout = reader.span("ami.ping_timeout", "2500ms", MILLISECOND * 100..=MINUTE);
+    let max_phones = reader.number("ami.max_phones", 20_000, 1..=100_000);
+    let max_devices = reader.number("ami.max_devices", 100_000, 1..=1_000_000);
     let contacts_interval = reader.span("ami.contacts.interval", "30s", SECOND..=HOUR);
     let ami = AmiSettings {
         address: address?,
@@ -113,6 +115,8 @@ fn ami(reader: &mut Reader, credentials: Option<&Path>) -> Option<AmiSettings> {
         action_timeout: action_timeout?,
         ping_interval: ping_interval?,
         ping_timeout: ping_timeout?,
+        max_phones: max_phones?,
+        max_devices: max_devices?,
         contacts_interval: contacts_interval?,
         user: user?,
         contacts_user: contacts_user?,

@@ -154,6 +154,7 @@ fn bad_values_are_all_found_in_one_go() {
         ("ami.ca_file = \"ca.pem\"", "ami.ca_file in DIR/config.toml: \"ca.pem\" is not a whole path"),
         ("redis.url = \"redis://u:hunter2#@r1\"", "redis.url in DIR/config.toml: not a Redis URL"),
         ("redis.url = \"redis://u:12/hunter2@r1\"", "an '@' stands behind the host"),
+        ("ami.max_phones = 0", "ami.max_phones in DIR/config.toml: 0 is not between 1 and 100000"),
         ("placement.lease = \"2900ms\"", "make the lease at least three heartbeats"),
         ("placement.alias_suffix = \"\"", "placement.alias_suffix in DIR/config.toml: \"\" is not 1 to 8"),
         ("placement.alias_suffix = \"a b\"", "is not 1 to 8"),

@@ -13,6 +13,7 @@ use super::reload::InForce;
 use super::vitals::Booked;
 use crate::config::NodeSettings;
 use crate::ids::{Generation, SessionId};
+use crate::node::left_out::Group;
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
 use crate::node::{BookedState, Duty, Live, NodeState};
@@ -43,6 +44,8 @@ pub(super) struct Batch {
     pub(super) state: NodeState,
     /// Who waits for his turn.
     pub(super) line: Option<Vec<SessionId>>,
+    /// Which phones are left out.
+    pub(super) left_out: Option<Vec<Group>>,
     /// What the story would not know otherwise.
     pub(super) notes: Vec<Told>,
     pub(super) pulse: Option<Pulse>,
@@ -283,6 +286,11 @@ impl Books {
             self.metrics.redis("line", told).await?;
             debug!(node = %self.node.name, waiting = waiting.len(), "line reported");
             batch.line = None;
+        }
+        if let Some(groups) = &batch.left_out {
+            let told = self.registry.left_out(&self.node.name, self.generation, groups);
+            self.metrics.redis("left-out", told).await?;
+            batch.left_out = None;
         }
         while let Some((number, notes)) = self.notes.next() {
             let told = self.registry.note(&self.node.name, self.generation, number, notes);

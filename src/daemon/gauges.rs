@@ -16,6 +16,7 @@ use super::ami::Counts;
 use super::clock::Clock;
 use super::reload::InForce;
 use super::vitals::{Booked, Vitals};
+use crate::node::left_out::Why;
 use crate::node::roster::PhoneState;
 
 /// Where the states are.
@@ -156,6 +157,10 @@ fn people(pen: &mut Pen<'_>, vitals: &Vitals) -> fmt::Result {
         PHONES.map(|state| ([("state", state.as_str())], size(tally.phones.get(&state).copied().unwrap_or_default())));
     let phones = phones.iter().map(|(label, count)| (&label[..], *count));
     pen.gauges("registrations", "Phones of this Asterisk by what they can do", phones)?;
+    let count = |why| tally.left_out.iter().find(|(is, _)| *is == why).map_or(0, |(_, count)| *count);
+    let left_out = Why::ALL.map(|why| ([("reason", why.as_str())], size(count(why))));
+    let left_out = left_out.iter().map(|(label, count)| (&label[..], *count));
+    pen.gauges("phones_left_out", "Phones with which nobody can log in here, by the reason", left_out)?;
     pen.gauge("channels", "Channels in this Asterisk, ours or not", size(tally.channels))?;
     let help = "Sessions that Redis and this node know differently at this moment; 0 when all is well";
     pen.gauge("count_drift", help, size(tally.disputed))

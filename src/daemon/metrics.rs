@@ -264,12 +264,13 @@ impl Metrics {
 const KEPT: [&str; 4] = ["done", "failed", "killed", "not-started"];
 /// Events that are not told apart.
 const OTHER: &str = "other";
-const CALLS: [&str; 12] = [
+const CALLS: [&str; 13] = [
     "register",
     "phones",
     "adopt",
     "report",
     "line",
+    "left-out",
     "note",
     "keepalive",
     "heartbeat",

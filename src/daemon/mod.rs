@@ -213,7 +213,7 @@ impl Process {
         keep_alive(settings, generation, clock, metrics.clone(), self.vitals.subscribe(), &mut tasks)?;
         let (ring, lease) = (self.in_force.borrow().ring.clone(), settings.placement.lease);
         let mut node = Node::new(name.clone(), generation, ring, lease, clock.now());
-        node.roster = Roster::new(settings.placement.case);
+        node.roster = roster(settings);
         let mouths = node_loop::Mouths { ami: to_ami, batches, open, vitals: self.vitals.clone() };
         let (settings_ears, stop) = (self.in_force.clone(), self.stop.clone());
         let ears = node_loop::Ears { ami: from_ami, orders, done, settings: settings_ears, stop };
@@ -301,6 +301,11 @@ fn serve_http(settings: &Settings, mut page: Page, gauges: gauges::Gauges, tasks
     tasks.spawn(http::run(settings.node.name.clone(), address, shown));
 }
 
+/// A roster with the configured limits.
+pub fn roster(settings: &Settings) -> Roster {
+    Roster::new(settings.placement.case, usize::try_from(settings.ami.max_phones).unwrap_or(usize::MAX))
+}
+
 /// What a session on the configured manager is given.
 pub fn link_settings(settings: &Settings, login: AmiLogin, events: EventMask, generation: Generation) -> LinkSettings {
     LinkSettings {
@@ -311,6 +316,7 @@ pub fn link_settings(settings: &Settings, login: AmiLogin, events: EventMask, ge
         ping_timeout: settings.ami.ping_timeout,
         login_timeout: settings.ami.login_timeout,
         action_timeout: settings.ami.action_timeout,
+        devices_most: usize::try_from(settings.ami.max_devices).unwrap_or(usize::MAX),
         boot: Boot::Awaited,
         generation,
         connection: 0,

@@ -24,6 +24,7 @@ use crate::ami::backoff::Backoff;
 use crate::ami::event::Event;
 use crate::ami::outcome::{Answer, NotSent, Tag};
 use crate::ids::{NodeName, Now, SessionId};
+use crate::node::left_out::Group;
 use crate::node::{Duty, Effect, Input, Node, NodeState};
 use crate::registry::story::Told;
 use crate::registry::{Order, RegistryError, Taken};
@@ -133,6 +134,8 @@ pub(super) struct NodeLoop {
     snapshot_repeats: Repeats,
     /// Of all else that a fault can say again and again.
     other_repeats: Repeats,
+    /// Who was left out when it was logged last.
+    left_out_said: Vec<Group>,
     ready_told: bool,
     /// The last line that systemd got.
     status_told: String,
@@ -172,6 +175,7 @@ impl NodeLoop {
             name_repeats: Repeats::default(),
             snapshot_repeats: Repeats::default(),
             other_repeats: Repeats::default(),
+            left_out_said: Vec::new(),
             ready_told: false,
             status_told: String::new(),
         }
@@ -421,6 +425,9 @@ impl NodeLoop {
         }
         if let Some(changes) = self.node.roster.take_changes() {
             self.pending.add_phones(changes);
+        }
+        if let Some(groups) = self.node.roster.left_out.take_news() {
+            self.tell_left_out(groups);
         }
     }
 

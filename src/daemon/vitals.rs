@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::ami::Silence;
 use crate::config::span_text;
 use crate::ids::Now;
+use crate::node::left_out::Why;
 use crate::node::roster::PhoneState;
 use crate::node::session::Class;
 use crate::node::{Duty, Node, NodeState};
@@ -88,6 +89,8 @@ pub(super) struct Tally {
     /// Sessions: class, state, how many.
     pub(super) agents: [(&'static str, &'static str, usize); 4],
     pub(super) phones: BTreeMap<PhoneState, usize>,
+    /// Phones that are left out: why, how many.
+    pub(super) left_out: Vec<(Why, usize)>,
     pub(super) channels: usize,
     pub(super) disputed: usize,
 }
@@ -103,7 +106,9 @@ impl Tally {
             ("remote", "ringing", count(Class::Remote, false)),
             ("remote", "live", count(Class::Remote, true)),
         ];
-        Self { agents, phones: node.roster.tally(), channels: node.channels(), disputed: node.disputed() }
+        let roster = &node.roster;
+        let (phones, left_out) = (roster.tally(), roster.left_out.counts().to_vec());
+        Self { agents, phones, left_out, channels: node.channels(), disputed: node.disputed() }
     }
 
     /// Local agents that ring or are live.

@@ -5,6 +5,7 @@
 mod books;
 mod connection;
 mod endpoint;
+pub mod left_out;
 mod line;
 mod note;
 mod orders;
@@ -386,6 +387,7 @@ impl Node {
             // A reload changes who is known here, without an event for each: look again.
             Event::Reload { .. } if !self.is_away() => self.ask_phones(false),
             Event::FullyBooted { .. } => self.booted(now),
+            Event::NoId { technology, name } => self.roster.left_out.name(technology, name),
             Event::OriginateResponse { action_id: None, .. }
             | Event::Newstate(_)
             | Event::Reload { .. }

@@ -92,6 +92,7 @@ impl Node {
         let lost_before = self.lists.events_lost && !self.lists.are_complete();
         self.lists.closed();
         self.lists.events_lost = events_lost || lost_before;
+        self.roster.left_out.begin();
         let round = self.lists.round;
         self.send(Purpose::Devices(round), None, Action::device_state_list());
         self.send(Purpose::Peers(Technology::Sip, round), None, Action::sip_peers());
@@ -102,9 +103,14 @@ impl Node {
         if round != self.lists.round {
             return;
         }
+        let mut beyond = 0;
         let items = match answer {
             Answer::List { items } => {
                 self.miscounted.devices = false;
+                items
+            }
+            Answer::Unknown(Unknown::ListCut { items, beyond: more }) => {
+                (self.miscounted.devices, beyond) = (false, more);
                 items
             }
             Answer::Unknown(Unknown::ListCount { items, counted }) if self.miscounted.devices => {
@@ -115,6 +121,7 @@ impl Node {
                 return self.snapshot_failed("DeviceStateList", &answer, now);
             }
         };
+        self.roster.left_out.listed(&items, beyond);
         self.lists.devices = Some(items.iter().filter_map(device).collect());
         self.phones_came(now);
     }
@@ -125,8 +132,13 @@ impl Node {
         if round != self.lists.round {
             return;
         }
+        let mut beyond = 0;
         let items = match answer {
             Answer::List { items } | Answer::Unknown(Unknown::ListCount { items, .. }) => items,
+            Answer::Unknown(Unknown::ListCut { items, beyond: more }) => {
+                beyond = more;
+                items
+            }
             Answer::Error { message, .. } if message.starts_with(UNKNOWN_ACTION) => Vec::new(),
             Answer::Success(_) | Answer::Error { .. } | Answer::NotSent(_) | Answer::Unknown(_) => {
                 let message = describe(&answer);
@@ -134,6 +146,7 @@ impl Node {
                 Vec::new()
             }
         };
+        self.roster.left_out.listed(&items, beyond);
         let peers = items.iter().filter_map(|item| Peer::parse(item).ok()?).collect();
         match technology {
             Technology::Iax2 => self.lists.iax = Some(peers),
@@ -266,6 +279,7 @@ fn device(message: &Message) -> Option<(Phone, DeviceState)> {
         | Event::Newstate(_)
         | Event::Hangup { .. }
         | Event::OriginateResponse { .. }
+        | Event::NoId { .. }
         | Event::Other => None,
     }
 }

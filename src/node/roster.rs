@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use super::endpoint::Contact;
 use super::endpoint::Endpoint;
+use super::left_out::LeftOut;
 use crate::ami::event::{ContactState, DeviceState, PeerState};
 use crate::ami::item::Peer;
 use crate::ids::{Case, Extension, Phone, Technology};
@@ -43,26 +44,40 @@ pub struct PhoneChanges {
     pub phones: Vec<(Extension, PhoneState)>,
 }
 
-/// The most phones a node is believed to have; more are ignored and counted.
-pub const MAX_PHONES: usize = 20_000;
-
 /// The phones of one node. An extension may have several endpoints: of different technologies, and, where capitals make no
 /// other name, of different spellings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Roster {
     case: Case,
+    /// More extensions are left out.
+    most: usize,
+    /// Who is left out, for whatever reason.
+    pub left_out: LeftOut,
     /// Extensions in their one spelling, and their endpoints as Asterisk spells them.
     endpoints: BTreeMap<Extension, BTreeMap<Phone, Endpoint>>,
     reported: BTreeMap<Extension, PhoneState>,
     dirty: BTreeSet<Extension>,
     replace: bool,
-    ignored: u64,
+}
+
+impl Default for Roster {
+    fn default() -> Self {
+        Self::new(Case::Exact, usize::MAX)
+    }
 }
 
 impl Roster {
-    /// A roster without phones that compares their names so.
-    pub fn new(case: Case) -> Self {
-        Self { case, ..Self::default() }
+    /// A roster without phones that compares their names so, and takes so many extensions at most.
+    pub fn new(case: Case, most: usize) -> Self {
+        Self {
+            case,
+            most,
+            left_out: LeftOut::default(),
+            endpoints: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            replace: false,
+        }
     }
 
     /// Starts over from full lists: of devices, which leaves out those that did nothing since Asterisk started, and of
@@ -70,6 +85,7 @@ impl Roster {
     /// that is still off line is so.
     pub fn replace(&mut self, devices: &[(Phone, DeviceState)], peers: &[Peer], events_lost: bool) {
         let mut before = std::mem::take(&mut self.endpoints);
+        self.left_out.turn();
         for (phone, state) in devices {
             let was = before.get_mut(&self.case.extension(&phone.extension)).and_then(|all| all.remove(phone));
             let is_news = events_lost || was.is_none();
@@ -161,6 +177,7 @@ impl Roster {
     /// Everything is to be told again (Redis forgot).
     pub fn tell_all(&mut self) {
         self.replace = true;
+        self.left_out.tell_again();
     }
 
     /// What changed since the last call; `None` if nothing did.
@@ -182,11 +199,6 @@ impl Roster {
         (!phones.is_empty()).then_some(PhoneChanges { replace: false, phones })
     }
 
-    /// How many phones were beyond [`MAX_PHONES`].
-    pub fn ignored(&self) -> u64 {
-        self.ignored
-    }
-
     fn all(&self) -> impl Iterator<Item = (&Phone, &Endpoint)> {
         self.endpoints.values().flatten()
     }
@@ -200,19 +212,21 @@ impl Roster {
         let before = self.endpoint(&phone);
         let mut endpoint = before.unwrap_or_else(|| Endpoint::new(technology));
         change(&mut endpoint, technology);
-        if before != Some(endpoint) {
-            self.dirty.insert(self.case.extension(&phone.extension));
-            self.insert(phone, endpoint);
+        let extension = self.case.extension(&phone.extension);
+        if before != Some(endpoint) && self.insert(phone, endpoint) {
+            self.dirty.insert(extension);
         }
     }
 
-    fn insert(&mut self, phone: Phone, endpoint: Endpoint) {
+    /// Whether there was room for it.
+    fn insert(&mut self, phone: Phone, endpoint: Endpoint) -> bool {
         let extension = self.case.extension(&phone.extension);
-        if self.endpoints.len() >= MAX_PHONES && !self.endpoints.contains_key(&extension) {
-            self.ignored += 1;
-            return;
+        if self.endpoints.len() >= self.most && !self.endpoints.contains_key(&extension) {
+            self.left_out.phone(extension);
+            return false;
         }
         self.endpoints.entry(extension).or_default().insert(phone, endpoint);
+        true
     }
 }
 
@@ -317,14 +331,14 @@ mod tests {
         let devices = [(capitals.clone(), DeviceState::NotInUse), (small.clone(), DeviceState::Unavailable)];
         let asked = ["CC100", "cc100", "Cc100"].map(|text| text.parse::<Extension>().unwrap());
 
-        let mut roster = Roster::new(Case::Exact);
+        let mut roster = Roster::new(Case::Exact, 2);
         roster.replace(&devices, &[], true);
         assert_eq!(roster.take_changes().unwrap().phones.len(), 2);
         let states = asked.each_ref().map(|extension| roster.state(extension));
         assert_eq!(states, [PhoneState::Registered, PhoneState::Unregistered, PhoneState::Unknown]);
         assert_eq!(roster.to_dial(&asked[1]), Some(&small));
 
-        let mut roster = Roster::new(Case::Fold);
+        let mut roster = Roster::new(Case::Fold, 1);
         roster.replace(&devices, &[], true);
         assert_eq!(roster.take_changes().unwrap().phones, [(asked[1].clone(), PhoneState::Registered)]);
         for extension in &asked {
@@ -339,6 +353,22 @@ mod tests {
         assert_eq!(roster.take_changes().unwrap().phones, [(asked[1].clone(), PhoneState::Registered)]);
         assert_eq!(roster.in_doubt().collect::<Vec<_>>(), [&asked[0]]);
         assert_eq!((roster.to_dial(&asked[0]), roster.registered()), (Some(&small), 1), "the one that can ring");
+    }
+
+    #[test]
+    fn who_has_no_room_is_left_out_and_counted_once() {
+        let mut roster = Roster::new(Case::Exact, 2);
+        let devices =
+            ["PJSIP/x", "SIP/x", "PJSIP/y", "PJSIP/z", "SIP/z"].map(|name| (phone(name), DeviceState::NotInUse));
+        for _ in 0..2 {
+            roster.replace(&devices, &[], true);
+            assert_eq!((roster.registered(), roster.left_out.counts()[1].1), (2, 1));
+        }
+        roster.device(phone("PJSIP/z"), DeviceState::Unavailable);
+        roster.device(phone("PJSIP/v"), DeviceState::NotInUse);
+        assert_eq!((roster.registered(), roster.left_out.counts()[1].1), (2, 2));
+        roster.replace(&devices[..2], &[], true);
+        assert_eq!((roster.registered(), roster.left_out.counts()[1].1), (1, 0));
     }
 
     #[test]

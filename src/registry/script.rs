@@ -60,6 +60,8 @@ scripts! {
     leave: "leave",
     /// Who waits for his turn to ring.
     line: "line",
+    /// Which phones a node leaves out.
+    left_out: "left_out",
     /// A node's share and caps.
     limits: "limits",
     /// A node drains or resumes.

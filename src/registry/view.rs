@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::LeftOutRow;
 use crate::ids::{Alias, SessionId};
 
 /// The most sessions that one list holds.
@@ -141,6 +142,8 @@ pub struct NodeRow {
     pub version: String,
     /// How it compares names: exact or fold.
     pub case: String,
+    /// Phones of its Asterisk with which nobody can log in there.
+    pub left_out: Vec<LeftOutRow>,
     /// The runs of the keepalive command there, if there was one.
     pub keepalive: Option<KeepaliveRow>,
 }
@@ -179,6 +182,7 @@ impl NodeRow {
             refused: number(13),
             version: text(10),
             case: text(19),
+            left_out: serde_json::from_str(&text(20)).unwrap_or_default(),
             queued: number(14),
             keepalive: (number(15) > 0).then(|| KeepaliveRow {
                 runs: number(15),

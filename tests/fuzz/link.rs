@@ -36,6 +36,7 @@ fn settings(boot: Boot) -> LinkSettings {
         ping_timeout: Duration::from_secs(1),
         login_timeout: Duration::from_secs(4),
         action_timeout: Duration::from_secs(5),
+        devices_most: 100_000,
         boot,
         generation: Generation::from_bits(0xfeed),
         connection: 0,

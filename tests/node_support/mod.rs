@@ -13,7 +13,6 @@ use evenring::ami::frame::Message;
 use evenring::ami::outcome::{Answer, NotSent, Tag, Unknown};
 use evenring::config::{RingSettings, Settings};
 use evenring::ids::{Generation, Now, SessionId};
-use evenring::node::roster::Roster;
 use evenring::node::session::{Class, Login, Outcome};
 use evenring::node::{BookedState, Duty, Effect, Input, Live, Node, Note};
 
@@ -71,9 +70,10 @@ impl Stand {
         write!(file, "[node]\nname = \"n\"\n{toml}").unwrap();
         let settings = Settings::load(Some(file.path()), std::iter::empty()).unwrap();
         let now = Now(Duration::from_secs(3600));
+        let roster = evenring::daemon::roster(&settings);
         let ring = settings.ring;
         let mut node = Node::new("n".parse().unwrap(), generation(), ring.clone(), settings.placement.lease, now);
-        node.roster = Roster::new(settings.placement.case);
+        node.roster = roster;
         Self {
             node,
             now,
@@ -181,6 +181,11 @@ impl Stand {
             ["counted", count, items @ ..] => Answer::Unknown(Unknown::ListCount {
                 items: items.iter().map(|word| item(word)).collect(),
                 counted: (*count).to_owned(),
+            }),
+            // `cut 5 PJSIP/cc1:NOT_INUSE`: one item, and five more that are not kept.
+            ["cut", beyond, items @ ..] => Answer::Unknown(Unknown::ListCut {
+                items: items.iter().map(|word| item(word)).collect(),
+                beyond: beyond.parse().unwrap(),
             }),
             ["process", date, time] => Answer::Success(core_status(&format!("{date} {time}"))),
             ["unknown"] => Answer::Unknown(Unknown::Deadline { after: Duration::from_secs(5) }),

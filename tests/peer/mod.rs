@@ -160,6 +160,7 @@ pub fn link_settings() -> LinkSettings {
         ping_timeout: Duration::from_millis(2_500),
         login_timeout: Duration::from_secs(5),
         action_timeout: Duration::from_secs(5),
+        devices_most: 100_000,
         boot: Boot::Awaited,
         generation: Generation::from_bits(0xfeed),
         connection: 0,

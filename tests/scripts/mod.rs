@@ -8,6 +8,7 @@ mod ends;
 mod even;
 mod faults;
 mod judge;
+mod left_out;
 mod line;
 mod one_ring;
 mod rejoin;

@@ -16,9 +16,9 @@ use crate::ami::link::Boot;
 use crate::ami::outcome::{Answer, Tag};
 use crate::config::{AmiLogin, Settings};
 use crate::daemon::ami::{Ami, FromAmi, ToAmi};
-use crate::daemon::{clock::Clock, link_settings, new_session, random_bits};
+use crate::daemon::{clock::Clock, link_settings, new_session, random_bits, roster};
 use crate::ids::{ChannelId, Generation, Now};
-use crate::node::roster::{PhoneState, Roster};
+use crate::node::roster::PhoneState;
 use crate::node::{Effect, Input, Live, Node, NodeState};
 
 /// An event that did not come within this time does not come.
@@ -202,7 +202,7 @@ impl Talk {
         let name = settings.node.name.clone();
         let (ring, lease) = (settings.ring.clone(), settings.placement.lease);
         let mut node = Node::new(name, self.generation, ring, lease, self.clock.now());
-        node.roster = Roster::new(settings.placement.case);
+        node.roster = roster(settings);
         let event = Event::parse(&booted).map_err(|error| error.to_string())?;
         node.handle(Input::Event(event), self.clock.now());
         let until = self.clock.now().after(settings.ami.action_timeout);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::finding::{Finding, some};
 use crate::config::{PlacementSettings, span_text};
+use crate::registry::LeftOutRow;
 use crate::registry::inspect::Waiting;
 use crate::registry::view::{AliasRow, NodeRow, PhoneRow, SessionRow};
 
@@ -157,8 +158,33 @@ fn living(facts: &Facts) -> BTreeSet<&str> {
     facts.nodes.iter().filter(|node| node.lease_ms > 0).map(|node| node.name.as_str()).collect()
 }
 
+/// Phones that Asterisk has, and no node rings.
+fn left_out(facts: &Facts) -> Vec<Finding> {
+    let living = facts.nodes.iter().filter(|node| node.lease_ms > 0);
+    let groups = living.flat_map(|node| node.left_out.iter().map(move |row| (&node.name, row)));
+    let finding = |(node, row): (&String, &LeftOutRow)| {
+        let LeftOutRow { reason, phones, examples } = row;
+        let shown = if examples.is_empty() { String::new() } else { format!(": {}", examples.join(", ")) };
+        let (why, fix) = match reason.as_str() {
+            "name" => (
+                "have names that are no ids",
+                "if agents use them, rename these endpoints: letters, digits, '_', '.' and '-', at most 64, at the beginning no '.' \
+                 or '-' but also '+'",
+            ),
+            "max-phones" => ("are over ami.max_phones", "raise ami.max_phones there, and restart its daemon"),
+            "max-devices" => {
+                ("are over ami.max_devices, and may be phones", "raise ami.max_devices there, and restart its daemon")
+            }
+            other => (other, "see the log of its daemon"),
+        };
+        Finding::warning("phones", format!("left out on {node}: {phones} {why}{shown}"), fix)
+    };
+    groups.map(finding).collect()
+}
+
 /// Only living nodes can ring a phone.
 fn phones(facts: &Facts) -> Vec<Finding> {
+    let mut findings = left_out(facts);
     let living = living(facts);
     let mut known: BTreeMap<&str, (BTreeSet<&str>, BTreeSet<&str>)> = BTreeMap::new();
     for row in facts.phones.iter().filter(|row| living.contains(row.node.as_str())) {
@@ -175,20 +201,21 @@ fn phones(facts: &Facts) -> Vec<Finding> {
     let one = which(&|all, on| on.len() == 1 && all.len() > 1);
     let everywhere = which(&|_, on| !on.is_empty());
     if known.is_empty() {
-        return vec![Finding::failure(
+        findings.push(Finding::failure(
             "phones",
             "no living node knows a phone",
             "give Asterisk endpoints, and the daemon's manager user read = system,call",
-        )];
+        ));
+        return findings;
     }
-    let mut findings = Vec::new();
     if everywhere.is_empty() {
         let text = format!("none of {} phones is registered anywhere: nobody can log in", known.len());
-        return vec![Finding::failure(
+        findings.push(Finding::failure(
             "phones",
             text,
             "see `evenring phones`, and the phones' own settings (server, password)",
-        )];
+        ));
+        return findings;
     }
     if !nowhere.is_empty() {
         // Agents who are off: no reason to worry anybody.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::super::books::{Batch, NOTES_WAITING, Pulse};
 use crate::ids::SessionId;
 use crate::node::Live;
+use crate::node::left_out::Group;
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
 use crate::registry::story::Told;
@@ -16,6 +17,7 @@ pub(super) struct Pending {
     pub(super) adopt: BTreeMap<SessionId, (Login, Live)>,
     pub(super) outcomes: BTreeMap<SessionId, Outcome>,
     pub(super) line: Option<Vec<SessionId>>,
+    pub(super) left_out: Option<Vec<Group>>,
     /// For the story.
     pub(super) notes: Vec<Told>,
     pub(super) beat: bool,
@@ -24,7 +26,7 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
         let nothing = self.phones.is_none() && self.adopt.is_empty() && self.outcomes.is_empty();
-        nothing && self.line.is_none() && self.notes.is_empty() && !self.beat
+        nothing && self.line.is_none() && self.left_out.is_none() && self.notes.is_empty() && !self.beat
     }
 
     pub(super) fn add_phones(&mut self, changes: PhoneChanges) {
@@ -54,6 +56,7 @@ impl Pending {
             self.adopt.entry(login.session).or_insert((login, live));
         }
         self.line = self.line.take().or(rest.line);
+        self.left_out = self.left_out.take().or(rest.left_out);
     }
 
     /// All of it, for the writer. A node that leaves the rotation says so instead of beating.
@@ -64,6 +67,7 @@ impl Pending {
             outcomes: self.outcomes.into_iter().collect(),
             state: pulse.state,
             line: self.line,
+            left_out: self.left_out,
             notes: self.notes,
             pulse: (self.beat && !leave).then_some(pulse),
             leave,

@@ -7,6 +7,7 @@ use super::super::notify;
 use super::super::vitals::{Name, Tally};
 use super::{NodeLoop, READY_ANYWAY};
 use crate::ids::SessionId;
+use crate::node::left_out::{Group, differs_much};
 use crate::node::session::{Login, Outcome};
 use crate::node::{Duty, NodeState, Note};
 use crate::registry::story::Told;
@@ -92,6 +93,30 @@ impl NodeLoop {
                 error!(%node, %session, reason, "the Originate cannot be built: check [ring] in the configuration");
             }
         }
+    }
+
+    /// Says which phones are left out: to Redis always, to the log when it is much more or less than before.
+    pub(super) fn tell_left_out(&mut self, groups: Vec<Group>) {
+        if differs_much(&self.left_out_said, &groups) {
+            let node = &self.name;
+            if groups.is_empty() {
+                info!(%node, "no phone is left out any more");
+            } else {
+                let shown = |group: &Group| {
+                    let examples = group.examples.join(", ");
+                    format!(
+                        "{} {}{}{examples}",
+                        group.count,
+                        group.why.as_str(),
+                        if examples.is_empty() { "" } else { ": " }
+                    )
+                };
+                let left_out = groups.iter().map(shown).collect::<Vec<_>>().join("; ");
+                warn!(%node, left_out, "phones are left out: nobody can log in with them; the verb doctor says what to do");
+            }
+            self.left_out_said.clone_from(&groups);
+        }
+        self.pending.left_out = Some(groups);
     }
 
     /// How it is, without the counts.

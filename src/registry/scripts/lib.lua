@@ -12,6 +12,7 @@
 --                          lost (1 = the others have noticed the end of its lease)  gone (when they did)  noted (the number of its last note)
 --                          kept kept_at kept_why kept_result (how often the keepalive command has run, and the last run)
 --                          phones (the number of the last word on them)  case (exact|fold: how it compares names)
+--                          left_out (JSON: the phones that it leaves out, by reason, with examples)
 --                          take (the number of its daemon's last take)
 --                          line (while it paces: who waits for his turn to ring, ids with a blank behind each)
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered

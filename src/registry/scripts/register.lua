@@ -27,7 +27,7 @@ redis.call('HSETNX', key, 'drain', 0)
 redis.call('HSET', key, 'state', 'starting', 'beat', judge.tick, 'lease', lease_ms, 'lost', '',
   'lease_until', now + lease_ms, 'weight', ARGV[5], 'max_agents', ARGV[6], 'channels', 0, 'campaigns', ARGV[7],
   'gone', '', 'generation', generation, 'host', host, 'version', ARGV[8], 'registrations', 0, 'phones', '', 'line', '',
-  'case', ARGV[10])
+  'case', ARGV[10], 'left_out', '')
 -- The takes and heartbeats of the next life are numbered anew.
 if previous ~= generation then redis.call('HDEL', key, 'take', 'beats') end
 -- An RSMQ client sends only into queues that exist.

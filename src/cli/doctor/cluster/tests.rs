@@ -22,6 +22,7 @@ fn node(name: &str, state: &str) -> NodeRow {
         refused: 0,
         version: "0.1.0".into(),
         case: "exact".into(),
+        left_out: Vec::new(),
         keepalive: None,
     }
 }
@@ -143,6 +144,28 @@ fn phones_that_cannot_ring_everywhere() {
     after(
         |f| f.phones.clear(),
         &[("phones", "failure", "no living node knows a phone", "read = system,call"), ("aliases", "warning", "", "")],
+    );
+}
+
+#[test]
+fn phones_that_are_left_out() {
+    let row = |reason: &str, examples: &[&str]| LeftOutRow {
+        reason: reason.into(),
+        phones: 7,
+        examples: examples.iter().map(|&example| example.to_owned()).collect(),
+    };
+    after(
+        |f| {
+            f.nodes[0].left_out = vec![row("name", &["PJSIP/cc500@t1", "SIP/a b"]), row("max-phones", &["cc9"])];
+            f.nodes[1].left_out = vec![row("max-devices", &[])];
+            f.nodes.push(NodeRow { left_out: vec![row("name", &[])], ..node("c", "lost") });
+        },
+        &[
+            ("nodes", "warning", "c is dead", ""),
+            ("phones", "warning", "on a: 7 have names that are no ids: PJSIP/cc500@t1, SIP/a b", "rename"),
+            ("phones", "warning", "on a: 7 are over ami.max_phones: cc9", "raise ami.max_phones"),
+            ("phones", "warning", "on b: 7 are over ami.max_devices", "raise ami.max_devices"),
+        ],
     );
 }
 

@@ -1,0 +1,216 @@
+//! The phones that are left out, and why: counted, with a few examples. Owns when that is news. Must never decide who is
+//! left out: the lists, their names and the roster do.
+
+use std::collections::BTreeSet;
+
+use crate::ami::frame::Message;
+use crate::ami::item::without_id;
+use crate::ids::{Extension, Technology};
+
+/// Why a phone is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// Its name is no id: it could not be dialled safely.
+    Name,
+    /// There are more phones than `ami.max_phones`.
+    MaxPhones,
+    /// There are more devices than `ami.max_devices`: what these are is not known.
+    MaxDevices,
+}
+
+impl Why {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Name, Self::MaxPhones, Self::MaxDevices];
+
+    /// The word in Redis, in `evenring status` and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::MaxPhones => "max-phones",
+            Self::MaxDevices => "max-devices",
+        }
+    }
+}
+
+/// Those that are left out for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Why.
+    pub why: Why,
+    /// How many.
+    pub count: usize,
+    /// The first of them, escaped.
+    pub examples: Vec<String>,
+}
+
+/// Examples of each group.
+const EXAMPLES: usize = 5;
+/// So much of a name is kept: Asterisk's own are no longer.
+const NAME_BYTES: usize = 80;
+/// More are not told apart.
+const NAMES_MOST: usize = 100_000;
+
+/// What one round of lists said, and the events since.
+#[derive(Debug, Default)]
+struct Round {
+    names: BTreeSet<Box<[u8]>>,
+    phones: BTreeSet<Extension>,
+    devices: usize,
+}
+
+/// All that are left out.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    is: Round,
+    /// As the lists say that are on their way.
+    next: Round,
+    /// What was told last.
+    told: Vec<Group>,
+    /// Something may be different from that.
+    changed: bool,
+}
+
+impl LeftOut {
+    /// A new round of lists begins.
+    pub(super) fn begin(&mut self) {
+        self.next = Round::default();
+    }
+
+    /// The items of a list, and how many more it had than are kept.
+    pub(super) fn listed(&mut self, items: &[Message], beyond: usize) {
+        self.next.devices += beyond;
+        for (technology, name) in items.iter().filter_map(without_id) {
+            self.next.add(technology, name);
+        }
+    }
+
+    /// The lists have all come: what they said is so.
+    pub(super) fn turn(&mut self) {
+        self.is = std::mem::take(&mut self.next);
+        self.changed = true;
+    }
+
+    /// A phone was heard of whose name is no id.
+    pub(super) fn name(&mut self, technology: Technology, name: &[u8]) {
+        self.changed |= self.is.add(technology, name);
+    }
+
+    /// There was no room for this one.
+    pub(super) fn phone(&mut self, extension: Extension) {
+        if self.is.phones.len() < NAMES_MOST {
+            self.changed |= self.is.phones.insert(extension);
+        }
+    }
+
+    /// How many, by reason.
+    pub fn counts(&self) -> [(Why, usize); 3] {
+        let Round { names, phones, devices } = &self.is;
+        [(Why::Name, names.len()), (Why::MaxPhones, phones.len()), (Why::MaxDevices, *devices)]
+    }
+
+    /// All is to be told again (Redis forgot).
+    pub(super) fn tell_again(&mut self) {
+        self.told.clear();
+        self.changed = true;
+    }
+
+    /// Who is left out, if that is different from what was told last.
+    pub fn take_news(&mut self) -> Option<Vec<Group>> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let groups = self.groups();
+        if groups == self.told {
+            return None;
+        }
+        self.told.clone_from(&groups);
+        Some(groups)
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let counts = self.counts().into_iter().filter(|(_, count)| *count > 0);
+        let examples = |why| match why {
+            Why::Name => self.is.names.iter().take(EXAMPLES).map(|name| name.escape_ascii().to_string()).collect(),
+            Why::MaxPhones => self.is.phones.iter().take(EXAMPLES).map(ToString::to_string).collect(),
+            Why::MaxDevices => Vec::new(),
+        };
+        counts.map(|(why, count)| Group { why, count, examples: examples(why) }).collect()
+    }
+}
+
+impl Round {
+    fn add(&mut self, technology: Technology, name: &[u8]) -> bool {
+        let name = [technology.as_str().as_bytes(), b"/", name.get(..NAME_BYTES).unwrap_or(name)].concat();
+        self.names.len() < NAMES_MOST && self.names.insert(name.into())
+    }
+}
+
+/// Whether so much is different that people are told again: a reason that is new or gone, or one that is half or twice as
+/// frequent.
+pub fn differs_much(said: &[Group], now: &[Group]) -> bool {
+    let count = |groups: &[Group], why| groups.iter().find(|group| group.why == why).map_or(0, |group| group.count);
+    Why::ALL.into_iter().any(|why| {
+        let (before, after) = (count(said, why), count(now, why));
+        before != after && (before.min(after) == 0 || before.max(after) >= 2 * before.min(after))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str) -> Message {
+        Message::new(format!("Event: DeviceStateChange\r\nDevice: {name}\r\nState: NOT_INUSE\r\n"))
+    }
+
+    fn shown(groups: &[Group]) -> String {
+        let group = |g: &Group| format!("{} {} ({})", g.count, g.why.as_str(), g.examples.join(" "));
+        groups.iter().map(group).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn who_is_left_out_is_counted_once_and_told_when_it_changes() {
+        let mut left = LeftOut::default();
+        assert_eq!(left.take_news(), None);
+        let items = ["PJSIP/cc100", "PJSIP/cc500@tenant1", "SIP/a b", "Local/x@y", "PJSIP/cc500@tenant1"].map(device);
+        let peer = "Event: PeerEntry\r\nChanneltype: IAX\r\nObjectName: ex\u{1b}[31m\r\n";
+        left.begin();
+        left.listed(&items, 0);
+        left.listed(&[Message::new(peer)], 0);
+        assert_eq!(left.take_news(), None, "until all lists have come");
+        left.turn();
+        let news = left.take_news().unwrap();
+        assert_eq!(shown(&news), "3 name (IAX2/ex\\x1b[31m PJSIP/cc500@tenant1 SIP/a b)");
+        left.name(Technology::Pjsip, b"cc500@tenant1");
+        assert_eq!(left.take_news(), None, "that one is known");
+        // The same lists again are no news.
+        left.begin();
+        left.listed(&items, 0);
+        left.listed(&[Message::new(peer)], 0);
+        left.turn();
+        assert_eq!(left.take_news(), None);
+        left.begin();
+        left.listed(&items[..1], 7);
+        left.turn();
+        for number in 0..6 {
+            left.phone(format!("cc10{number}").parse().unwrap());
+        }
+        left.phone("cc100".parse().unwrap());
+        let now = left.take_news().unwrap();
+        assert_eq!(shown(&now), "6 max-phones (cc100 cc101 cc102 cc103 cc104), 7 max-devices ()");
+        left.tell_again();
+        assert_eq!(left.take_news(), Some(now));
+        left.begin();
+        left.turn();
+        assert_eq!(left.take_news(), Some(Vec::new()), "nobody is left out");
+    }
+
+    #[test]
+    fn people_are_told_again_when_it_is_much() {
+        let name = |count| vec![Group { why: Why::Name, count, examples: Vec::new() }];
+        let other = vec![Group { why: Why::MaxPhones, count: 1, examples: Vec::new() }];
+        assert!(differs_much(&[], &name(1)) && differs_much(&name(1), &[]) && differs_much(&name(1), &other));
+        assert!(differs_much(&name(10), &name(20)) && differs_much(&name(10), &name(5)));
+        assert!(!differs_much(&name(10), &name(19)) && !differs_much(&name(10), &name(6)) && !differs_much(&[], &[]));
+    }
+}

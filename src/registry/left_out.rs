@@ -1,0 +1,48 @@
+//! Which phones a node leaves out, for whoever asks for its state. Owns the form of that in Redis. Must never judge a phone.
+
+use redis::ScriptInvocation;
+use serde::{Deserialize, Serialize};
+
+use super::reply::fence;
+use super::{Registry, RegistryError};
+use crate::ids::{Generation, NodeName};
+use crate::node::left_out::Group;
+
+/// The phones of one node that are left out for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOutRow {
+    /// name, max-phones or max-devices.
+    pub reason: String,
+    /// How many.
+    pub phones: usize,
+    /// A few of them, escaped.
+    pub examples: Vec<String>,
+}
+
+impl From<&Group> for LeftOutRow {
+    fn from(group: &Group) -> Self {
+        Self { reason: group.why.as_str().to_owned(), phones: group.count, examples: group.examples.clone() }
+    }
+}
+
+impl Registry {
+    /// Says which phones are left out.
+    ///
+    /// # Errors
+    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn left_out(
+        &mut self,
+        node: &NodeName,
+        generation: Generation,
+        groups: &[Group],
+    ) -> Result<(), RegistryError> {
+        let rows: Vec<LeftOutRow> = groups.iter().map(LeftOutRow::from).collect();
+        // Words and numbers always serialise.
+        let text = serde_json::to_string(&rows).unwrap_or_default();
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(&text);
+        };
+        let (tag,): (String,) = self.connector.run(&self.scripts.left_out, build).await?;
+        fence(&tag)
+    }
+}
