@@ -74,6 +74,9 @@ impl Tables {
             .await
             .expect("Redis");
         redis::cmd("FLUSHALL").exec_async(&mut connection).await.expect("FLUSHALL");
+        // An empty one would make logins wait.
+        let used = redis::cmd("HSET").arg("{evenring}:judge").arg("tick").arg(1).exec_async(&mut connection).await;
+        used.expect("HSET");
         let mut registry = self.registry();
         let extension = |n: u32| format!("cc{n}").parse().expect("an extension");
         let phones = (100..100 + ROUND).map(|n| (extension(n), PhoneState::Registered)).collect();

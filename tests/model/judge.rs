@@ -37,11 +37,16 @@ impl World {
     /// A node speaks for itself.
     pub fn hear(&mut self) {
         let (lease, gap) = (self.limits.lease, self.gap());
-        let mut advance = gap.clamp(0, lease * 3 / 8);
+        let mut advance = gap.min(lease * 3 / 8);
         if gap < 0 || gap > lease * 2 / 3 {
-            advance = advance.max(1);
+            advance = 1;
             self.judge.floor = self.judge.tick + advance;
             self.judge.jump = if self.judge.seen.is_some() { gap } else { 0 };
+        }
+        // Time does not go back.
+        if gap < 0 && self.bug != Some(Bug::Timeless) {
+            self.judge.shift -= gap;
+            self.now -= gap;
         }
         self.judge.tick += advance;
         (self.judge.seen, self.judge.lease) = (Some(self.now), lease);
@@ -58,11 +63,10 @@ impl World {
         if heard {
             gap = if self.judge.tick - self.judge.floor <= self.judge.lease { self.judge.jump } else { 0 };
         }
-        let by = match () {
-            () if step < 0 && gap < 0 => step,
-            () if step > 0 && gap > longest => step.min(gap),
-            () => return,
-        };
+        if gap == 0 || step > 0 && gap < 0 {
+            return;
+        }
+        let by = if step > 0 { step.min(gap) } else { step };
         self.judge.shift -= by;
         self.judge.jump = 0;
         self.now -= by;

@@ -59,6 +59,7 @@ impl World {
 
     /// `Err`: the host that holds the name. `returns`: this generation was registered before.
     pub fn register(&mut self, name: &str, new: Node, returns: bool) -> Result<Option<String>, String> {
+        let empty = self.judge.tick == 0;
         self.hear();
         let old = self.nodes.get(name);
         if let Some(old) = old
@@ -75,7 +76,7 @@ impl World {
         let same = old.filter(|old| old.generation == new.generation);
         let (take, beats) = same.map_or((0, 0), |old| (old.take, old.beats));
         let (lease, beat, lease_until) = (self.limits.lease, self.judge.tick, self.now + self.limits.lease);
-        if previous.is_none() && returns && beat >= self.judge.hold {
+        if previous.is_none() && (empty || returns) && beat >= self.judge.hold {
             self.judge.hold = beat + lease * 2 / 3;
         }
         self.nodes.insert(name.to_owned(), Node { drain, refused, take, beats, lease, beat, lease_until, ..new });

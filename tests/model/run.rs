@@ -13,6 +13,7 @@ use evenring::registry::{
 
 use evenring::registry::story::Place;
 
+use super::judge::Judge;
 use super::look::{Look, difference, facts_of};
 use super::op::{Fetch, Login, Op, Voice};
 use super::rules::{Refused, Rejoined};
@@ -98,12 +99,16 @@ pub async fn run(cluster: &mut Cluster, ops: &[Op]) -> Checked {
 impl<'a> Pair<'a> {
     async fn new(cluster: &'a mut Cluster) -> Self {
         let _: () = cluster.run(&["FLUSHALL"]).await;
+        // One that knows nothing at all comes with `Op::Flush`.
+        let _: u64 = cluster.run(&["HSET", "NS:judge", "tick", "1"]).await;
         (cluster.registry, cluster.beats) = (cluster.another(), Beats::default());
         let look = Look::at(&mut cluster.raw).await;
         let zero = look.clock - 50;
         let (generations, history) = (BTreeMap::new(), BTreeMap::new());
         let (received, known) = (Vec::new(), Vec::new());
-        let (world, auto, in_parts) = (World::default(), cluster.auto(), cluster.another().with_work(1));
+        let judge = Judge { tick: 1, ..Judge::default() };
+        let world = World { judge, ..World::default() };
+        let (auto, in_parts) = (cluster.auto(), cluster.another().with_work(1));
         Self {
             cluster,
             world,
@@ -336,7 +341,7 @@ impl<'a> Pair<'a> {
             let s = self.world.sessions.get(&at).filter(|s| s.is_open() && s.node == *node);
             let s =
                 s.ok_or_else(|| format!("{session} was ended, but the model has no such open session on {node}"))?;
-            let result = if self.world.is_lost(s) && node != voice.node {
+            let result = if self.world.is_lost(s) && !s.waits && node != voice.node {
                 let rejoin = if rejoin { Rejoined::Auto(reason) } else { Rejoined::Manual };
                 self.world.reap_one(at, rejoin, Chosen::Told(&chosen))?
             } else {

@@ -9,7 +9,7 @@ use evenring::node::session::{Login, Outcome};
 use evenring::registry::view::Verdict;
 use evenring::registry::{Beats, LoggedOut, Order};
 
-use crate::ledger::{Cluster, Member, id, login, node, word};
+use crate::ledger::{Cluster, Member, NS, id, login, node, word};
 
 /// Longer than the lease of these tests.
 const OUTAGE_MS: u64 = 90_000;
@@ -275,6 +275,100 @@ async fn a_redis_that_has_lost_everything_waits_for_the_nodes_that_come_back() {
     assert_eq!(adopted, [evenring::registry::Adopted::Restored]);
     let again = cluster.place(&login("cc100x", "1")).await;
     assert_eq!((again.verdict, again.session), (Verdict::Existing, Some(live)));
+}
+
+/// It cannot know that there are others, and that one of them has the agent.
+#[tokio::test]
+async fn a_daemon_that_starts_first_after_redis_has_lost_everything_rings_nobody_before_the_others_are_back() {
+    let mut cluster = Cluster::start().await;
+    let a = cluster.up("a", &PHONES).await;
+    let (live, _) = cluster.placed("cc100x", "1").await;
+    let Order::Ring(call) = cluster.take(&a).await.remove(0) else { panic!("no order") };
+    cluster.report(&a, live, Outcome::Live).await;
+    cluster.run::<()>(&["FLUSHALL"]).await;
+    let b = cluster.up("b", &PHONES).await;
+    assert_eq!(cluster.place(&login("cc100x", "1")).await.verdict, Verdict::NotNow);
+    assert_eq!(word(cluster.registry.logout(&id("cc100x")).await), "not-now");
+    cluster.registry.register(&node("a"), a.generation, "host").await.unwrap().unwrap();
+    cluster.registry.adopt(&a.name, a.generation, &[(call, evenring::node::Live::Yes)]).await.unwrap();
+    let again = cluster.place(&login("cc100x", "1")).await;
+    assert_eq!((again.verdict, again.session), (Verdict::Existing, Some(live)));
+    // It waits no longer than that: two thirds of a lease.
+    for _ in 0..2 {
+        assert_eq!(cluster.place(&login("cc101x", "2")).await.verdict, Verdict::NotNow);
+        cluster.silence(21_000).await;
+        cluster.beat(&b).await;
+    }
+    assert_eq!(cluster.placed("cc101x", "2").await.1, "b");
+}
+
+/// An outage of Redis in which its clock goes back, and the first who comes after it has never heard what time it is.
+#[tokio::test]
+async fn time_goes_on_when_the_clock_goes_back_and_nobody_is_left_who_knows_it() {
+    let mut cluster = Cluster::start().await;
+    let a = cluster.up("a", &PHONES).await;
+    let before = cluster.registry.now_ms().await.unwrap();
+    let (session, _) = cluster.placed("cc100x", "1").await;
+    step_clock(&mut cluster, -3_600_000).await;
+    // As every daemon does that has just started.
+    cluster.beats = Beats::default();
+    let a = Member { name: a.name, generation: Generation::from_bits(99) };
+    cluster.registry.register(&node("a"), a.generation, "host").await.unwrap().unwrap();
+    let all = crate::ledger::phones(evenring::node::roster::PhoneState::Registered, PHONES);
+    cluster.registry.phones(&a.name, a.generation, &all).await.unwrap();
+    cluster.beat(&a).await;
+    let behind = before.saturating_sub(cluster.registry.now_ms().await.unwrap());
+    assert!(behind < 1_000, "{behind} ms behind");
+    let orders = cluster.take(&a).await;
+    assert!(matches!(&orders[..], [Order::Ring(Login { session: its, .. })] if *its == session), "{orders:?}");
+}
+
+/// A heartbeat that says the clock has stepped, as it stands on the wire.
+async fn beat_with_step(cluster: &mut Cluster, member: &Member, number: u64, expected: u64, step: i64) -> String {
+    let script = redis::Script::new(concat!(
+        include_str!("../../src/registry/scripts/judge.lua"),
+        include_str!("../../src/registry/scripts/lib.lua"),
+        include_str!("../../src/registry/scripts/heartbeat.lua")
+    ));
+    let mut call = script.prepare_invoke();
+    call.key(NS).arg(member.name.as_str()).arg(member.generation.to_string());
+    for word in ["60000", "active", "0", "1", "60000", "200", "600000", "0", "60000"] {
+        call.arg(word);
+    }
+    call.arg(number).arg(expected).arg(step).arg(5_000);
+    let reply: Vec<redis::Value> = call.invoke_async(&mut cluster.raw).await.unwrap();
+    redis::from_redis_value(reply[0].clone()).unwrap()
+}
+
+/// Two daemons find the same step, and each says so.
+#[tokio::test]
+async fn a_step_of_the_clock_is_corrected_once_and_only_on_the_clock_on_which_it_was_found() {
+    let mut cluster = Cluster::start().await;
+    let (a, b) = (cluster.up("a", &PHONES).await, cluster.up("b", &PHONES).await);
+    let now = cluster.registry.now_ms().await.unwrap();
+    cluster.silence(OUTAGE_MS).await;
+    step_clock(&mut cluster, 80_000).await;
+    for member in [&a, &b] {
+        assert_eq!(beat_with_step(&mut cluster, member, 901, now + 80_000, 80_000).await, "ok");
+        let off = cluster.registry.now_ms().await.unwrap().abs_diff(now);
+        assert!(off < 10_000, "{} has set the clock wrong by {off} ms", member.name);
+    }
+    step_clock(&mut cluster, -50_000).await;
+    assert_eq!(beat_with_step(&mut cluster, &a, 902, now + 80_000, 80_000).await, "late", "it is another clock again");
+}
+
+/// What Redis's clock lost in an outage that it seems to be shorter by.
+#[tokio::test]
+async fn a_clock_that_goes_back_by_less_than_an_outage_is_corrected_too() {
+    let mut cluster = Cluster::start().await;
+    let a = cluster.up("a", &PHONES).await;
+    beat_at(&mut cluster, &a, at(1_000)).await;
+    let now = cluster.registry.now_ms().await.unwrap();
+    cluster.silence(OUTAGE_MS).await;
+    step_clock(&mut cluster, -30_000).await;
+    beat_at(&mut cluster, &a, at(1_000)).await;
+    let off = cluster.registry.now_ms().await.unwrap().abs_diff(now);
+    assert!(off < 10_000, "wrong by {off} ms");
 }
 
 #[tokio::test]

@@ -58,6 +58,8 @@ async fn p12_who_moved_on_meanwhile_is_not_brought_back() {
     cluster.report(&a, old, Outcome::Live).await;
     cluster.run::<()>(&["FLUSHALL"]).await;
     cluster.up("b", &["cc100"]).await;
+    // Longer than logins are held.
+    cluster.run::<u64>(&["HSET", "NS:judge", "hold", "0"]).await;
     let (new, node) = cluster.placed("cc100x", "7").await;
     assert_eq!(node, "b");
     let a = cluster.up("a", &["cc100"]).await;

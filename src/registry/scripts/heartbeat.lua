@@ -24,15 +24,14 @@ local bad = fenced(node, generation)
 if bad then return { bad } end
 local own = redis.call('HMGET', ns .. ':node:' .. node, 'beats', 'state', 'lost')
 if number <= tonumber(own[1] or '0') then return { 'late', clock() } end
--- Who hears that is there to say it again, and knows that the clock is wrong.
-if step == 0 and expected > 0 and math.abs(clock() - expected) > lease_ms / 3 then return { 'late', clock() } end
-if step ~= 0 and correct(step) and step < 0 then
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':logins', '(' .. wall(), '+inf', 'LIMIT', 0, 1000)) do
-    redis.call('ZADD', ns .. ':logins', wall(), id)
-  end
+-- A step was found on the clock of then: somebody else may have corrected it since, or it is another one again.
+local function differs(time) return math.abs(clock() - time) > lease_ms / 3 end
+if expected > 0 and differs(expected - step) then
+  -- Who hears that is there to say it again, and knows that the clock is wrong.
+  if step == 0 or differs(expected) then return { 'late', clock() } end
+  correct(step)
 end
-local now = clock()
-hear(now, lease_ms)
+local now = hear(lease_ms)
 redis.call('HSET', ns .. ':node:' .. node, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
   'lease_until', now + lease_ms, 'beat', judge.tick, 'lease', lease_ms, 'beats', number)
 if (own[2] == 'active') ~= (state == 'active') or own[3] == '1' then

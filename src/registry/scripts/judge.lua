@@ -37,32 +37,42 @@ local function is_silent(now)
   return now < judge.seen or now - judge.seen > judge.lease * 2 / 3
 end
 
--- A node speaks for itself, so each of them could.
-local function hear(now, lease)
-  local gap = now - judge.seen
-  local advance = math.min(math.max(gap, 0), math.floor(lease * 3 / 8))
-  if gap < 0 or gap > lease * 2 / 3 then
-    advance = math.max(advance, 1)
-    judge.floor, judge.jump = judge.tick + advance, judge.seen > 0 and gap or 0
-  end
-  judge.tick, judge.seen, judge.lease = judge.tick + advance, now, lease
-  redis.call('HSET', ns .. ':judge', 'tick', judge.tick, 'seen', now, 'lease', lease, 'floor', judge.floor,
-    'jump', judge.jump)
+-- Redis's clock went back, by so much at least: time goes on. What the inbox hides until later by the wall is seen now.
+local function went_back(ms)
+  judge.shift = judge.shift + ms
+  local hidden = redis.call('ZRANGEBYSCORE', ns .. ':logins', '(' .. wall(), '+inf', 'LIMIT', 0, 1000)
+  for _, id in ipairs(hidden) do redis.call('ZADD', ns .. ':logins', wall(), id) end
 end
 
--- A daemon found that Redis's clock went on by `step` ms more (or less) than time did. True if it can be so: nobody has
--- beaten in that time, or only somebody who had just come and did not know what time it is.
+-- A node speaks for itself, so each of them could. Returns what time it is.
+local function hear(lease)
+  local gap = clock() - judge.seen
+  local advance = math.min(gap, math.floor(lease * 3 / 8))
+  if gap < 0 or gap > lease * 2 / 3 then
+    -- In that time nobody could.
+    advance = 1
+    judge.floor, judge.jump = judge.tick + 1, judge.seen > 0 and gap or 0
+  end
+  -- How long it was, only a node can tell that knew the time before.
+  if gap < 0 then went_back(-gap) end
+  judge.tick, judge.seen, judge.lease = judge.tick + advance, clock(), lease
+  redis.call('HSET', ns .. ':judge', 'tick', judge.tick, 'seen', judge.seen, 'lease', lease, 'floor', judge.floor,
+    'jump', judge.jump, 'shift', judge.shift)
+  return judge.seen
+end
+
+-- A daemon found that Redis's clock went on by `step` ms more (or less) than time did. Believed where it can be so: nobody has
+-- beaten since, or only somebody who had just come and did not know what time it is.
 local function correct(step)
   local gap = clock() - judge.seen
   local heard = gap >= 0 and gap <= judge.lease * 2 / 3
   if heard then gap = judge.tick - judge.floor <= judge.lease and judge.jump or 0 end
-  local stepped = step < 0 and gap < 0 or step > 0 and gap > judge.lease * 2 / 3
-  if not stepped then return false end
+  if gap == 0 or step > 0 and gap < 0 then return end
   local by = step > 0 and math.min(step, gap) or step
-  judge.shift, judge.jump = judge.shift - by, 0
+  judge.jump = 0
+  if by > 0 then judge.shift = judge.shift - by else went_back(-by) end
   if heard then judge.seen = judge.seen - by end
   redis.call('HSET', ns .. ':judge', 'shift', judge.shift, 'jump', 0, 'seen', judge.seen)
-  return true
 end
 
 -- What is left of a node's lease in ticks; below 0 it is dead. beat, lease and lost are fields of its hash.

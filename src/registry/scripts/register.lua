@@ -3,14 +3,15 @@
 --       is its next life, which has proved that the one before is dead: it takes over at once. Anybody else waits for
 --       the end of the lease. What stands behind the blank is for people.
 --       4 lease ms  5 weight  6 max agents ('' = no cap)  7 campaigns, blank-separated ('' = all)  8 version
---       9 1 = this generation was registered before: where Redis does not know the node, it has lost more than that
+--       9 1 = this generation was registered before: where Redis does not know the node, it has lost more than that.
+--       A Redis that has never heard of any node may be one that has lost everything, too
 --       10 exact|fold: whether capitals make another alias or extension there
 -- reply { 'ok', previous generation or '', why the story cannot be written or '' } | { 'held', host, lease left ms }
 local node, generation, host, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = ns .. ':node:' .. node
-local now = clock()
 local n = record(key)
-hear(now, lease_ms)
+local empty = judge.tick == 0
+local now = hear(lease_ms)
 local function who(text) return text:match('^%S*') end
 local left = n and lease_left(n.beat, n.lease, n.lost) or -1
 if n and n.state ~= 'stopped' and n.generation ~= generation and who(n.host or '') ~= who(host) and left >= 0 then
@@ -18,7 +19,7 @@ if n and n.state ~= 'stopped' and n.generation ~= generation and who(n.host or '
 end
 local previous = n and n.generation or ''
 -- The first one that comes back says so: in two thirds of a lease all the others have beaten twice.
-if previous == '' and ARGV[9] == '1' and judge.tick >= judge.hold then
+if previous == '' and (empty or ARGV[9] == '1') and judge.tick >= judge.hold then
   redis.call('HSET', ns .. ':judge', 'hold', judge.tick + math.floor(lease_ms * 2 / 3))
 end
 redis.call('SADD', ns .. ':index:nodes', node)
