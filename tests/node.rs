@@ -304,7 +304,21 @@ fn a_hang_up_finds_its_channel() {
         ("up s1", "s1 live"),
         ("hangup s1", "> Hangup s1"),
         ("answer Hangup error No such channel", "s1 ended logged-out"),
-        ("hangup s9", "s9 ended logged-out"),
+    ]);
+    // Of one that nobody here knows, the heartbeats tell until Asterisk has been asked: it may come yet.
+    check(&[
+        ("hangup s9", ""),
+        ("books s9:unwanted", ""),
+        ("wait 900", ""),
+        ("books s9:unwanted", "> Status"),
+        ("answer Status", "drift s9; s9 ended logged-out"),
+    ]);
+    check(&[
+        ("hangup s9", ""),
+        ("new s9", "> Status"),
+        ("answer Status s9:Ringing", "adopt s9 ringing"),
+        ("stale s9", "drift s9; > Hangup s9"),
+        ("gone s9 0", "s9 ended logged-out"),
     ]);
     // Only half of the evidence.
     check(&[
@@ -431,13 +445,22 @@ fn books_that_differ_are_mended_when_it_lasts() {
         ("wait 899", ""),
         ("books s7:live s8:ringing s9:placed s6:gone", ""),
         ("wait 1", ""),
+        ("books s7:live s8:ringing s9:placed s6:gone", "> Status"),
         (
-            "books s7:live s8:ringing s9:placed s6:gone",
-            "drift s7; s7 ended hung-up; drift s8; s8 failed outcome-unknown; drift s6; s6 failed outcome-unknown",
+            "answer Status",
+            "drift s6; s6 failed outcome-unknown; drift s7; s7 ended hung-up; drift s8; s8 failed outcome-unknown",
         ),
         ("books s9:placed", ""),
         ("wait 10000", ""),
         ("books s9:placed", ""),
+    ]);
+    // Asterisk has it: this node had missed it.
+    check(&[
+        ("books s7:live", ""),
+        ("wait 900", ""),
+        ("books s7:live", "> Status"),
+        ("answer Status s7:Up", "adopt s7 live"),
+        ("books s7:live", ""),
     ]);
     // A difference that goes away was a report on its way.
     check(&[("books s7:live", ""), ("wait 800", ""), ("books", ""), ("wait 800", ""), ("books s7:live", "")]);
@@ -497,4 +520,26 @@ fn what_is_dialled_is_spelled_as_asterisk_spells_it() {
     };
     assert_eq!(dials(""), ["PJSIP/cc1", "PJSIP/cc2"]);
     assert_eq!(dials("[placement]\ncase = \"fold\""), ["PJSIP/CC1", "PJSIP/Cc2"]);
+}
+
+/// Its lease begins with a heartbeat that Redis took: when that is over, others may call it dead and ring who waits here.
+#[test]
+fn nobody_is_rung_after_the_lease_before_redis_has_said_who_is_still_here() {
+    let lapsed = [
+        ("order s1", "> Originate s1.1"),
+        ("books s1:ringing", ""),
+        ("order s2", ""),
+        ("order s3", ""),
+        ("stand 2990", ""),
+        ("order s4", "> Originate s2.1; > Originate s3.1"),
+    ];
+    let settings = "[ring]\nrate = 1\nburst = 1\n";
+    // Still within the lease.
+    check_on(Stand::ready_with(settings), &[&lapsed[..5], &[("order s4", "> Originate s2.1")]].concat());
+    let over = [&lapsed[..4], &[("wait 900", ""), ("stand 2100", ""), ("order s4 1 1500", "")]].concat();
+    check_on(
+        Stand::ready_with(settings),
+        &[&over[..], &[("wait 2000", ""), ("books s1:ringing s3:ringing s4:ringing", "drift s2; > Originate s3.1")]]
+            .concat(),
+    );
 }

@@ -80,6 +80,40 @@ fn a_connection_that_comes_back_goes_on() {
     check_on(in_the_middle(), &[&back[..], &[("answer Status", &lost)]].concat());
 }
 
+/// It was written to a connection that ended, and Asterisk may read it yet: what is said too early is rung elsewhere, too.
+#[test]
+fn an_originate_that_asterisk_reads_late_makes_no_second_call() {
+    let gap = [
+        ("order s1", "> Originate s1.1"),
+        ("answer Originate unknown", "> Status"),
+        ("closed", "beat down"),
+        ("answer Status unknown", ""),
+        ("wait 30", ""),
+        ("booted 101", "> DeviceStateList; > Status; beat starting"),
+        ("answer DeviceStateList", "phones all 0"),
+        ("answer Status", "synced 0 phones 0 channels 1 sessions; beat active"),
+    ];
+    let late = [("wait 300", ""), ("new s1", ""), ("up s1", "s1 live"), ("wait 2000", "")];
+    check(&[&gap[..], &late].concat());
+    // It was over before anybody listened again, or never read.
+    let never = [("wait 999", ""), ("wait 1", "> Status"), ("answer Status", "s1 failed outcome-unknown")];
+    check(&[&gap[..], &never].concat());
+    check(&[&gap[..], &[("wait 1000", "> Status"), ("answer Status s1:Ringing", ""), ("up s1", "s1 live")]].concat());
+    // The one that would have read it is gone.
+    let restarted = [
+        &gap[..5],
+        &[
+            ("restarted 0", "> DeviceStateList; > Status; beat starting"),
+            ("answer DeviceStateList", "phones all 0"),
+            ("answer Status", "s1 cannot node-lost; synced 0 phones 0 channels 0 sessions; beat active"),
+        ],
+    ];
+    check(&restarted.concat());
+    // Who has asked to be logged out meanwhile is hung up when it is there.
+    let unwanted = [("hangup s1", ""), ("wait 300", ""), ("new s1", "> Hangup s1")];
+    check(&[&gap[..], &unwanted].concat());
+}
+
 #[test]
 fn an_asterisk_that_was_restarted_has_lost_its_calls() {
     let lost = "s1 cannot node-lost; s2 ended node-lost; synced 0 phones 0 channels 0 sessions; beat active";
@@ -256,8 +290,11 @@ fn a_redis_that_has_forgotten_is_told_everything() {
         in_the_middle(),
         &[
             ("device PJSIP/cc1 NOT_INUSE", "phones changed 1"),
-            ("registered", "adopt s1 ringing; adopt s2 live; phones all 1"),
-            ("registered", "adopt s1 ringing; adopt s2 live; phones all 1"),
+            ("registered", "adopt s1 ringing; adopt s2 live; adopt s3 ringing; phones all 1"),
+            ("registered", "adopt s1 ringing; adopt s2 live; adopt s3 ringing; phones all 1"),
+            // The agent is logged in elsewhere by now.
+            ("stale s3", "drift s3; s3 ended logged-out"),
+            ("wait 5000", ""),
         ],
     );
 }

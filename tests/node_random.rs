@@ -148,6 +148,12 @@ fn settle(stand: &mut Stand, seen: &mut Seen) {
             let which = if about.is_empty() { name.clone() } else { format!("{name}:{about}") };
             step(stand, seen, &format!("answer {which} unknown"));
         }
+        let known = stand.node.sessions().map(|session| {
+            let state = if session.is_live() { "live" } else { "ringing" };
+            format!(" {}:{state}", short(&session.login.session.to_string()))
+        });
+        let books: String = known.collect();
+        step(stand, seen, &format!("books{books}"));
         step(stand, seen, "wait 5000");
         assert_eq!(waiting(stand), told(stand), "Redis knows who waits");
     }

@@ -48,6 +48,44 @@ fn an_event_that_cannot_be_read_is_a_gap_and_what_it_would_have_told_is_found() 
     ]);
 }
 
+#[test]
+fn a_question_about_all_that_got_no_answer_is_asked_again_soon() {
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("new s1", ""),
+        ("answer Originate ok", ""),
+        ("up s1", "s1 live"),
+        ("gap", "> DeviceStateList; > Status"),
+        ("answer DeviceStateList", "phones all 0"),
+        ("answer Status unknown", ""),
+        ("wait 4999", ""),
+        ("wait 1", "> Status"),
+        ("answer Status", ""),
+        ("wait 2000", "> Status"),
+        ("answer Status", "drift s1; s1 ended hung-up"),
+    ]);
+}
+
+/// Only a list of channels says that they were compared.
+#[test]
+fn a_list_of_phones_that_fails_and_comes_again_makes_nobody_forget_what_differs() {
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("new s1", ""),
+        ("answer Originate ok", ""),
+        ("up s1", "s1 live"),
+        ("gap", "> DeviceStateList; > Status"),
+        ("answer DeviceStateList", "phones all 0"),
+        ("answer Status", ""),
+        ("reload", "> DeviceStateList"),
+        ("answer DeviceStateList unknown", "snapshot failed DeviceStateList no answer within 5s; beat starting"),
+        ("reload", "> DeviceStateList"),
+        ("answer DeviceStateList", "synced 0 phones 0 channels 1 sessions; beat active; phones all 0"),
+        ("wait 2000", "> Status"),
+        ("answer Status", "drift s1; s1 ended hung-up"),
+    ]);
+}
+
 /// One that rings for a long time, and one that is live.
 fn long_ringing() -> Stand {
     check_on(

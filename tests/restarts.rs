@@ -99,6 +99,32 @@ fn of_a_redis_that_forgets_everything() {
     cluster.wait_empty(&lab);
 }
 
+/// P12: nobody else knows of its calls, and its next life may be long in coming.
+#[test]
+fn of_a_daemon_that_is_stopped_when_redis_has_just_lost_everything() {
+    let lab = Lab::start(&[Spec { name: "a", version: Version::V22, endpoints: 10 }]);
+    let phones = Phones::register(100, 2, &lab.sip(), Behaviour::ANSWER);
+    phones.wait_registered(SOON);
+    let mut cluster = Cluster::start(&lab);
+    cluster.wait_phones("a", 2);
+    let (live, _) = cluster.json_and_code(&["login", "cc100x", "--agent", "7", "--wait"]);
+    let id = live["session"].as_str().unwrap().to_owned();
+    let mut redis = redis::Client::open(cluster.redis.url()).unwrap().get_connection().unwrap();
+    let mut daemon = cluster.daemons.pop().unwrap();
+    daemon.sigstop();
+    redis::cmd("FLUSHALL").exec(&mut redis).unwrap();
+    let told = std::process::Command::new("kill").args(["-TERM", &daemon.pid().to_string()]).status().unwrap();
+    assert!(told.success());
+    daemon.sigcont();
+    assert_eq!(daemon.wait_end(SOON), Some(0), "{}", daemon.log());
+    assert_eq!(cluster.node("a")["state"], "stopped");
+    assert_eq!(cluster.session(&id)["state"], "live", "{}", daemon.log());
+    cluster.daemons.push(daemon.again());
+    cluster.wait_node("a", "active");
+    assert_eq!(cluster.session(&id)["state"], "live", "{}", cluster.logs());
+    assert_eq!((phones.live(), phones.rings("cc100")), (1, 1));
+}
+
 /// P12: who waits is told what is true after the repair, not what a Redis knows that has just been emptied.
 #[test]
 fn of_a_redis_that_forgets_while_somebody_waits() {

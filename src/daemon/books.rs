@@ -12,7 +12,7 @@ use super::metrics::Metrics;
 use super::reload::InForce;
 use super::vitals::Booked;
 use crate::config::NodeSettings;
-use crate::ids::{Generation, SessionId};
+use crate::ids::{Generation, Now, SessionId};
 use crate::node::left_out::Group;
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
@@ -58,8 +58,8 @@ pub(super) struct Batch {
 pub(super) struct Done {
     /// The node was registered (again): Redis knows nothing of it but its name.
     pub(super) registered: bool,
-    /// What Redis believes of this node, after a heartbeat.
-    pub(super) books: Option<Vec<(SessionId, BookedState)>>,
+    /// What Redis believes of this node, after a heartbeat, and when that was sent.
+    pub(super) books: Option<(Vec<(SessionId, BookedState)>, Now)>,
     /// And more of it, for people.
     pub(super) booked: Booked,
     /// The state that Redis took with that heartbeat.
@@ -235,7 +235,7 @@ impl Books {
         }
         let reserved = beat.books.iter().filter(|(_, state)| *state == BookedState::Placed).count();
         done.booked = Booked { reserved, refused: beat.refused, ring: beat.ring, logins: beat.logins };
-        done.books = Some(beat.books);
+        done.books = Some((beat.books, now));
         done.told = Some(state);
         done.phones_lost = beat.phones_lost;
         Ok(())

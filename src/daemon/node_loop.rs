@@ -326,9 +326,9 @@ impl NodeLoop {
         if let Some(state) = done.told {
             self.told_active = state == NodeState::Active;
         }
-        if let Some(books) = done.books {
+        if let Some((books, asked)) = done.books {
             self.mouths.vitals.send_modify(|vitals| (vitals.beat, vitals.booked) = (Some(now), done.booked));
-            self.node.handle(Input::Books(books), now);
+            self.node.handle(Input::Books(books, asked), now);
         }
         if done.phones_lost {
             let what = "Redis had lost what it was told of phones: told again";
@@ -404,11 +404,10 @@ impl NodeLoop {
                 Effect::Report(session, login, outcome) => {
                     self.log_outcome(session, login.as_ref(), &outcome);
                     self.measure(session, &outcome);
-                    self.pending.adopt.remove(&session);
-                    self.pending.outcomes.insert(session, outcome);
+                    self.pending.report(session, outcome);
                 }
                 Effect::Adopt(login, live) => {
-                    self.pending.adopt.insert(login.session, (login, live));
+                    self.pending.adopt(login, live);
                 }
                 Effect::Line(waiting) => self.pending.line = Some(waiting),
                 Effect::Beat => {
@@ -476,16 +475,22 @@ impl NodeLoop {
         if self.registered {
             self.last_orders(&mut ears.orders).await;
         }
-        self.carry_out();
         let mut last = false;
         while self.heart.is_busy() || !last {
             if !self.heart.is_busy() {
+                self.carry_out();
                 self.write(true);
                 last = true;
             }
             tokio::select! {
                 done = ears.done.recv() => match done {
-                    Some(done) => self.written(done)?,
+                    Some(done) => {
+                        // A Redis that has just forgotten this node is told of its calls, which nobody else knows; if not
+                        // by its next life.
+                        let forgotten = done.registered || matches!(done.error, Some(RegistryError::Forgotten));
+                        last &= ending == Ending::Anew || !forgotten;
+                        self.written(done)?;
+                    }
                     None => break,
                 },
                 () = self.clock.sleep_until(Some(give_up)) => {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::session::{Outcome, Reason};
+use super::session::{Outcome, Reason, Session};
 use super::{Asterisk, BookedState, Effect, Live, Node, Note};
 use crate::ids::{Now, SessionId};
 
@@ -14,14 +14,33 @@ const DISAGREE_FOR: Duration = Duration::from_millis(900);
 impl Node {
     pub(super) fn tell_all(&mut self) {
         self.roster.tell_all();
-        for session in self.sessions.values().filter(|session| !session.is_waiting()) {
+        for session in self.sessions.values() {
             let live = if session.is_live() { Live::Yes } else { Live::NotYet };
             self.effects.push_back(Effect::Adopt(session.login.clone(), live));
         }
     }
 
+    /// A heartbeat that was on its way at `asked` has been taken. Others may have had the sessions of a node whose lease was
+    /// over: who waits here and is not in the books any more is not rung.
+    pub(super) fn beaten(&mut self, books: &[(SessionId, BookedState)], asked: Now, now: Now) {
+        let lapsed = self.has_lapsed(now);
+        self.beaten = Some(asked);
+        self.compare(books, now);
+        let booked: BTreeSet<SessionId> = books.iter().map(|(id, _)| *id).collect();
+        let lost =
+            |(id, session): (&SessionId, &Session)| (session.is_waiting() && !booked.contains(id)).then_some(*id);
+        for id in self.sessions.iter().filter_map(lost).filter(|_| lapsed).collect::<Vec<_>>() {
+            self.mend(id, books, false, now);
+        }
+    }
+
+    /// Whether its lease may be over: others may call this node dead, and have its sessions.
+    pub(super) fn has_lapsed(&self, now: Now) -> bool {
+        self.beaten.is_some_and(|at| now.since(at) >= self.lease)
+    }
+
     /// Compares what Redis believes with what is here (P5). A difference must last, for a report may be on its way.
-    pub(super) fn compare(&mut self, books: &[(SessionId, BookedState)], now: Now) {
+    fn compare(&mut self, books: &[(SessionId, BookedState)], now: Now) {
         let gone = match self.asterisk {
             Asterisk::Ready => false,
             // It has no calls, whoever it was that knew of them.
@@ -86,10 +105,10 @@ impl Node {
                 } else {
                     Outcome::Failed(Reason::OutcomeUnknown)
                 };
-                (
-                    if gone { "Asterisk is gone: ended" } else { "Asterisk has no such channel: ended" },
-                    Some(Effect::Report(id, None, outcome)),
-                )
+                if !gone {
+                    return self.reconcile.doubt(id, outcome);
+                }
+                ("Asterisk is gone: ended", Some(Effect::Report(id, None, outcome)))
             }
         };
         self.effects.push_back(Effect::Note(Note::Drift(id, what)));

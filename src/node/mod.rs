@@ -61,8 +61,8 @@ pub enum Input<'a> {
     Ring(Login, Now),
     /// Redis: an order to hang up.
     HangUp(SessionId),
-    /// Redis: what it believes of this node's sessions, with every heartbeat.
-    Books(Vec<(SessionId, BookedState)>),
+    /// Redis: what it believes of this node's sessions, with every heartbeat, and when that was sent.
+    Books(Vec<(SessionId, BookedState)>, Now),
     /// Redis: the answer to an [`Effect::Adopt`], for sessions whose agent has moved on.
     Stale(Vec<SessionId>),
     /// Redis: this node has just been registered and Redis knows nothing of it.
@@ -168,6 +168,8 @@ pub struct Node {
     ring: RingSettings,
     /// After so long without a heartbeat others may have its sessions.
     lease: Duration,
+    /// When the last one that Redis has taken was sent.
+    beaten: Option<Now>,
     asterisk: Asterisk,
     /// Which Asterisk it was that was seen last: with another one, all calls are gone.
     process: Option<Box<[u8]>>,
@@ -212,6 +214,7 @@ impl Node {
             generation,
             ring,
             lease,
+            beaten: None,
             asterisk: Asterisk::Away { ever: false, gone: false, give_up_at: None },
             process: None,
             restarted: false,
@@ -283,10 +286,12 @@ impl Node {
             Asterisk::Syncing { again_at } => again_at,
             Asterisk::Ready => self.reconcile.deadline(),
         };
-        let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty()).then(|| match self.full {
-            // Nothing can be done then; but who stood still gives it back.
-            true => self.now.after(LOOK_AGAIN.min(self.lease / 3)),
-            false => self.bucket.next(now).max(self.hold_until),
+        let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty()).then(|| {
+            match self.full || self.has_lapsed(now) {
+                // Nothing can be done then; but who stood still gives it back.
+                true => self.now.after(LOOK_AGAIN.min(self.lease / 3)),
+                false => self.bucket.next(now).max(self.hold_until),
+            }
         });
         let sessions = if self.is_away() { None } else { self.sessions.values().filter_map(Session::deadline).min() };
         [asterisk, paced, sessions, self.waiting.due(), self.questions.deadline(), self.rights.deadline()]
@@ -316,7 +321,7 @@ impl Node {
             Input::Answer(tag, answer) => self.answer(tag, answer, now),
             Input::Ring(login, asked) => self.order(login, asked, now),
             Input::HangUp(id) => self.hang_up_order(id, now),
-            Input::Books(books) => self.compare(&books, now),
+            Input::Books(books, asked) => self.beaten(&books, asked, now),
             Input::Stale(ids) => self.stale(&ids, now),
             Input::Registered => {
                 self.waiting.tell_again();
@@ -440,7 +445,7 @@ impl Node {
             Purpose::Qualify | Purpose::Logoff => {}
             Purpose::Channels => self.channels_answer(answer, now),
             Purpose::Originate(id, attempt) => self.originate_answer(id, attempt, answer, now),
-            Purpose::HangUp(id) => self.hang_up_answer(id, answer),
+            Purpose::HangUp(id) => self.hang_up_answer(id, answer, now),
             Purpose::Reconcile => self.reconcile_answer(answer, now),
             Purpose::Stopping(id) => self.stopping_answer(id, &answer, now),
         }

@@ -1,7 +1,7 @@
 //! Orders from Redis, and the Originates and hang-ups they become. Owns pacing and what the answers to both mean. Must
 //! never judge a call: `session` does.
 
-use super::session::{Login, Outcome, Reason, Session, Step, Stopping};
+use super::session::{Login, Reason, Session, Step, Stopping};
 use super::{Asterisk, Duty, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, ring};
 use crate::ami::action::Action;
 use crate::ami::id::originate_action_id;
@@ -45,9 +45,9 @@ impl Node {
     pub(super) fn hang_up_order(&mut self, id: SessionId, now: Now) {
         let step = match self.sessions.get_mut(&id) {
             Some(session) => session.call_off(now),
-            // Its call may be there. Redis knows the wish, and says it when the call is adopted, or is not found.
-            None if self.asterisk != Asterisk::Ready => Step::Nothing,
-            None => Step::Report(Outcome::Ended(Reason::LoggedOut)),
+            // Its call may be there all the same, or come yet. Redis knows the wish, and says it when the call is adopted, or
+            // with its next heartbeats.
+            None => Step::Nothing,
         };
         if step != Step::Nothing {
             self.waiting.leave(id);
@@ -61,6 +61,7 @@ impl Node {
             match self.sessions.get_mut(id) {
                 Some(session) => {
                     let step = session.call_off(now);
+                    self.waiting.leave(*id);
                     self.step(*id, step);
                 }
                 None => self.send(Purpose::HangUp(*id), None, Action::hangup(ChannelId(*id))),
@@ -70,7 +71,7 @@ impl Node {
 
     /// Writes as many Originates as the bucket and the cap allow.
     pub(super) fn ring_waiting(&mut self, now: Now) {
-        if self.asterisk != Asterisk::Ready || now < self.hold_until {
+        if self.asterisk != Asterisk::Ready || now < self.hold_until || self.has_lapsed(now) {
             return;
         }
         self.full = false;
@@ -155,13 +156,13 @@ impl Node {
         }
     }
 
-    pub(super) fn hang_up_answer(&mut self, id: SessionId, answer: Answer) {
+    pub(super) fn hang_up_answer(&mut self, id: SessionId, answer: Answer, now: Now) {
         match answer {
             // The Hangup event follows.
             Answer::Success(_) | Answer::List { .. } => {}
             Answer::Error { message, .. } if message.eq_ignore_ascii_case("No such channel") => {
                 if let Some(session) = self.sessions.get_mut(&id) {
-                    let step = session.missing(false);
+                    let step = session.missing(false, now);
                     self.step(id, step);
                 }
             }

@@ -123,7 +123,7 @@ impl Node {
         };
         self.roster.left_out.listed(&items, beyond);
         self.lists.devices = Some(items.iter().filter_map(device).collect());
-        self.phones_came(now);
+        self.phones_came();
     }
 
     /// A list of peers. Where that driver is not loaded there is none; and without the list, its phones are known as soon as
@@ -152,10 +152,10 @@ impl Node {
             Technology::Iax2 => self.lists.iax = Some(peers),
             Technology::Sip | Technology::Pjsip => self.lists.sip = Some(peers),
         }
-        self.phones_came(now);
+        self.phones_came();
     }
 
-    fn phones_came(&mut self, now: Now) {
+    fn phones_came(&mut self) {
         let Lists { devices: Some(devices), sip: Some(sip), iax: Some(iax), .. } = &mut self.lists else { return };
         let mut peers = std::mem::take(sip);
         peers.append(iax);
@@ -167,7 +167,7 @@ impl Node {
             let new = self.roster.in_doubt().filter(|extension| !settled.contains(*extension)).cloned();
             self.questions.waiting.extend(new);
         }
-        self.in_sync(now);
+        self.in_sync();
     }
 
     /// Whether all has been asked and answered that could tell how a phone is.

@@ -2,9 +2,10 @@
 //! slowly but always about all of them. Owns when it is asked and whom an answer serves: one question at a time, for
 //! everybody who asks. Must never judge a call: `session` does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::session::Outcome;
 use super::snapshot::{channel, login_of};
 use super::{Asterisk, Effect, Node, Note, Purpose, ring};
 use crate::ami::action::Action;
@@ -19,8 +20,10 @@ const JITTER: Duration = Duration::from_secs(5);
 const DIFFERS_AGAIN: Duration = Duration::from_secs(2);
 /// Events that cannot be read lead to no more than one question in this time.
 const GAP_EVERY: Duration = Duration::from_secs(5);
-/// A question that got no list is asked again after this.
+/// A question about single sessions that got no list is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// And one about all of them after this.
+const COMPARE_AGAIN: Duration = Duration::from_secs(5);
 
 /// What is asked and what waits to be.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub(super) struct Reconcile {
     hold_until: Now,
     /// What differed in the last list.
     differing: BTreeSet<SessionId>,
+    /// What Redis believes to be here and nobody here knows: how it has ended if Asterisk does not know it, either.
+    doubts: BTreeMap<SessionId, Outcome>,
 }
 
 impl Reconcile {
@@ -57,6 +62,7 @@ impl Reconcile {
             gaps_quiet_until: now,
             hold_until: now,
             differing: BTreeSet::new(),
+            doubts: BTreeMap::new(),
         }
     }
 
@@ -65,11 +71,18 @@ impl Reconcile {
         self.waiting.insert(id);
     }
 
+    /// Redis speaks of a session that nobody here knows: before it is said to be over, Asterisk is asked.
+    pub(super) fn doubt(&mut self, id: SessionId, outcome: Outcome) {
+        self.doubts.insert(id, outcome);
+        self.ask(id);
+    }
+
     /// The connection is over: no answer comes any more, and the next one begins with a snapshot.
     pub(super) fn closed(&mut self) {
         self.waiting.clear();
         self.asked.clear();
         self.differing.clear();
+        self.doubts.clear();
         self.under_way = false;
         self.gap_at = None;
     }
@@ -132,7 +145,6 @@ impl Node {
 
     pub(super) fn reconcile_answer(&mut self, answer: Answer, now: Now) {
         self.reconcile.under_way = false;
-        self.reconcile.compare_at = now.after(self.reconcile.every);
         let asked = std::mem::take(&mut self.reconcile.asked);
         let (items, all) = match answer {
             Answer::List { items } => (items, true),
@@ -141,9 +153,11 @@ impl Node {
                 // Of a session that is known, its deadline asks again. Of a channel that nobody here knows, nobody would.
                 self.reconcile.waiting.extend(asked.iter().filter(|id| !self.sessions.contains_key(id)));
                 self.reconcile.hold_until = now.after(ASK_AGAIN);
+                self.reconcile.compare_at = self.reconcile.compare_at.max(now.after(COMPARE_AGAIN));
                 return;
             }
         };
+        self.reconcile.compare_at = now.after(self.reconcile.every);
         for id in &asked {
             self.asked_for(*id, &items, all, now);
         }
@@ -156,13 +170,19 @@ impl Node {
     fn asked_for(&mut self, id: SessionId, items: &[Message], all: bool, now: Now) {
         let unique = ChannelId(id).to_string();
         let found = items.iter().filter_map(channel).find(|item| item.channel.unique == unique.as_bytes());
+        let doubt = self.reconcile.doubts.remove(&id);
         match (found, self.sessions.get_mut(&id)) {
             (Some(item), _) => self.channel_found(id, &item, now),
             (None, Some(session)) if all => {
-                let step = session.missing(false);
+                let step = session.missing(false, now);
                 self.step(id, step);
             }
-            (None, Some(_) | None) => {}
+            (None, Some(_)) => {}
+            (None, None) => {
+                let Some(outcome) = doubt else { return };
+                self.effects.push_back(Effect::Note(Note::Drift(id, "Asterisk has no such channel: ended")));
+                self.effects.push_back(Effect::Report(id, None, outcome));
+            }
         }
     }
 
@@ -194,7 +214,7 @@ impl Node {
             if !self.reconcile.differing.contains(&id) {
                 differing.insert(id);
             } else if let Some(session) = self.sessions.get_mut(&id) {
-                let step = session.missing(false);
+                let step = session.missing(false, now);
                 self.effects.push_back(Effect::Note(Note::Drift(id, "its channel had ended: ended")));
                 self.step(id, step);
             }

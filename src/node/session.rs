@@ -115,6 +115,8 @@ const OTHER_HALF: Duration = Duration::from_millis(500);
 const STOPPING: Duration = Duration::from_millis(2_000);
 /// After this much more than the ring timeout without any word, Asterisk is asked what became of the channel.
 const GRACE: Duration = Duration::from_secs(3);
+/// An Originate that was written to a connection which has ended since may be read this late.
+const LATE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -280,13 +282,19 @@ impl Session {
 
     /// AMI is back after a gap: what was due in the meantime waits for the list of channels.
     pub fn reconnected(&mut self, now: Now) {
+        // A question that was on its way has no answer.
+        if self.stage == Stage::Asking {
+            self.stage = Stage::Ringing;
+        }
         self.deadline = self.deadline.map(|at| at.max(now.after(GRACE)));
     }
 
     /// The channel is in no list of channels. `restarted`: Asterisk is not the one that was asked to ring.
-    pub fn missing(&mut self, restarted: bool) -> Step {
+    pub fn missing(&mut self, restarted: bool, now: Now) -> Step {
         let outcome = match self.stage {
             Stage::Waiting => return Step::Nothing,
+            // Perhaps it is only not there yet: asked once more.
+            Stage::Ringing if !restarted && !self.channel && self.refused.is_none() => return self.wait(LATE, now),
             Stage::Live if restarted && !self.done => Outcome::Ended(Reason::NodeLost),
             Stage::Live if self.unwanted => Outcome::Ended(Reason::LoggedOut),
             Stage::Live => Outcome::Ended(Reason::HungUp),

@@ -50,7 +50,7 @@ impl Node {
             }
         }
         self.snapshot.identity = true;
-        self.in_sync(now);
+        self.in_sync();
     }
 
     pub(super) fn channels_answer(&mut self, answer: Answer, now: Now) {
@@ -69,7 +69,8 @@ impl Node {
             }
         }
         self.snapshot.channels = true;
-        self.in_sync(now);
+        self.reconcile.synced(now);
+        self.in_sync();
     }
 
     /// A list that is counted wrongly twice in a row will not come right: what could be read is better than no node.
@@ -91,12 +92,11 @@ impl Node {
         self.give_waiting_back(Reason::NodeLost);
     }
 
-    pub(super) fn in_sync(&mut self, now: Now) {
+    pub(super) fn in_sync(&mut self) {
         let Snapshot { identity, channels } = self.snapshot;
         let phones = self.lists.are_complete();
         if matches!(self.asterisk, Asterisk::Syncing { .. }) && identity && phones && channels {
             self.asterisk = Asterisk::Ready;
-            self.reconcile.synced(now);
             let (registered, channels) = (self.roster.registered(), self.channels.len());
             let sessions = self.sessions.len();
             self.effects.push_back(Effect::Note(Note::Synced { registered, channels, sessions }));
@@ -119,7 +119,7 @@ impl Node {
         let lost: Vec<SessionId> = self.sessions.keys().filter(|id| judged && !ours.contains(id)).copied().collect();
         for id in lost {
             if let Some(session) = self.sessions.get_mut(&id) {
-                let step = session.missing(restarted);
+                let step = session.missing(restarted, now);
                 self.step(id, step);
             }
         }

@@ -122,7 +122,7 @@ impl Stand {
             }
             "hangup" => self.hand(Input::HangUp(session(rest[0]))),
             "stale" => self.hand(Input::Stale(rest.iter().map(|word| session(word)).collect())),
-            "books" => self.hand(Input::Books(rest.iter().map(|word| booked(word)).collect())),
+            "books" => self.hand(Input::Books(rest.iter().map(|word| booked(word)).collect(), self.now)),
             "registered" => self.hand(Input::Registered),
             "stopping" => self.hand(Input::Stopping),
             "drain" => self.hand(Input::Duty(Duty::Draining)),

@@ -199,12 +199,10 @@ impl Sim {
         };
         match turn {
             Turn::Make => {
-                let after = now - channel.since;
                 (channel.stage, channel.since) = (Stage::Down, now);
                 let (attempt, timeout, phone) = (channel.attempt, channel.timeout, channel.phone);
                 self.check_invite(host, id, attempt);
-                self.channel_made(id, after);
-                self.check_phone(host, id, phone);
+                self.check_phone(host, id, attempt, phone);
                 self.say(host, Said::New(id));
                 self.plan(host, id, call, timeout);
             }

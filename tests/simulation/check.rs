@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenring::ids::SessionId;
-use evenring::registry::Order;
+use evenring::registry::{Adopted, Order};
 
 use super::agenda::Life;
 use super::asterisk::Stage;
@@ -29,14 +29,21 @@ pub struct Ledger {
     taken: BTreeMap<(SessionId, u32), Ms>,
     /// Ended as `node-lost` although the call went on: its node could not beat for a lease.
     lost: BTreeSet<SessionId>,
-    /// Placed while Redis, which was emptied, did not know all nodes and their calls: a daemon that starts just then cannot
-    /// know that there are others, and looks like the first of a new cluster.
-    unknowing: BTreeSet<SessionId>,
-    /// Rung by a daemon that had slept for less than its lease, and does not know yet that another one has taken its place:
-    /// nobody keeps that one from its Asterisk.
-    superseded: BTreeSet<SessionId>,
-    /// Asterisk made its channel later than a daemon takes to connect again and ask for all channels: it was in no list.
-    unlisted: BTreeSet<SessionId>,
+    /// When a lease of all nodes began anew, and at which tick: after an outage that was so long that all noticed it.
+    silence_ended: (Ms, Ms),
+    /// When Redis was emptied last.
+    emptied_at: Option<Ms>,
+    /// When each host's daemon last told Redis of its calls, and who has just registered, and will.
+    told: BTreeMap<usize, Ms>,
+    registering: BTreeSet<Life>,
+    /// From when to when Redis did not know of a session, for one of the reasons of this ledger.
+    unsure: BTreeMap<SessionId, (Ms, Option<Ms>)>,
+    /// The first was placed when nobody could know of the call of the second: Redis was emptied, and its daemon stayed away
+    /// for longer than logins are held.
+    unknown: BTreeSet<(SessionId, SessionId)>,
+    /// Tries that were rung by a daemon that had slept for less than its lease, and does not know yet that another one has
+    /// taken its place: nobody keeps that one from its Asterisk.
+    superseded: BTreeSet<(SessionId, u32)>,
     /// The daemons that have left, by the word of Redis.
     left: BTreeSet<Life>,
     /// Redis said that the agent has moved on.
@@ -62,12 +69,38 @@ impl Ledger {
 
     /// Whether it may have two calls, for one of the two reasons that no node can do anything about.
     fn is_excused(&self, id: &SessionId) -> bool {
-        self.misplaced.contains(id) || self.given_up.contains(id) || self.superseded.contains(id)
+        self.misplaced.contains(id) || self.given_up.contains(id)
+    }
+
+    /// The same of one try of it.
+    fn is_try_excused(&self, id: SessionId, attempt: u32) -> bool {
+        self.is_excused(&id) || self.superseded.contains(&(id, attempt))
     }
 
     pub fn redis_lost(&mut self, now: Ms) {
         self.redis_lost_at = Some(now);
+        self.emptied_at = Some(now);
         self.left.clear();
+    }
+
+    /// Redis knows where its call is: from now on there is no excuse for another one.
+    fn known_again(&mut self, id: SessionId, now: Ms) {
+        if self.misplaced.remove(&id) | self.given_up.remove(&id) | self.lost.remove(&id) {
+            self.live.remove(&id);
+        }
+        self.unsure.entry(id).and_modify(|span| span.1 = span.1.or(Some(now)));
+    }
+
+    /// Redis does not know any more where its call is.
+    fn unknown_from(&mut self, id: SessionId, now: Ms) {
+        let span = self.unsure.entry(id).or_insert((now, None));
+        span.1 = None;
+    }
+
+    /// Whether this try was placed when Redis did not know of that session.
+    fn is_placed_unknowing(&self, id: SessionId, attempt: u32, other: SessionId) -> bool {
+        let span = self.unsure.get(&other).zip(self.placed.get(&(id, attempt)));
+        span.is_some_and(|((from, to), at)| from <= at && to.is_none_or(|to| *at <= to))
     }
 
     /// What Redis believes has changed by itself: no placement.
@@ -83,6 +116,11 @@ impl Ledger {
         }
         let is_open = |id: &SessionId| world.sessions.get(id).is_some_and(Session::is_open);
         self.misplaced.extend(before.open().map(|(id, _)| id).chain(calls).filter(|id| !is_open(id)));
+        for id in self.misplaced.clone() {
+            self.unknown_from(id, now);
+        }
+        // What was placed since then never was, for this Redis.
+        self.placed.retain(|(id, attempt), _| world.sessions.get(id).is_some_and(|s| *attempt <= s.attempt));
     }
 
     /// Nothing older than this matters any more.
@@ -121,10 +159,18 @@ impl Sim {
             self.strike(host);
         }
         let (beats, leaves) = (matches!(call, Call::Beat { .. }), matches!(call, Call::Leave(_)));
+        let tells = matches!(&call, Call::Beat { state, .. } if *state != "starting");
         let knows = matches!(&call, Call::Beat { sent, .. } if sent.expected > 0);
         let reply = self.store.run(&node, &generation, call);
-        if registers || matches!(reply, Reply::Books(..)) {
-            self.first_word(knows);
+        if registers {
+            self.ledger.registering.insert(life);
+        }
+        // The heartbeat behind the registration comes before the calls.
+        if tells && matches!(reply, Reply::Books(..)) && !self.ledger.registering.remove(&life) {
+            self.ledger.told.insert(host, self.now);
+        }
+        if knows && matches!(reply, Reply::Books(..)) {
+            self.time_is_known(life);
         }
         if beats && matches!(reply, Reply::Books(..)) && self.ledger.left.contains(&life) {
             self.broken("P6", || format!("{node} had left, and a heartbeat that came late brings it back"));
@@ -152,19 +198,16 @@ impl Sim {
             self.broken("P6", || format!("the generation {generation} spoke for {node}, which has a newer one"));
         }
         if let Reply::Adopted(results) = &reply {
-            let stale = adopted.iter().zip(results).filter(|(_, r)| **r == evenring::registry::Adopted::Stale);
-            self.ledger.stale.extend(stale.map(|(id, _)| *id));
+            for (id, result) in adopted.iter().zip(results) {
+                match result {
+                    Adopted::Stale => drop(self.ledger.stale.insert(*id)),
+                    Adopted::Kept | Adopted::Restored => self.ledger.known_again(*id, self.now),
+                }
+            }
         }
         self.after_script(alone, Some(host));
         self.wake();
         reply
-    }
-
-    /// The first who speaks after a step of the clock: one that has just started cannot tell it from an outage, and from then
-    /// on nobody can. What is older than that may be by so much older or younger for Redis than it is.
-    fn first_word(&mut self, knows: bool) {
-        let unseen = std::mem::take(&mut self.store.unseen);
-        self.slack += if knows { 0 } else { unseen.abs() };
     }
 
     /// What must hold in Redis after each script, of a daemon of host `by`. `alone`: it changed one session at most.
@@ -209,10 +252,8 @@ impl Sim {
             wrong = wrong.or(Some(("P3", format!("{id} was placed where it cannot ring: {why}"))));
         }
         let now = self.now;
-        let starting = world.nodes.values().any(|known| known.state == "starting");
-        if self.ledger.redis_lost_at.is_some() && (starting || world.nodes.len() < self.hosts.len()) {
-            self.ledger.unknowing.extend(new.iter().map(|(id, _)| *id));
-        }
+        let unknown: Vec<_> = new.iter().flat_map(|(id, _)| self.unknown_calls(*id)).collect();
+        self.ledger.unknown.extend(unknown);
         self.ledger.placed.extend(new.into_iter().map(|key| (key, now)));
         if let Some((promise, text)) = wrong {
             self.broken(promise, || text);
@@ -226,12 +267,17 @@ impl Sim {
         let known = self.store.world.nodes.get(&host.name).is_some_and(|known| known.generation == d.generation);
         let runs = d.registered && !d.is_stopping() && d.frozen_until <= self.now;
         // Short outages one after the other may hit all heartbeats of one node and none of another.
-        let flaky = self.now - self.outages[0] < 3 * self.setup.limits.lease;
-        known && runs && !flaky && self.now - host.well_since > 2 * self.setup.limits.lease
+        let flaky =
+            host.refused_at > self.ledger.silence_ended.0 && self.now - host.refused_at <= self.setup.limits.lease;
+        known && runs && !flaky && self.now - host.well_since > self.setup.limits.lease
     }
 
     /// P14 and P4: why sessions have ended just now.
     fn judge_ends(&mut self, by: Option<usize>) {
+        let floor = self.store.world.judge.floor;
+        if self.ledger.silence_ended.1 != floor {
+            self.ledger.silence_ended = (self.now, floor);
+        }
         let mut wrong = None;
         let world = &self.store.world;
         for (who, text) in &world.story {
@@ -252,14 +298,17 @@ impl Sim {
                         Some(("P14", format!("{id} counts as lost, but {daemons:?} of {} could beat: {s:?}", s.node)));
                 }
                 self.ledger.lost.insert(id);
+                self.ledger.unknown_from(id, self.now);
             }
             let Limits { give_up, lease, .. } = world.limits;
-            let young = self.ledger.asked.get(&id).is_some_and(|at| self.now - at < give_up - lease - self.slack);
+            let young =
+                self.ledger.asked.get(&id).is_some_and(|at| self.now - at < give_up - lease - self.slack_since(*at));
             let free = |host: &&Host| {
                 host.name != s.node && self.is_able(host) && cannot(world, &host.name, &s.extension, s).is_none()
             };
             if expired
                 && young
+                && !world.aliases.contains_key(&s.alias)
                 && let Some(other) = self.hosts.iter().find(free)
             {
                 wrong =
@@ -275,7 +324,7 @@ impl Sim {
     pub fn check_ring(&mut self, d: &Daemon, id: SessionId, attempt: u32) {
         let known = self.store.world.nodes.get(&d.name);
         if known.is_some_and(|known| known.generation != d.generation) {
-            self.ledger.superseded.insert(id);
+            self.ledger.superseded.insert((id, attempt));
         }
         let taken = self.ledger.taken.get(&(id, attempt)).copied();
         if taken.is_some_and(|at| at < d.woke_at) {
@@ -284,31 +333,33 @@ impl Sim {
         }
     }
 
-    /// Asterisk makes a channel, so long after it was asked to.
-    pub fn channel_made(&mut self, id: SessionId, after: Ms) {
-        if after > 20 {
-            self.ledger.unlisted.insert(id);
-        }
-    }
-
-    /// Redis has lost the session less than a lease ago, and its node had no time yet to tell it again.
-    fn is_forgotten(&self, id: SessionId) -> bool {
-        let lost = self.ledger.redis_lost_at.is_some_and(|at| self.now - at < self.setup.limits.lease);
-        lost && !self.store.world.sessions.contains_key(&id)
+    /// The calls of this session's phone of which nobody could know when it was placed just now.
+    fn unknown_calls(&self, id: SessionId) -> Vec<(SessionId, SessionId)> {
+        let (world, hold) = (&self.store.world, self.setup.limits.lease * 2 / 3);
+        let is_over = |emptied: &Ms| self.now - emptied >= hold - self.slack_since(*emptied);
+        let Some(emptied) = self.ledger.emptied_at.filter(is_over) else { return Vec::new() };
+        let is_silent = |host: &usize| self.ledger.told.get(host).is_none_or(|at| *at < emptied);
+        let extension = &world.sessions[&id].extension;
+        let hosts = self.hosts.iter().enumerate().filter(|(host, _)| is_silent(host));
+        let calls = hosts.flat_map(|(_, host)| &host.asterisk.channels);
+        let mine = calls.filter(|(its, c)| !world.sessions.contains_key(its) && format!("e{}", c.phone) == *extension);
+        mine.map(|(its, _)| (id, *its)).collect()
     }
 
     /// P1: a phone is called that rings or talks already, for whatever session and on whatever host.
-    pub fn check_phone(&mut self, host: usize, id: SessionId, phone: usize) {
+    pub fn check_phone(&mut self, host: usize, id: SessionId, attempt: u32, phone: usize) {
         let mut second = None;
         for (number, other) in self.hosts.iter().enumerate() {
             for (its, channel) in other.asterisk.shown().filter(|(its, c)| *its != id && c.phone == phone) {
-                let excused =
-                    [id, its].iter().any(|id| self.ledger.is_excused(id) || self.ledger.unlisted.contains(id))
-                        || self.ledger.lost.contains(&its)
-                        || self.is_forgotten(its);
-                let unknowing = self.ledger.unknowing.contains(&id);
-                self.excused += u64::from(excused || unknowing);
-                if !excused && !unknowing {
+                let ledger = &self.ledger;
+                let excused = ledger.is_try_excused(id, attempt)
+                    || ledger.is_try_excused(its, channel.attempt)
+                    || ledger.is_placed_unknowing(id, attempt, its)
+                    || ledger.is_placed_unknowing(its, channel.attempt, id)
+                    || ledger.unknown.contains(&(id, its))
+                    || ledger.unknown.contains(&(its, id));
+                self.excused += u64::from(excused);
+                if !excused {
                     let known = self.store.world.sessions.get(&its);
                     second = Some(format!(
                         "e{phone} is rung on n{host} for {id}, and has a call of {its} on n{number}: {channel:?}, {known:?}"
@@ -330,7 +381,7 @@ impl Sim {
         let count = self.ledger.invites.entry((id, attempt)).or_insert(0);
         *count += 1;
         let count = *count;
-        let excused = self.ledger.is_excused(&id);
+        let excused = self.ledger.is_try_excused(id, attempt);
         if count > 1 && excused {
             self.excused += 1;
         } else if count > 1 {
@@ -352,7 +403,7 @@ impl Sim {
             .ledger
             .placed
             .get(&(id, attempt))
-            .is_some_and(|at| self.now - at > limits.expiry + limits.lease + self.slack);
+            .is_some_and(|at| self.now - at > limits.expiry + limits.lease + self.slack_since(*at));
         if late {
             self.broken("P8", || format!("the order for {id}.{attempt} is too old, and n{host} rings it"));
         }
@@ -374,6 +425,7 @@ impl Sim {
     pub fn given_up(&mut self, host: usize, id: SessionId) {
         if self.hosts[host].asterisk.channels.contains_key(&id) {
             self.ledger.given_up.insert(id);
+            self.ledger.unknown_from(id, self.now);
         }
     }
 
@@ -420,11 +472,8 @@ impl Sim {
         Some(format!("the phone e{which} is {:?} in Redis on {}, which is not true", is_known(&which), host.name))
     }
 
-    /// P4: nobody waits any more. A Redis that has lost the time may believe that an order is still to come; see `first_word`.
+    /// P4: nobody waits any more.
     pub fn all_decided(&mut self) {
-        if self.slack > self.setup.limits.lease {
-            return;
-        }
         let waits = self.store.world.open().find(|(_, s)| s.state != "live");
         if let Some(text) = waits.map(|(id, s)| format!("{id} is still {s:?}")) {
             self.broken("P4", || text);

@@ -235,11 +235,11 @@ impl Sim {
         }
         let host = d.host;
         self.hosts[host].well_since = self.now;
-        for ear in unheard {
-            self.hear(life, ear);
-        }
         if long && !self.setup.sleeper {
             self.begin_anew(life);
+        }
+        for ear in unheard {
+            self.hear(life, ear);
         }
         true
     }
@@ -323,6 +323,7 @@ impl Sim {
         if done.held {
             return Some(End::Held);
         }
+        let forgotten = done.registered || matches!(done.wrong, Some(Wrong::Refused(Refused::Forgotten)));
         if done.registered {
             d.registered = true;
             self.hosts[d.host].well_since = now;
@@ -331,13 +332,14 @@ impl Sim {
         if !done.stale.is_empty() {
             d.tell(Input::Stale(done.stale), now);
         }
-        if let Some(books) = done.books {
-            d.tell(Input::Books(books), now);
+        if let Some((books, asked)) = done.books {
+            d.tell(Input::Books(books, asked), now);
         }
         if done.rest.phones.is_some() || done.phones_lost {
             d.node.roster.tell_all();
         }
-        for (session, outcome) in done.rest.outcomes {
+        let adopted = &d.pending.adopt;
+        for (session, outcome) in done.rest.outcomes.into_iter().filter(|(id, _)| !adopted.contains_key(id)) {
             d.pending.outcomes.entry(session).or_insert(outcome);
         }
         for (login, live) in done.rest.adopt {
@@ -348,14 +350,15 @@ impl Sim {
             Some(Wrong::Refused(Refused::Fenced)) => return Some(End::Fenced),
             Some(Wrong::Refused(Refused::Forgotten)) => d.pending.beat = true,
             Some(Wrong::Outage) => {
+                d.pending.beat = true;
                 d.retry_at = Some(now + RETRY);
                 self.agenda.put(now + RETRY, Event::Told(d.life, Ear::Retry));
             }
         }
         match d.stopping {
             Stopping::No | Stopping::LastOrderToCome => None,
-            Stopping::LastBatchOnItsWay => Some(d.end()),
-            Stopping::LastBatchToCome => {
+            Stopping::LastBatchOnItsWay if d.stood_still || !forgotten => Some(d.end()),
+            Stopping::LastBatchToCome | Stopping::LastBatchOnItsWay => {
                 self.last_batch(d);
                 None
             }
@@ -372,11 +375,14 @@ impl Sim {
                     if gives_up {
                         self.given_up(d.host, session);
                     }
-                    d.pending.adopt.remove(&session);
+                    if outcome != Outcome::Live {
+                        d.pending.adopt.remove(&session);
+                    }
                     d.pending.outcomes.insert(session, outcome);
                 }
                 Effect::Adopt(login, live) => {
                     self.trace(|| format!("n{}: daemon {} adopts {} {live:?}", d.host, d.life, login.session));
+                    d.pending.outcomes.remove(&login.session);
                     d.pending.adopt.insert(login.session, (login, live));
                 }
                 Effect::Line(_) => {}
@@ -440,7 +446,6 @@ impl Sim {
         if d.stopping != Stopping::LastOrderToCome {
             return false;
         }
-        self.carry_out(d);
         d.stopping = Stopping::LastBatchToCome;
         if !d.writing {
             self.last_batch(d);
@@ -449,6 +454,7 @@ impl Sim {
     }
 
     fn last_batch(&mut self, d: &mut Daemon) {
+        self.carry_out(d);
         d.stopping = Stopping::LastBatchOnItsWay;
         d.writing = true;
         let batch = Self::batch(d, !d.stood_still);

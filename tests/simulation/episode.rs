@@ -97,6 +97,7 @@ impl Sim {
             lives: Vec::new(),
             unreachable_until: 0,
             well_since: 0,
+            refused_at: 0,
         };
         let hosts: Vec<Host> = (0..setup.weights.len()).map(host).collect();
         let desk = (0..hosts.len()).map(|n| (format!("e{}", n % setup.phones), format!("n{n}"))).collect();
@@ -112,8 +113,8 @@ impl Sim {
             generations: Vec::new(),
             links: Vec::new(),
             ledger: Ledger::default(),
-            slack: 0,
-            outages: [0; 2],
+            steps: Vec::new(),
+            stepped_at: None,
             phase: Phase::Deciding,
             cycles: 0,
             trace: Trace { on: traced, ..Trace::default() },

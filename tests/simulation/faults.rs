@@ -1,11 +1,11 @@
 //! What goes wrong, how long it lasts, and how all is made well again. Owns the list of faults and their lengths. Must
 //! never know what should happen then.
 
-use super::Sim;
-use super::agenda::{Ear, Event};
+use super::agenda::{Ear, Event, Life};
 use super::asterisk::Said;
 use super::daemon::End;
-use super::model::world::Ms;
+use super::model::world::{Ms, World};
+use super::{Sim, Step};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -106,21 +106,23 @@ impl Sim {
 
     fn begin(&mut self, fault: Fault, host: usize, long: Ms) {
         let now = self.now;
-        if matches!(fault, Fault::RedisDown | Fault::RedisStalls) {
-            self.outages = [self.outages[1], now];
-        }
         let lives = self.hosts[host].lives.clone();
         let alone = lives.len() == 1;
         match fault {
             Fault::RedisDown => self.redis_goes(),
             Fault::RedisStalls => {
-                self.store.stalled_until = now + long;
+                self.store.stalled_until = self.store.stalled_until.max(now + long);
                 self.agenda.put(now + long + 1, Event::Crowd);
             }
             Fault::ClockSteps => self.step_clock(),
             Fault::Flush => {
                 self.store.pass(now);
+                // Time begins anew, and nobody has a word about it; a failover may bring back the old one.
+                let shift = self.store.world.judge.shift.abs();
                 self.store.flush();
+                if shift > 0 {
+                    self.stepped(shift, true);
+                }
                 self.ledger.redis_lost(now);
             }
             Fault::FailOver => self.store.replica = Some(self.store.world.clone()),
@@ -182,6 +184,14 @@ impl Sim {
                     self.store.pass(self.now);
                 }
                 let before = self.store.fail_over();
+                self.lose_correction(&before);
+                for host in &mut self.hosts {
+                    let beats = |world: &World| world.nodes.get(&host.name).map(|node| node.beats);
+                    // Its last heartbeats were lost.
+                    if beats(&before) != beats(&self.store.world) {
+                        host.well_since = self.now;
+                    }
+                }
                 let calls = self.hosts.iter().flat_map(|host| host.asterisk.channels.keys().copied()).collect();
                 self.ledger.failed_over(&before, &self.store.world, calls, self.now);
                 self.redis_goes();
@@ -216,10 +226,37 @@ impl Sim {
         let by = if self.dice.chance(5_000) { size } else { -size };
         self.trace(|| format!("the clock of Redis goes on by {by} ms"));
         self.store.step_clock(by);
-        // A small step looks like time that has passed; by so much an order may be older than anybody knows.
-        if size <= self.setup.limits.lease {
-            self.slack += size;
+        self.stepped(size, size <= self.setup.limits.lease);
+    }
+
+    fn stepped(&mut self, size: Ms, small: bool) {
+        let daemons = self.daemons.iter().flatten();
+        // Who came after a step and before its correction knows a wrong time until its next heartbeat, and is believed.
+        let soon = self.stepped_at.is_some_and(|at| self.now - at < self.setup.limits.lease / 2);
+        self.stepped_at = (!small).then_some(self.now).or(self.stepped_at);
+        let knowers = (!small && !soon).then(|| daemons.filter(|d| d.writer.knows_time()).map(|d| d.life).collect());
+        self.steps.push(Step { at: self.now, size, knowers });
+    }
+
+    /// What the primary knew of the wrong clock is lost with it; nobody can see that if the time of the replica just fits.
+    fn lose_correction(&mut self, before: &World) {
+        self.store.pass(self.now);
+        let (judge, lease) = (&self.store.world.judge, self.setup.limits.lease);
+        let lost = (before.judge.shift - judge.shift).abs();
+        let gap = judge.seen.map_or(Ms::MAX, |seen| self.store.world.now - seen);
+        if lost > 0 {
+            self.stepped(lost, (0..=lease * 2 / 3).contains(&gap));
         }
+    }
+
+    /// A daemon has told Redis what time it is.
+    pub fn time_is_known(&mut self, life: Life) {
+        self.steps.retain(|step| !step.knowers.as_ref().is_some_and(|knowers| knowers.contains(&life)));
+    }
+
+    /// By so much something from then may be older or younger than anybody knows.
+    pub fn slack_since(&self, then: Ms) -> Ms {
+        self.steps.iter().rev().take_while(|step| step.at >= then).map(|step| step.size).sum()
     }
 
     /// systemd keeps one daemon running.

@@ -56,6 +56,8 @@ pub struct Host {
     unreachable_until: Ms,
     /// Since then its daemon could beat, if Redis was there.
     well_since: Ms,
+    /// When its daemon's last word, a heartbeat or what goes before one, came to a Redis that was not there.
+    refused_at: Ms,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,10 +109,20 @@ pub struct Sim {
     /// Second rings that no node could prevent; see `check`.
     excused: u64,
     faults_seen: u64,
-    /// When the last two outages of Redis began.
-    outages: [Ms; 2],
-    /// By so much small steps of Redis's clock have changed it.
-    slack: Ms,
+    /// What Redis may not know of time.
+    steps: Vec<Step>,
+    /// When its clock last made a step that is not small.
+    stepped_at: Option<Ms>,
+}
+
+/// A step of Redis's clock that nobody has corrected yet.
+#[derive(Debug)]
+struct Step {
+    at: Ms,
+    size: Ms,
+    /// The daemons that know what time it was before. `None`: nobody can tell. It is so small that it looks like time that has
+    /// passed, or there was another one just before.
+    knowers: Option<Vec<Life>>,
 }
 
 impl Sim {

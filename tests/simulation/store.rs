@@ -65,8 +65,6 @@ pub struct Store {
     pub stalled_until: Ms,
     /// How far its wall clock is ahead of time.
     pub offset: Ms,
-    /// By so much it was set, and no heartbeat has come since.
-    pub unseen: Ms,
     pub was_set: bool,
     /// A replica that has stopped to follow.
     pub replica: Option<World>,
@@ -127,7 +125,6 @@ impl Store {
             up: true,
             stalled_until: 0,
             offset: 1_000_000_000,
-            unseen: 0,
             was_set: false,
             replica: None,
             unfenced: false,
@@ -149,7 +146,6 @@ impl Store {
     /// The wall clock is set, and what expires by it with it.
     pub fn step_clock(&mut self, by: Ms) {
         self.offset += by;
-        self.unseen += by;
         self.was_set = true;
         self.next_gone = Ms::MIN;
     }
@@ -163,8 +159,6 @@ impl Store {
     pub fn fail_over(&mut self) -> World {
         let replica = self.replica.take().unwrap_or_default();
         self.next_gone = Ms::MIN;
-        // What the primary knew of the wrong clock is lost with it.
-        self.unseen += replica.judge.shift - self.world.judge.shift;
         let new = World { now: self.world.now, step: self.world.step, ..replica };
         std::mem::replace(&mut self.world, new)
     }
@@ -172,6 +166,20 @@ impl Store {
     /// Runs a script for this generation of this node.
     pub fn run(&mut self, node: &str, generation: &str, call: Call) -> Reply {
         self.world.step += 1;
+        let before = self.world.judge.shift;
+        let reply = self.script(node, generation, call);
+        // What expires does so by the wall clock.
+        let moved = self.world.judge.shift - before;
+        if moved != 0 {
+            for gone_at in self.world.sessions.values_mut().filter_map(|s| s.gone_at.as_mut()) {
+                *gone_at += moved;
+            }
+            self.next_gone = Ms::MIN;
+        }
+        reply
+    }
+
+    fn script(&mut self, node: &str, generation: &str, call: Call) -> Reply {
         if let Call::Register { boot, weight, cap, returns } = call {
             return self.register(node, generation, (boot, weight, cap), returns);
         }
@@ -262,26 +270,20 @@ impl Store {
     }
 
     fn beat(&mut self, node: &str, state: &str, channels: usize, sent: &Sent) -> Reply {
-        let off = self.world.now - i64::try_from(sent.expected).expect("a time");
-        if sent.step == 0 && sent.expected > 0 && off.abs() > self.world.limits.lease / 3 {
-            return Reply::Late(self.world.now);
-        }
-        if sent.step != 0 {
-            let before = self.world.judge.shift;
-            self.world.correct(sent.step);
-            // What expires does so by the wall clock.
-            let moved = self.world.judge.shift - before;
-            for gone_at in self.world.sessions.values_mut().filter_map(|s| s.gone_at.as_mut()) {
-                *gone_at += moved;
+        let expected = i64::try_from(sent.expected).expect("a time");
+        let differs = |time: Ms| (self.world.now - time).abs() > self.world.limits.lease / 3;
+        if expected > 0 && differs(expected - sent.step) {
+            if sent.step == 0 || differs(expected) {
+                return Reply::Late(self.world.now);
             }
-            self.next_gone = Ms::MIN;
+            self.world.correct(sent.step);
         }
         if self.world.beat(node, sent.number, state, channels).is_none() {
             return Reply::Late(self.world.now);
         }
         let now = self.world.now;
         let world = &self.world;
-        let lost = world.open().filter(|(_, s)| s.node != node && world.is_lost(s)).map(|(id, _)| id);
+        let lost = world.open().filter(|(_, s)| s.node != node && !s.waits && world.is_lost(s)).map(|(id, _)| id);
         for id in lost.take(REAP_MOST).collect::<Vec<_>>() {
             // Placed again by an earlier one of this beat.
             if self.world.sessions.get(&id).is_some_and(|s| s.is_open() && self.world.is_lost(s)) {

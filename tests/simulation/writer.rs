@@ -39,7 +39,7 @@ pub enum Wrong {
 pub struct Done {
     pub registered: bool,
     pub held: bool,
-    pub books: Option<Vec<(SessionId, BookedState)>>,
+    pub books: Option<(Vec<(SessionId, BookedState)>, Now)>,
     pub phones_lost: bool,
     pub stale: Vec<SessionId>,
     pub rest: Batch,
@@ -59,9 +59,15 @@ pub struct Writer {
     sent: Option<(Sent, Now)>,
     /// It has been registered once.
     known: bool,
+    knows_time: bool,
 }
 
 impl Writer {
+    /// It has heard what time Redis has.
+    pub fn knows_time(&self) -> bool {
+        self.knows_time
+    }
+
     /// The next call that the batch needs.
     fn next(&mut self, weight: u32, cap: Option<u32>, boot: u32, now: Now) -> Option<Call> {
         let b = &self.batch;
@@ -101,9 +107,11 @@ impl Writer {
         } else if self.batch.pulse.take().is_some() {
             let sent = self.sent.take();
             if let Reply::Books(books, told, redis) = reply {
-                self.beats.answered(u64::try_from(redis).unwrap_or(0), sent.map_or(Now::default(), |(_, at)| at));
+                let asked = sent.map_or(Now::default(), |(_, at)| at);
+                self.knows_time = true;
+                self.beats.answered(u64::try_from(redis).unwrap_or(0), asked);
                 self.done.phones_lost = self.told > 0 && told != Some(self.told);
-                self.done.books = Some(books);
+                self.done.books = Some((books, asked));
             }
         } else {
             self.batch.leave = false;
@@ -188,7 +196,9 @@ impl Sim {
         let error = |after: Ms| (now + after, Event::Told(life, Ear::Reply(mouth, number, None)));
         let (mut delay, mut orphan) = (self.dice.upto(1), false);
         if fate < chaos {
-            self.hosts[d.host].well_since = now;
+            if matches!(call, Call::Beat { .. }) {
+                self.hosts[d.host].well_since = now;
+            }
             let after = if self.dice.chance(5_000) { RESPONSE_TIMEOUT } else { self.dice.upto(20) };
             let (at, event) = error(after);
             self.agenda.put(at, event);
@@ -214,6 +224,10 @@ impl Sim {
     pub fn asked(&mut self, mut ask: Box<Ask>) -> bool {
         let reply = |ask: &Ask, reply| Event::Told(ask.life, Ear::Reply(ask.mouth, ask.number, reply));
         if !self.store.up {
+            if ask.mouth == Mouth::Writer {
+                let (host, _) = self.voices(ask.life);
+                self.hosts[host].refused_at = self.now;
+            }
             if !ask.orphan {
                 self.agenda.put(self.now, reply(&ask, None));
             }

@@ -29,6 +29,20 @@ impl Pending {
         nothing && self.line.is_none() && self.left_out.is_none() && self.notes.is_empty() && !self.beat
     }
 
+    /// What was said of its end before was wrong: its call is there.
+    pub(super) fn adopt(&mut self, login: Login, live: Live) {
+        self.outcomes.remove(&login.session);
+        self.adopt.insert(login.session, (login, live));
+    }
+
+    /// One that is live is still to be adopted, where Redis does not know it.
+    pub(super) fn report(&mut self, session: SessionId, outcome: Outcome) {
+        if outcome != Outcome::Live {
+            self.adopt.remove(&session);
+        }
+        self.outcomes.insert(session, outcome);
+    }
+
     pub(super) fn add_phones(&mut self, changes: PhoneChanges) {
         self.phones = Some(match self.phones.take() {
             Some(mut before) if !changes.replace => {
@@ -49,7 +63,7 @@ impl Pending {
 
     /// Puts back what could not be written, unless something newer is known.
     pub(super) fn put_back(&mut self, rest: Batch) {
-        for (session, outcome) in rest.outcomes {
+        for (session, outcome) in rest.outcomes.into_iter().filter(|(session, _)| !self.adopt.contains_key(session)) {
             self.outcomes.entry(session).or_insert(outcome);
         }
         for (login, live) in rest.adopt {
@@ -72,5 +86,41 @@ impl Pending {
             pulse: (self.beat && !leave).then_some(pulse),
             leave,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that fails says why")]
+mod tests {
+    use super::*;
+    use crate::node::session::{Class, Reason};
+
+    fn login() -> Login {
+        Login {
+            session: SessionId::from_bits(1),
+            attempt: 1,
+            alias: "a".parse().unwrap(),
+            extension: "a".parse().unwrap(),
+            agent: "a".parse().unwrap(),
+            campaign: None,
+            class: Class::Local,
+        }
+    }
+
+    #[test]
+    fn the_later_word_about_a_session_holds() {
+        let (session, lost) = (login().session, Outcome::Ended(Reason::NodeLost));
+        let waiting =
+            |pending: &Pending| (pending.adopt.contains_key(&session), pending.outcomes.get(&session).cloned());
+        let mut pending = Pending::default();
+        pending.report(session, lost.clone());
+        pending.adopt(login(), Live::Yes);
+        assert_eq!(waiting(&pending), (true, None), "its call is there after all");
+        pending.put_back(Batch { outcomes: vec![(session, lost.clone())], ..Batch::default() });
+        assert_eq!(waiting(&pending), (true, None), "so was what could not be written");
+        pending.report(session, Outcome::Live);
+        assert_eq!(waiting(&pending), (true, Some(Outcome::Live)), "Redis may not know it yet");
+        pending.report(session, lost.clone());
+        assert_eq!(waiting(&pending), (false, Some(lost)));
     }
 }
