@@ -437,7 +437,7 @@ impl Node {
         match purpose {
             Purpose::Identity => self.identity_answer(answer, now),
             Purpose::Devices(round) => self.devices_answer(round, answer, now),
-            Purpose::Peers(technology, round) => self.peers_answer(technology, round, answer, now),
+            Purpose::Peers(technology, round) => self.peers_answer(technology, round, answer),
             Purpose::Dialable(extension) => self.dialable_answer(extension, answer),
             Purpose::Contacts(extension) => self.contacts_answer(&extension, answer),
             Purpose::ContactsOfOnline => self.contacts_of_online_answer(answer),

@@ -128,7 +128,7 @@ impl Node {
 
     /// A list of peers. Where that driver is not loaded there is none; and without the list, its phones are known as soon as
     /// something happens to them.
-    pub(super) fn peers_answer(&mut self, technology: Technology, round: u32, answer: Answer, now: Now) {
+    pub(super) fn peers_answer(&mut self, technology: Technology, round: u32, answer: Answer) {
         if round != self.lists.round {
             return;
         }

@@ -146,6 +146,11 @@ impl Sim {
         let answer = match wire.what {
             What::Status => self.hosts[host].asterisk.status(),
             What::Devices => self.hosts[host].asterisk.devices(),
+            What::Dialable(phone) => {
+                let contact = if self.hosts[host].asterisk.registered[phone] { "PJSIP/e/sip:e@h" } else { "" };
+                Answer::Success(Message::new(format!("Response: Success\r\nValue: {contact}\r\n")))
+            }
+            What::NotLoaded => error("Invalid/unknown command: it is not loaded"),
             What::Identity if self.hosts[host].asterisk.stopping => error("Asterisk is shutting down"),
             What::Identity => {
                 let life = self.hosts[host].asterisk.life;

@@ -36,6 +36,10 @@ pub enum What {
     HangUp(SessionId),
     Status,
     Devices,
+    /// The contacts of a phone that an Originate would ring.
+    Dialable(usize),
+    /// An action of a module that is not loaded.
+    NotLoaded,
     /// Which Asterisk it is.
     Identity,
     Ping,
@@ -86,7 +90,13 @@ fn read(tag: Tag, action_id: Option<String>, action: &Action) -> Wire {
         "Status" => What::Status,
         "Ping" => What::Ping,
         "CoreStatus" => What::Identity,
-        _ => What::Devices,
+        "DeviceStateList" => What::Devices,
+        "Getvar" => {
+            let phone = value("Variable").strip_prefix("PJSIP_DIAL_CONTACTS(e").and_then(|rest| rest.strip_suffix(')'));
+            phone.map_or(What::NotLoaded, |digits| What::Dialable(digits.parse().expect("a phone of the simulation")))
+        }
+        "SIPpeers" | "IAXpeerlist" | "PJSIPQualify" => What::NotLoaded,
+        other => panic!("the simulation's Asterisk knows no {other}"),
     };
     Wire { tag, what }
 }
