@@ -40,9 +40,10 @@ impl Registry {
         // Words and numbers always serialise.
         let text = serde_json::to_string(&rows).unwrap_or_default();
         let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(&text);
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
+            call.arg("left_out").arg(&text);
         };
-        let (tag,): (String,) = self.connector.run(&self.scripts.left_out, build).await?;
+        let (tag,): (String,) = self.connector.run(&self.scripts.limits, build).await?;
         fence(&tag)
     }
 }

@@ -18,8 +18,8 @@ impl Registry {
     pub async fn limits(&mut self, node: &NodeSettings, generation: Generation) -> Result<(), RegistryError> {
         let (campaigns, cap) = (campaigns_of(node), cap_of(node));
         let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace).arg(node.name.as_str()).arg(generation.to_string()).arg(node.weight);
-            call.arg(&cap).arg(&campaigns);
+            call.key(&self.namespace).arg(node.name.as_str()).arg(generation.to_string());
+            call.arg("weight").arg(node.weight).arg("max_agents").arg(&cap).arg("campaigns").arg(&campaigns);
         };
         let (tag,): (String,) = self.connector.run(&self.scripts.limits, build).await?;
         fence(&tag)

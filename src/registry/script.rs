@@ -60,9 +60,7 @@ scripts! {
     leave: "leave",
     /// Who waits for his turn to ring.
     line: "line",
-    /// Which phones a node leaves out.
-    left_out: "left_out",
-    /// A node's share and caps.
+    /// A node's share and caps, and whom it leaves out.
     limits: "limits",
     /// A node drains or resumes.
     drain: "drain",

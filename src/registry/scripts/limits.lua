@@ -1,8 +1,8 @@
--- limits.lua: a node's share and caps have changed while its daemon runs.
--- ARGV  1 node  2 generation  3 weight  4 max agents ('' = no cap)  5 campaigns, blank-separated ('' = all)
+-- limits.lua: what a node says of itself has changed while its daemon runs: its share and caps, or whom it leaves out.
+-- ARGV  1 node  2 generation, then field, value pairs of its row (lib.lua)
 -- reply { 'ok' } | { 'fenced' } | { 'unknown' }
 local node, generation = ARGV[1], ARGV[2]
 local bad = fenced(node, generation)
 if bad then return { bad } end
-redis.call('HSET', ns .. ':node:' .. node, 'weight', ARGV[3], 'max_agents', ARGV[4], 'campaigns', ARGV[5])
+redis.call('HSET', ns .. ':node:' .. node, unpack(ARGV, 3))
 return { 'ok' }
