@@ -77,7 +77,7 @@ fn metrics_say_what_status_says_and_what_happened() {
         assert_eq!(Some(found[metric]), status[key].as_f64(), "{metric} and {key}: {status}");
     }
     for (metric, value) in [
-        ("evenring_registrations{state=\"unregistered\"}", 2.0),
+        ("evenring_registrations{state=\"unregistered\"}", 5.0),
         ("evenring_commands_taken_total{kind=\"ring\"}", 3.0),
         ("evenring_originates_sent_total", 3.0),
         ("evenring_originate_total{result=\"live\"}", 2.0),
