@@ -77,12 +77,20 @@ impl Redis {
         // another process may take the port between our look and Redis's bind
         for _ in 0..5 {
             if redis.try_launch() {
-                has_been_used(redis.address);
+                redis.has_been_used();
                 return redis;
             }
             redis.address.set_port(free_port(*address.ip()));
         }
         panic!("redis-server did not start five times; {}", tail(&redis.dir.path().join("log")))
+    }
+
+    /// As if nodes had been there before: one that has never heard of any makes logins wait, for it may have lost everything.
+    /// Not where a password is wanted.
+    pub fn has_been_used(&self) {
+        let mut stream = TcpStream::connect(self.address).expect("Redis answers");
+        stream.write_all(b"HSET {evenring}:judge tick 1\r\n").expect("Redis reads");
+        stream.read_exact(&mut [0; 1]).expect("Redis answers");
     }
 
     /// The same, and `url()` then carries these credentials (`user:password@`; without ACLs the user is `default`).
@@ -178,15 +186,6 @@ impl Redis {
     pub fn sigcont(&self) {
         super::signal(&self.process.as_ref().expect("Redis does not run").0, "CONT");
     }
-}
-
-/// As if nodes had been there before: one that has never heard of any makes logins wait, for it may have lost everything. Not
-/// where a password is wanted.
-fn has_been_used(address: SocketAddrV4) {
-    let mut stream = TcpStream::connect(address).expect("Redis answers");
-    stream.write_all(b"HSET {evenring}:judge tick 1\r\n").expect("Redis reads");
-    let mut answer = [0; 1];
-    stream.read_exact(&mut answer).expect("Redis answers");
 }
 
 /// Whether something there speaks Redis. With a password it says so, which is an answer too.

@@ -70,6 +70,8 @@ impl Watched {
         let sentinels = (0..3).map(|number| sentinel(dir.path(), number, named[0], rules)).collect();
         let watched = Self { servers, sentinels, named, _dir: dir };
         watched.wait_whole();
+        // Before that no primary takes a write.
+        watched.servers[0].has_been_used();
         watched
     }
 
