@@ -339,6 +339,8 @@ async fn beat_with_step(cluster: &mut Cluster, member: &Member, number: u64, exp
     let script = redis::Script::new(concat!(
         include_str!("../../src/registry/scripts/judge.lua"),
         include_str!("../../src/registry/scripts/lib.lua"),
+        include_str!("../../src/registry/scripts/lib/choice.lua"),
+        include_str!("../../src/registry/scripts/lib/attempt.lua"),
         include_str!("../../src/registry/scripts/heartbeat.lua")
     ));
     let mut call = script.prepare_invoke();
@@ -346,7 +348,7 @@ async fn beat_with_step(cluster: &mut Cluster, member: &Member, number: u64, exp
     for word in ["60000", "active", "0", "1", "60000", "200", "600000", "0", "60000"] {
         call.arg(word);
     }
-    call.arg(number).arg(expected).arg(step).arg(5_000);
+    call.arg(number).arg(expected).arg(step).arg(5_000).arg(86_400_000);
     let reply: Vec<redis::Value> = call.invoke_async(&mut cluster.raw).await.unwrap();
     redis::from_redis_value(reply[0].clone()).unwrap()
 }
