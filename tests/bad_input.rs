@@ -273,7 +273,8 @@ fn a_redis_that_is_not_there() {
     program.wait_log("registered");
     assert!(begin.elapsed() < lab::at_this_load(Duration::from_secs(2)), "{:?}", begin.elapsed());
     program.wait_log("Redis is back");
-    program.fails(&["login", "cc100x"], 1, &["cc100x: no node knows such a phone"]);
+    // It came back empty: first the nodes have to say what they have.
+    program.fails(&["login", "cc100x", "--wait"], 1, &["cc100x: no node knows such a phone"]);
 }
 
 #[test]

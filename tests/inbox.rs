@@ -57,7 +57,10 @@ impl House {
         let config = dir.path().join("cli.toml");
         std::fs::write(&config, format!("[redis]\nurl = \"{}\"\nresponse_timeout = \"10s\"\n", redis.url())).unwrap();
         let registry = Registry::new(&Settings::load(Some(&config), std::iter::empty()).unwrap()).unwrap();
-        let raw = redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        // Tens of thousands of messages take longer than the client's own half second.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(SOON));
+        let client = redis::Client::open(redis.url()).unwrap();
+        let raw = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
         let mut house = Self { nodes, daemons, registry, raw, sent: 0, _redis: redis, _dir: dir };
         house
             .until("all nodes in the rotation", async |house| {
@@ -75,7 +78,7 @@ impl House {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        if tokio::time::timeout(SOON, waiting).await.is_err() {
+        if tokio::time::timeout(lab::at_this_load(SOON), waiting).await.is_err() {
             let log = self.daemons.values().next().unwrap().log();
             panic!("waited {SOON:?} for {what}; the first daemon says:\n{}", &log[log.len().saturating_sub(3000)..]);
         }

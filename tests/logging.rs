@@ -62,11 +62,21 @@ fn a_pipe_that_nobody_reads_stops_nothing() {
     assert_eq!(get(lab.node("a"), "/readyz").status, 200);
 
     // Somebody reads: the gap is said once, with all that is missing.
-    let lines = std::thread::spawn(move || BufReader::new(reader).lines().map_while(Result::ok).collect::<Vec<_>>());
+    let (told, hear) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        BufReader::new(reader).lines().map_while(Result::ok).try_for_each(|line| told.send(line)).ok();
+    });
+    let mut lines = Vec::new();
+    wait_for(SOON, || {
+        lines.extend(hear.try_iter());
+        let is_said = lines.iter().any(|line: &String| line.contains("log lines were dropped"));
+        if is_said { Ok(()) } else { Err(format!("the gap to be said after {} lines", lines.len())) }
+    });
     login("cc102x");
     let ended = daemon.term();
     assert!(ended.status.success() && ended.took < lab::at_this_load(Duration::from_secs(5)), "{ended:?}");
-    let lines = lines.join().unwrap();
+    // Until the pipe is closed.
+    lines.extend(hear.iter());
     let said: Vec<_> = lines.iter().filter(|line| line.contains("log lines were dropped")).collect();
     assert!(!said.is_empty() && said[0].contains("nobody took them in time"), "{said:?}");
     assert!(lines.last().unwrap().contains("stopped"), "the last lines are written before the end: {:?}", lines.last());

@@ -369,6 +369,18 @@ fn a_snapshot_that_is_refused_is_tried_again_and_nobody_waits_for_it() {
 }
 
 #[test]
+fn what_was_rung_after_all_waits_no_more() {
+    let mut stand = Stand::ready();
+    for line in ["order s1", "booted 100", "answer Originate:s1.1 notsent", "wait 1500"] {
+        stand.say(line);
+    }
+    assert_eq!(stand.line, "s1");
+    stand.say("answer Status s1:Ringing");
+    stand.say("wait 1500");
+    assert_eq!(stand.line, "", "its phone rings");
+}
+
+#[test]
 fn a_daemon_that_stops_gives_back_what_it_has_not_rung() {
     check_on(
         in_the_middle(),

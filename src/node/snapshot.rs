@@ -129,6 +129,10 @@ impl Node {
         let state = item.channel.state;
         if let Some(session) = self.sessions.get_mut(&id) {
             let step = session.found(state, self.ring.timeout, now);
+            // It has been rung after all.
+            if !session.is_waiting() {
+                self.waiting.leave(id);
+            }
             self.step(id, step);
             return;
         }
