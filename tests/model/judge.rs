@@ -40,8 +40,15 @@ impl World {
         let mut advance = gap.min(lease * 3 / 8);
         if gap < 0 || gap > lease * 2 / 3 {
             advance = 1;
+            let is_open = self.judge.tick - self.judge.floor <= self.judge.lease;
+            let before = if is_open { self.judge.jump.max(0) } else { 0 };
+            self.judge.jump = match (self.judge.seen, gap) {
+                (None, _) => 0,
+                (Some(_), 1..) => before + gap,
+                (Some(_), _) if before > 0 => before,
+                (Some(_), _) => gap,
+            };
             self.judge.floor = self.judge.tick + advance;
-            self.judge.jump = if self.judge.seen.is_some() { gap } else { 0 };
         }
         // Time does not go back.
         if gap < 0 && self.bug != Some(Bug::Timeless) {

@@ -11,7 +11,7 @@
 --                   seen   time of the last heartbeat of any node
 --                   lease  ms, of the node that sent it
 --                   floor  the tick at which the last silence ended
---                   jump   how long that was by Redis's clock, ms; below 0: the clock went back
+--                   jump   how long that was by Redis's clock, ms, with silences shortly before; below 0: the clock went back
 --                   hold   before this tick Redis may lack sessions that nodes have: a node came back to it and was unknown
 --                   shift  ms to add to Redis's clock: what it was set by, or what the clock of another Redis differs by
 local ns = KEYS[1]
@@ -49,9 +49,14 @@ local function hear(lease)
   local gap = clock() - judge.seen
   local advance = math.min(gap, math.floor(lease * 3 / 8))
   if gap < 0 or gap > lease * 2 / 3 then
-    -- In that time nobody could.
+    -- In that time nobody could. Who knows what time it is may not have been heard since an earlier silence: what can be
+    -- put right is the sum.
     advance = 1
-    judge.floor, judge.jump = judge.tick + 1, judge.seen > 0 and gap or 0
+    local before = judge.tick - judge.floor <= judge.lease and math.max(judge.jump, 0) or 0
+    if judge.seen == 0 then judge.jump = 0
+    elseif gap > 0 then judge.jump = before + gap
+    else judge.jump = before > 0 and before or gap end
+    judge.floor = judge.tick + 1
   end
   -- How long it was, only a node can tell that knew the time before.
   if gap < 0 then went_back(-gap) end
