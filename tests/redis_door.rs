@@ -98,6 +98,8 @@ fn a_node_of_a_cluster() {
     };
     let slot = say(ours.address(), "CLUSTER KEYSLOT {evenring}").0.replace(':', "");
     ok(theirs.address(), &format!("CLUSTER SETSLOT {slot} MIGRATING {}", id(&ours)));
+    // A cluster is down for a moment after its first slots.
+    wait_until(SOON, "the slot to migrate", || say(theirs.address(), "GET {evenring}").0.starts_with("-ASK"));
     check(&theirs.url(), &["Ask", "a node of a Redis Cluster"]);
     check(&format!("{}/1", theirs.url()), &["a node of a Redis Cluster"]);
 }

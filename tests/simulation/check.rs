@@ -36,6 +36,8 @@ pub struct Ledger {
     /// When each host's daemon last told Redis of its calls, and who has just registered, and will.
     told: BTreeMap<usize, Ms>,
     registering: BTreeSet<Life>,
+    /// Who has been in sync with its Asterisk.
+    in_sync: BTreeSet<Life>,
     /// From when to when Redis did not know of a session, for one of the reasons of this ledger.
     unsure: BTreeMap<SessionId, (Ms, Option<Ms>)>,
     /// The first was placed when nobody could know of the call of the second: Redis was emptied, and its daemon stayed away
@@ -159,7 +161,12 @@ impl Sim {
             self.strike(host);
         }
         let (beats, leaves) = (matches!(call, Call::Beat { .. }), matches!(call, Call::Leave(_)));
-        let tells = matches!(&call, Call::Beat { state, .. } if *state != "starting");
+        // One that has never been in sync knows no calls.
+        if matches!(&call, Call::Beat { state: "active" | "stopping", .. }) {
+            self.ledger.in_sync.insert(life);
+        }
+        let tells =
+            matches!(&call, Call::Beat { state, .. } if *state != "starting" && self.ledger.in_sync.contains(&life));
         let knows = matches!(&call, Call::Beat { sent, .. } if sent.expected > 0);
         let reply = self.store.run(&node, &generation, call);
         if registers {
