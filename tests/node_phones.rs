@@ -102,6 +102,11 @@ fn many_are_asked_a_few_at_a_time_and_nobody_twice() {
     stand.say("answer IAXpeerlist");
     let said = stand.say(&format!("answer DeviceStateList {} PJSIP/cc300:UNAVAILABLE", devices.join(" ")));
     assert_eq!(said, "> Getvar DIAL_CONTACTS(cc300); phones all 121");
+    // What was not answered, or not even sent, is asked again in its turn.
+    for answer in ["unknown", "notsent"] {
+        let said = [format!("answer Getvar {answer}"), "wait 200".to_owned()].map(|line| stand.say(&line)).concat();
+        assert_eq!(said, "> Getvar DIAL_CONTACTS(cc300)", "{answer}");
+    }
     // Where this user may not ask, it is not asked again on this connection.
     stand.say("answer Getvar error Permission denied");
     assert_eq!(stand.say("contact cc100 Removed"), "phones changed 1");

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::rights::is_denied;
 use super::roster::Contact;
 use super::snapshot::describe;
 use super::{Effect, Node, Note, Purpose};
@@ -200,16 +201,18 @@ impl Node {
 
     /// Which contacts Asterisk would dial. Those that it has not asked yet are asked now: else it could take a minute.
     pub(super) fn dialable_answer(&mut self, extension: Extension, answer: Answer) {
-        match value(answer) {
-            Some(true) => {
+        match Said::of(answer) {
+            Said::Some => {
                 self.roster.asked(&extension, Contact::Dialable);
                 self.send(Purpose::Qualify, None, Action::pjsip_qualify(&extension));
             }
-            Some(false) => self.ask_why(extension),
-            None => {
-                self.questions.refused = true;
+            Said::Empty => self.ask_why(extension),
+            Said::Refused { for_good } => {
+                self.questions.refused = for_good;
                 self.questions.waiting.clear();
             }
+            // Asterisk is slow, or nothing gets through: asked again in its turn.
+            Said::Nothing => self.heard_of(extension),
         }
     }
 
@@ -240,28 +243,52 @@ impl Node {
     /// Which contacts a phone has that is known to have one.
     pub(super) fn contacts_of_online_answer(&mut self, answer: Answer) {
         let undecided = std::mem::take(&mut self.questions.undecided);
-        if value(answer) == Some(true) {
-            self.questions.aors = Aors::Listed;
-            undecided.into_iter().for_each(|extension| self.ask_for_contacts(extension));
-        } else {
+        match Said::of(answer) {
+            Said::Some => {
+                self.questions.aors = Aors::Listed;
+                undecided.into_iter().for_each(|extension| self.ask_for_contacts(extension));
+            }
             // What the events said stays.
-            self.questions.aors = Aors::NotListed;
+            Said::Empty | Said::Refused { .. } => self.questions.aors = Aors::NotListed,
+            Said::Nothing => {
+                self.questions.aors = Aors::Untried;
+                undecided.into_iter().for_each(|extension| self.heard_of(extension));
+            }
         }
     }
 
     /// Which contacts there are, of an endpoint that Asterisk would not dial.
     pub(super) fn contacts_answer(&mut self, extension: &Extension, answer: Answer) {
-        if let Some(any) = value(answer) {
-            self.roster.asked(extension, if any { Contact::Dead } else { Contact::Missing });
+        match Said::of(answer) {
+            Said::Some => self.roster.asked(extension, Contact::Dead),
+            Said::Empty => self.roster.asked(extension, Contact::Missing),
+            Said::Refused { .. } => {}
+            Said::Nothing => self.heard_of(extension.clone()),
         }
     }
 }
 
-/// Whether an answer to Getvar has a value; `None` if it is none.
-fn value(answer: Answer) -> Option<bool> {
-    match answer {
-        Answer::Success(message) => Some(message.get("Value").is_some_and(|value| !value.is_empty())),
-        Answer::List { .. } | Answer::Error { .. } | Answer::NotSent(_) | Answer::Unknown(_) => None,
+/// What Asterisk said to Getvar.
+enum Said {
+    /// A value that is not empty.
+    Some,
+    Empty,
+    /// An error: this login may not ask, or Asterisk is about to stop and answers nothing any more.
+    Refused {
+        for_good: bool,
+    },
+    /// No answer.
+    Nothing,
+}
+
+impl Said {
+    fn of(answer: Answer) -> Self {
+        match &answer {
+            Answer::Success(message) if message.get("Value").is_some_and(|value| !value.is_empty()) => Self::Some,
+            Answer::Success(_) | Answer::List { .. } => Self::Empty,
+            Answer::Error { .. } => Self::Refused { for_good: is_denied(&answer) },
+            Answer::NotSent(_) | Answer::Unknown(_) => Self::Nothing,
+        }
     }
 }
 
