@@ -7,8 +7,17 @@ use crate::ids::Now;
 #[derive(Debug, Clone, Default)]
 pub struct Beats {
     last: u64,
-    /// Redis's time in the last answer, and ours when that was asked for.
-    known: Option<(u64, Now)>,
+    /// The last answer, and our time when that was asked for.
+    known: Option<(RedisTime, Now)>,
+}
+
+/// What time Redis has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedisTime {
+    /// In ms since 1970.
+    pub ms: u64,
+    /// How often daemons have put its clock right. Who has not heard of the last correction may know a wrong time.
+    pub corrections: u64,
 }
 
 /// One of them.
@@ -20,6 +29,8 @@ pub struct Sent {
     pub expected: u64,
     /// By how many ms Redis's clock has gone wrong since the last answer.
     pub step: i64,
+    /// How many corrections the expected time knows of.
+    pub corrections: u64,
 }
 
 impl Beats {
@@ -27,8 +38,9 @@ impl Beats {
     pub fn next(&mut self, now: Now) -> Sent {
         self.last += 1;
         let later = |then: Now| u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX);
-        let expected = self.known.map_or(0, |(redis, then)| redis.saturating_add(later(then)));
-        Sent { number: self.last, expected, step: 0 }
+        let expected = self.known.map_or(0, |(redis, then)| redis.ms.saturating_add(later(then)));
+        let corrections = self.known.map_or(0, |(redis, _)| redis.corrections);
+        Sent { number: self.last, expected, step: 0, corrections }
     }
 
     /// The same once more, after Redis has said that it comes at the wrong time: `redis` is what time it has. `None`: it has
@@ -40,11 +52,12 @@ impl Beats {
         self.last += 1;
         let step = i64::try_from(redis).unwrap_or(0).saturating_sub_unsigned(sent.expected);
         // Not late after all: a heartbeat with a higher number was there before it.
-        Some(Sent { number: self.last, expected: redis, step: if sent.expected == 0 || step == 0 { 1 } else { step } })
+        let step = if sent.expected == 0 || step == 0 { 1 } else { step };
+        Some(Sent { number: self.last, expected: redis, step, corrections: sent.corrections })
     }
 
     /// It was carried out at this time of Redis.
-    pub fn answered(&mut self, redis: u64, now: Now) {
+    pub fn answered(&mut self, redis: RedisTime, now: Now) {
         self.known = Some((redis, now));
     }
 
@@ -68,12 +81,12 @@ mod tests {
     #[test]
     fn the_time_of_redis_is_expected_by_the_last_answer() {
         let mut beats = Beats::default();
-        assert_eq!(beats.next(at(5)), Sent { number: 1, expected: 0, step: 0 });
-        beats.answered(70_000, at(5));
+        assert_eq!(beats.next(at(5)), Sent { number: 1, expected: 0, step: 0, corrections: 0 });
+        beats.answered(RedisTime { ms: 70_000, corrections: 4 }, at(5));
         let late = beats.next(at(1_005));
-        assert_eq!(late, Sent { number: 2, expected: 71_000, step: 0 });
+        assert_eq!(late, Sent { number: 2, expected: 71_000, step: 0, corrections: 4 });
         let again = beats.again(&late, 11_000).expect("once more");
-        assert_eq!(again, Sent { number: 3, expected: 11_000, step: -60_000 });
+        assert_eq!(again, Sent { number: 3, expected: 11_000, step: -60_000, corrections: 4 });
         assert_eq!(beats.again(&again, 11_000), None, "twice is enough");
         assert_eq!(beats.last_one(), 4);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::ScriptInvocation;
 
 use super::reply::{Backlog, Tagged, booked, duty, fence};
-use super::{Beats, Registry, RegistryError, Sent, ms};
+use super::{Beats, RedisTime, Registry, RegistryError, Sent, ms};
 use crate::ids::{Generation, NodeName, Now, SessionId};
 use crate::node::{BookedState, Duty, NodeState};
 
@@ -58,8 +58,9 @@ impl Registry {
             let reply = self.send_beat(node, generation, how, sent).await?;
             fence(&reply.tag)?;
             if reply.tag != "late" {
-                let redis_now = reply.part(&self.connector, 7)?.unwrap_or(0);
-                beats.answered(redis_now, now);
+                let ms = reply.part(&self.connector, 7)?.unwrap_or(0);
+                let corrections = reply.part(&self.connector, 9)?.unwrap_or(0);
+                beats.answered(RedisTime { ms, corrections }, now);
                 break reply;
             }
             let redis_now = reply.part(&self.connector, 0)?.unwrap_or(0);
@@ -98,7 +99,7 @@ impl Registry {
             call.arg(ms(self.placement.lease)).arg(state.as_str()).arg(channels).arg(registrations);
             call.arg(ms(self.placement.session_keep)).arg(REAP_MOST).arg(ms(self.placement.order_expiry));
             call.arg(rejoin_tries).arg(give_up).arg(sent.number).arg(sent.expected).arg(sent.step);
-            call.arg(self.work_most).arg(ms(NODE_KEEP));
+            call.arg(self.work_most).arg(ms(NODE_KEEP)).arg(sent.corrections);
         };
         Tagged::of(&mut self.connector, &self.scripts.heartbeat, build).await
     }

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use redis::{FromRedisValue, ScriptInvocation, Value};
 
-pub use beats::{Beats, Sent};
+pub use beats::{Beats, RedisTime, Sent};
 pub use client::RegistryError;
 pub use drain::{Moved, Turned};
 pub use forget::Forgotten;
@@ -37,7 +37,7 @@ pub use inbox::{InboxLogin, InboxMessage, Received, Settled, session_of_message}
 pub use left_out::LeftOutRow;
 pub use rejoin::Comeback;
 pub use reply::{Backlog, Taken};
-pub use script::script_hashes;
+pub use script::{script_hashes, script_text};
 pub use takes::{Take, Takes};
 
 use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};

@@ -1,21 +1,45 @@
 //! The scripts, as source. Owns which there are and which shared parts are put before each. Must never know what
 //! their replies mean: the typed calls of this room do.
 
+use std::collections::BTreeSet;
+
 use redis::Script;
 
+/// What time it is and which node may be called dead: put before every script.
 const JUDGE: &str = include_str!("scripts/judge.lua");
-const LIBRARY: &str = include_str!("scripts/lib.lua");
-/// Where a login may ring, and which of these nodes it gets.
-const CHOICE: &str = include_str!("scripts/lib/choice.lua");
-/// What becomes of a login that has been placed.
-const ATTEMPT: &str = include_str!("scripts/lib/attempt.lua");
-/// How a login is placed.
-const PLACEMENT: &str = include_str!("scripts/lib/placement.lua");
-/// How a login of the inbox is answered, and what becomes of answers that nobody takes.
-const ANSWER: &str = include_str!("scripts/lib/answer.lua");
+
+macro_rules! parts {
+    ($($name:literal),* $(,)?) => {
+        /// The parts that scripts share, by name. One may use those before it.
+        const PARTS: &[(&str, &str)] = &[$(($name, include_str!(concat!("scripts/lib/", $name, ".lua"))),)*];
+    };
+}
+
+parts! {
+    "keys", "clock", "fencing", "tables", "rsmq", "events", "nodes", "sessions", "ring_queue", "forgetting", "eligibility",
+    "targets", "orders", "attempts", "rejoin", "placement", "answers",
+}
+
+/// The parts that this text says it needs.
+fn needs(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().find_map(|line| line.strip_prefix("-- Needs: ")).unwrap_or_default().split(' ')
+}
+
+/// Judge, parts and script as one text. Only what is needed: each function costs every call of the script.
+fn join(text: &str) -> String {
+    let mut wanted: BTreeSet<&str> = needs(text).collect();
+    // From the last to the first, for a part needs only such as stand before it.
+    for (name, part) in PARTS.iter().rev() {
+        if wanted.contains(name) {
+            wanted.extend(needs(part));
+        }
+    }
+    let parts = PARTS.iter().filter(|(name, _)| wanted.contains(name)).map(|(_, part)| *part);
+    std::iter::once(JUDGE).chain(parts).chain(std::iter::once(text)).collect::<Vec<_>>().join("\n")
+}
 
 macro_rules! scripts {
-    ($($(#[$doc:meta])* $name:ident: $file:literal $(with $part:ident)*),* $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident: $file:literal),* $(,)?) => {
         /// Every script, hashed once.
         #[derive(Debug)]
         pub(super) struct Scripts {
@@ -23,9 +47,10 @@ macro_rules! scripts {
         }
 
         impl Scripts {
-            /// Joins judge and library with each script.
+            /// Joins each with what it needs.
             pub(super) fn new() -> Self {
-                Self { $($name: Script::new(&[JUDGE, LIBRARY, CHOICE, ATTEMPT, $($part,)* include_str!(concat!("scripts/", $file, ".lua"))].join("\n")),)* }
+                let [$($name,)*] = FILES.each_ref().map(|(_, text)| Script::new(&join(text)));
+                Self { $($name,)* }
             }
 
             fn named(&self) -> Vec<(&'static str, &Script)> {
@@ -33,8 +58,8 @@ macro_rules! scripts {
             }
         }
 
-        #[cfg(test)]
-        const FILES: &[(&str, &str)] = &[$(($file, include_str!(concat!("scripts/", $file, ".lua"))),)*];
+        const FILES: [(&str, &str); [$($file,)*].len()] =
+            [$(($file, include_str!(concat!("scripts/", $file, ".lua"))),)*];
     };
 }
 
@@ -43,9 +68,14 @@ pub fn script_hashes() -> Vec<(&'static str, String)> {
     Scripts::new().named().into_iter().map(|(name, script)| (name, script.get_hash().to_owned())).collect()
 }
 
+/// A script as Redis gets it; `None`: there is none of that name.
+pub fn script_text(name: &str) -> Option<String> {
+    FILES.iter().find(|(file, _)| *file == name).map(|(_, text)| join(text))
+}
+
 scripts! {
     /// One login: choose and reserve.
-    place: "place" with PLACEMENT,
+    place: "place",
     /// A node fetches its orders.
     take: "take",
     /// A node says what became of sessions.
@@ -55,7 +85,7 @@ scripts! {
     /// A daemon takes a node's name.
     register: "register",
     /// Lease, state, housekeeping.
-    heartbeat: "heartbeat" with ANSWER,
+    heartbeat: "heartbeat",
     /// A daemon stops.
     leave: "leave",
     /// Who waits for his turn to ring.
@@ -85,7 +115,7 @@ scripts! {
     /// The shared inbox: the next messages.
     receive: "receive",
     /// The shared inbox: placed and answered.
-    settle: "settle" with PLACEMENT with ANSWER,
+    settle: "settle",
 }
 
 #[cfg(test)]
@@ -100,6 +130,44 @@ mod tests {
             assert!(header.contains("reply "), "{name} does not say what it replies");
             let uses_arguments = text.contains("ARGV[");
             assert_eq!(uses_arguments, header.contains("ARGV "), "{name}: arguments and header disagree");
+        }
+    }
+
+    /// Words that are code: no comment, no text.
+    fn words(text: &str) -> Vec<&str> {
+        let code = text.lines().map(|line| line.split("--").next().unwrap_or_default());
+        let code = code.flat_map(|line| line.split('\'').step_by(2));
+        code.flat_map(|code| code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).collect()
+    }
+
+    /// What a part gives to those behind it.
+    fn gives(text: &str) -> Vec<&str> {
+        let names = text.lines().filter_map(|line| line.strip_prefix("local "));
+        names
+            .flat_map(|rest| {
+                let rest =
+                    rest.strip_prefix("function ").map_or(rest, |name| name.split('(').next().unwrap_or_default());
+                rest.split('=').next().unwrap_or_default().split(',').map(str::trim)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_text_needs_what_it_says_and_says_what_it_needs() {
+        for (at, (name, text)) in PARTS.iter().enumerate().chain(FILES.iter().map(|file| (PARTS.len(), file))) {
+            let (words, own) = (words(text), gives(text));
+            let needed: BTreeSet<&str> = needs(text).filter(|part| !part.is_empty()).collect();
+            for (place, (part, provider)) in PARTS.iter().enumerate() {
+                let used: Vec<&str> =
+                    gives(provider).into_iter().filter(|given| words.contains(given) && !own.contains(given)).collect();
+                if part != name {
+                    assert_eq!(!used.is_empty(), needed.contains(part), "{name} uses {used:?} of {part}");
+                }
+                assert!(!needed.contains(part) || place < at, "{name} needs {part}, which stands behind it");
+            }
+            for part in needed {
+                assert!(PARTS.iter().any(|(known, _)| *known == part), "{name} needs {part}, which does not exist");
+            }
         }
     }
 }

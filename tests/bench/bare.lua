@@ -4,6 +4,7 @@
 local ns, id, alias, extension = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+redis.call('HMGET', ns .. ':judge', 'tick', 'seen', 'lease', 'floor', 'longest', 'hold', 'shift')
 redis.call('HGET', ns .. ':aliases', alias)
 local names = redis.call('SMEMBERS', ns .. ':index:nodes')
 redis.call('HEXISTS', ns .. ':phones:' .. names[1], extension)
@@ -12,8 +13,8 @@ redis.call('HMGET', ns .. ':holders', 'agent:' .. extension, 'alias:' .. alias, 
 local rows = {}
 for i, name in ipairs(names) do
   local n = redis.call('HMGET', ns .. ':node:' .. name,
-    'lease_until', 'state', 'drain', 'weight', 'max_agents', 'channels', 'campaigns')
-  rows[i] = { name, extension, n[2], redis.call('SCARD', ns .. ':local:' .. name),
+    'lease_until', 'lease', 'state', 'drain', 'weight', 'max_agents', 'channels', 'campaigns')
+  rows[i] = { name, extension, n[3], redis.call('SCARD', ns .. ':local:' .. name),
     redis.call('HGET', ns .. ':phones:' .. name, extension) }
 end
 local node = names[tonumber(ARGV[4]) + 1]

@@ -64,7 +64,7 @@ impl Tables {
         Registry::new(&self.settings).expect("good settings")
     }
 
-    /// Everything as at the beginning.
+    /// Everything as at the beginning, a while after the last silence.
     async fn reset(&self) {
         let client = redis::Client::open(self.redis.url()).expect("a URL");
         let mut connection = client
@@ -74,9 +74,13 @@ impl Tables {
             .await
             .expect("Redis");
         redis::cmd("FLUSHALL").exec_async(&mut connection).await.expect("FLUSHALL");
+        let judge = |field: &str, value: &str| {
+            let mut set = redis::cmd("HSET");
+            set.arg("{evenring}:judge").arg(field).arg(value);
+            set
+        };
         // An empty one would make logins wait.
-        let used = redis::cmd("HSET").arg("{evenring}:judge").arg("tick").arg(1).exec_async(&mut connection).await;
-        used.expect("HSET");
+        judge("tick", "1").exec_async(&mut connection).await.expect("HSET");
         let mut registry = self.registry();
         let extension = |n: u32| format!("cc{n}").parse().expect("an extension");
         let phones = (100..100 + ROUND).map(|n| (extension(n), PhoneState::Registered)).collect();
@@ -97,6 +101,7 @@ impl Tables {
                 .await
                 .expect("Redis");
         }
+        judge("floor", "-3600000").exec_async(&mut connection).await.expect("HSET");
     }
 
     /// Logins a second through the real script.

@@ -13,6 +13,7 @@ pub struct Judge {
     pub jump: Ms,
     pub hold: Ms,
     pub shift: Ms,
+    pub corrections: u64,
 }
 
 /// What a session that no node can ring waits before it is placed again.
@@ -75,6 +76,7 @@ impl World {
         }
         let by = if step > 0 { step.min(gap) } else { step };
         self.judge.shift -= by;
+        self.judge.corrections += 1;
         self.judge.jump = 0;
         self.now -= by;
         if heard {

@@ -340,21 +340,20 @@ async fn time_goes_on_when_the_clock_goes_back_and_nobody_is_left_who_knows_it()
 }
 
 /// A heartbeat that says the clock has stepped, as it stands on the wire.
-async fn beat_with_step(cluster: &mut Cluster, member: &Member, number: u64, expected: u64, step: i64) -> String {
-    let script = redis::Script::new(concat!(
-        include_str!("../../src/registry/scripts/judge.lua"),
-        include_str!("../../src/registry/scripts/lib.lua"),
-        include_str!("../../src/registry/scripts/lib/choice.lua"),
-        include_str!("../../src/registry/scripts/lib/attempt.lua"),
-        include_str!("../../src/registry/scripts/lib/answer.lua"),
-        include_str!("../../src/registry/scripts/heartbeat.lua")
-    ));
+async fn beat_with_step(
+    cluster: &mut Cluster,
+    member: &Member,
+    number: u64,
+    (expected, corrections): (u64, u64),
+    step: i64,
+) -> String {
+    let script = redis::Script::new(&evenring::registry::script_text("heartbeat").expect("a script"));
     let mut call = script.prepare_invoke();
     call.key(NS).arg(member.name.as_str()).arg(member.generation.to_string());
     for word in ["60000", "active", "0", "1", "60000", "200", "600000", "0", "60000"] {
         call.arg(word);
     }
-    call.arg(number).arg(expected).arg(step).arg(5_000).arg(86_400_000);
+    call.arg(number).arg(expected).arg(step).arg(5_000).arg(86_400_000).arg(corrections);
     let reply: Vec<redis::Value> = call.invoke_async(&mut cluster.raw).await.unwrap();
     redis::from_redis_value(reply[0].clone()).unwrap()
 }
@@ -368,12 +367,33 @@ async fn a_step_of_the_clock_is_corrected_once_and_only_on_the_clock_on_which_it
     cluster.silence(OUTAGE_MS).await;
     step_clock(&mut cluster, 80_000).await;
     for member in [&a, &b] {
-        assert_eq!(beat_with_step(&mut cluster, member, 901, now + 80_000, 80_000).await, "ok");
+        assert_eq!(beat_with_step(&mut cluster, member, 901, (now + 80_000, 0), 80_000).await, "ok");
         let off = shift(&mut cluster).await;
         assert_eq!(off, 0, "{} has set the clock wrong", member.name);
     }
     step_clock(&mut cluster, -50_000).await;
-    assert_eq!(beat_with_step(&mut cluster, &a, 902, now + 80_000, 80_000).await, "late", "it is another clock again");
+    assert_eq!(
+        beat_with_step(&mut cluster, &a, 902, (now + 80_000, 1), 80_000).await,
+        "late",
+        "it is another clock again"
+    );
+}
+
+/// It came between a step and its correction, so what it learnt is wrong.
+#[tokio::test]
+async fn whoever_has_not_heard_of_the_last_correction_is_not_believed() {
+    let mut cluster = Cluster::start().await;
+    let (a, newcomer) = (cluster.up("a", &PHONES).await, cluster.up("b", &PHONES).await);
+    let now = cluster.registry.now_ms().await.unwrap();
+    cluster.silence(OUTAGE_MS).await;
+    step_clock(&mut cluster, 80_000).await;
+    assert_eq!(beat_with_step(&mut cluster, &a, 901, (now + 80_000, 0), 80_000).await, "ok");
+    cluster.silence(OUTAGE_MS).await;
+    step_clock(&mut cluster, 40_000).await;
+    assert_eq!(beat_with_step(&mut cluster, &newcomer, 901, (now + 40_000, 0), -40_000).await, "ok");
+    assert_eq!(shift(&mut cluster).await, 40_000, "it has set the clock");
+    assert_eq!(beat_with_step(&mut cluster, &a, 902, (now + 40_000, 1), 40_000).await, "ok");
+    assert_eq!(shift(&mut cluster).await, 0, "who has heard of it is believed");
 }
 
 /// What Redis's clock lost in an outage that it seems to be shorter by.

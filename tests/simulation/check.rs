@@ -167,7 +167,8 @@ impl Sim {
         }
         let tells =
             matches!(&call, Call::Beat { state, .. } if *state != "starting" && self.ledger.in_sync.contains(&life));
-        let knows = matches!(&call, Call::Beat { sent, .. } if sent.expected > 0);
+        let knows = matches!(&call, Call::Beat { sent, .. }
+            if sent.expected > 0 && sent.corrections == self.store.world.judge.corrections);
         let reply = self.store.run(&node, &generation, call);
         if registers {
             self.ledger.registering.insert(life);

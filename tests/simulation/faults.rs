@@ -231,10 +231,12 @@ impl Sim {
 
     fn stepped(&mut self, size: Ms, small: bool) {
         let daemons = self.daemons.iter().flatten();
-        // Who came after a step and before its correction knows a wrong time until its next heartbeat, and is believed.
+        // Who came after a step knows a wrong time until it hears of the correction. Before that, it is believed.
         let soon = self.stepped_at.is_some_and(|at| self.now - at < self.setup.limits.lease / 2);
         self.stepped_at = (!small).then_some(self.now).or(self.stepped_at);
-        let knowers = (!small && !soon).then(|| daemons.filter(|d| d.writer.knows_time()).map(|d| d.life).collect());
+        let corrections = self.store.world.judge.corrections;
+        let knowers = daemons.filter(|d| d.writer.knows_time(corrections)).map(|d| d.life);
+        let knowers = (!small && !soon).then(|| knowers.collect());
         self.steps.push(Step { at: self.now, size, knowers });
     }
 

@@ -6,7 +6,7 @@ use evenring::ids::SessionId;
 use evenring::node::roster::PhoneChanges;
 use evenring::node::session::{Class, Login, Outcome};
 use evenring::node::{BookedState, Live};
-use evenring::registry::{Adopted, Order, Sent, Take};
+use evenring::registry::{Adopted, Order, RedisTime, Sent, Take};
 
 use super::model::rules::{Refused, Rejoined};
 use super::model::takes::{Taken, Taker};
@@ -49,7 +49,7 @@ pub enum Reply {
     Refused(Refused),
     Adopted(Vec<Adopted>),
     /// The sessions, the number of the last word on phones, and Redis's time.
-    Books(Vec<(SessionId, BookedState)>, Option<u64>, Ms),
+    Books(Vec<(SessionId, BookedState)>, Option<u64>, RedisTime),
     /// A heartbeat that comes late, or at a time that nobody expects; with Redis's time.
     Late(Ms),
     /// It is not known yet.
@@ -272,11 +272,14 @@ impl Store {
     fn beat(&mut self, node: &str, state: &str, channels: usize, sent: &Sent) -> Reply {
         let expected = i64::try_from(sent.expected).expect("a time");
         let differs = |time: Ms| (self.world.now - time).abs() > self.world.limits.lease / 3;
+        let knows = sent.corrections == self.world.judge.corrections;
         if expected > 0 && differs(expected - sent.step) {
             if sent.step == 0 || differs(expected) {
                 return Reply::Late(self.world.now);
             }
-            self.world.correct(sent.step);
+            if knows {
+                self.world.correct(sent.step);
+            }
         }
         if self.world.beat(node, sent.number, state, channels).is_none() {
             return Reply::Late(self.world.now);
@@ -300,7 +303,8 @@ impl Store {
         self.world.forget_ended();
         let mine = self.world.open().filter(|(_, s)| s.node == node);
         let told = self.world.nodes.get(node).and_then(|n| n.told);
-        Reply::Books(mine.map(|(id, s)| (id, booked(s))).collect(), told, now)
+        let time = RedisTime { ms: u64::try_from(now).expect("a time"), corrections: self.world.judge.corrections };
+        Reply::Books(mine.map(|(id, s)| (id, booked(s))).collect(), told, time)
     }
 
     fn leave(&mut self, node: &str, number: u64) -> Reply {

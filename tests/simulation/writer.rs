@@ -59,13 +59,14 @@ pub struct Writer {
     sent: Option<(Sent, Now)>,
     /// It has been registered once.
     known: bool,
-    knows_time: bool,
+    /// How many corrections there were when it heard what time Redis has.
+    knows_time: Option<u64>,
 }
 
 impl Writer {
-    /// It has heard what time Redis has.
-    pub fn knows_time(&self) -> bool {
-        self.knows_time
+    /// It has heard what time Redis has, and nobody has put that right since.
+    pub fn knows_time(&self, corrections: u64) -> bool {
+        self.knows_time == Some(corrections)
     }
 
     /// The next call that the batch needs.
@@ -108,8 +109,8 @@ impl Writer {
             let sent = self.sent.take();
             if let Reply::Books(books, told, redis) = reply {
                 let asked = sent.map_or(Now::default(), |(_, at)| at);
-                self.knows_time = true;
-                self.beats.answered(u64::try_from(redis).unwrap_or(0), asked);
+                self.knows_time = Some(redis.corrections);
+                self.beats.answered(redis, asked);
                 self.done.phones_lost = self.told > 0 && told != Some(self.told);
                 self.done.books = Some((books, asked));
             }

@@ -3,6 +3,7 @@
 -- ARGV  1 node  2 generation  3 tries  4 alias suffix, then eight for each: session, state (ringing|live), alias,
 --       extension, agent, campaign, remote (0|1), try
 -- reply { 'ok', results } | { 'fenced' } | { 'unknown' }     a result each: kept | restored | stale
+-- Needs: keys fencing events sessions
 local node, generation = ARGV[1], ARGV[2]
 local bad = fenced(node, generation)
 if bad then return { bad } end
@@ -18,7 +19,7 @@ local function adopt(i)
       redis.call('ZREM', ns .. ':index:due', id)
       redis.call('ZADD', ns .. ':index:open', now, id)
       redis.call('HSET', session_key(id), 'state', state, 'reason', '', 'since', now, 'order', '')
-      tell(id, s, state, 'found in Asterisk')
+      announce(id, s, state, 'found in Asterisk')
     end
     redis.call('HSET', session_key(id), 'generation', generation, 'take', 0)
     -- Since placement.case has changed its names are spelled otherwise: who holds them holds them by the new ones.
@@ -55,7 +56,7 @@ local function adopt(i)
     'created', s and s.created or now, 'try', ARGV[i + 7], 'tried', s and s.tried or '', 'tries', ARGV[3],
     'suffix', ARGV[4], 'give_up', 0, 'order', '', 'generation', generation,
     'take', 0)
-  tell(id, fresh, state, 'found in Asterisk')
+  announce(id, fresh, state, 'found in Asterisk')
   return 'restored'
 end
 

@@ -1,21 +1,22 @@
 -- drain.lua: takes a node out of the rotation, or back into it (P10). The flag stays until somebody takes it away. A
 -- node that drains gets no logins; orders that it has not taken are placed elsewhere at once; its ringing and live
 -- sessions stay. Said again it changes nothing. The daemon is told, so that it gives back what it has not rung yet.
--- ARGV  1 node  2 drain (0|1)  3 order expiry ms  4 keep ended ms  5 most work (lib.lua)
+-- ARGV  1 node  2 drain (0|1)  3 order expiry ms  4 keep ended ms  5 most work (keys.lua)
 -- reply { 'ok', before (0|1), others, moved, more (1 = to be said again: orders are left) } | { 'unknown' }
 --       others = how many other nodes are in the rotation; moved of { session, where }
+-- Needs: events nodes attempts
 local node, drain = ARGV[1], ARGV[2]
 local key = ns .. ':node:' .. node
-local known = redis.call('HMGET', key, 'generation', 'drain')
-if not known[1] then return { 'unknown' } end
+local generation, before = unpack(redis.call('HMGET', key, 'generation', 'drain'))
+if not generation then return { 'unknown' } end
 local now = clock()
 redis.call('HSET', key, 'drain', drain)
-if (known[2] == '1') ~= (drain == '1') then note_node(drain == '1' and 'node-drain' or 'node-resume', node, '') end
+if (before == '1') ~= (drain == '1') then append_node_event(drain == '1' and 'node-drain' or 'node-resume', node, '') end
 local moved, more = {}, 0
 if drain == '1' then moved, more = move_placed(node, 'draining', now, tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])) end
 local others = 0
 for _, name in ipairs(all_nodes()) do
-  if name ~= node and not node_row(name, now)[CLOSED] then others = others + 1 end
+  if name ~= node and not node_row(name, now).unavailable then others = others + 1 end
 end
 redis.call('PUBLISH', ns .. ':rt:ring-' .. node, 'duty')
-return { 'ok', known[2] == '1' and 1 or 0, others, moved, more }
+return { 'ok', before == '1' and 1 or 0, others, moved, more }

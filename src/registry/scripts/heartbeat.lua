@@ -7,14 +7,17 @@
 --       10 tries of an agent's new session when his node is lost, 0 = he logs in again himself  11 give up after ms
 --       12 number of this heartbeat  13 time as the daemon expects it here, by what Redis said last and its own clock
 --       (0 = it knows none)  14 by how many ms Redis's clock has stepped, as the daemon found when it was called late; or 0
---       15 most work (lib.lua): what is left to clean then is for the next heartbeat, of whichever node
+--       15 most work (keys.lua): what is left to clean then is for the next heartbeat, of whichever node
 --       16 a node that is dead for so many ms is forgotten
--- reply { 'ok', sessions, reaped, drain (0|1), refused, phones, ring, logins, now, more (1 = sessions are left to clean) } | { 'late', now } (a later one was carried
+--       17 the number of corrections, as the answer said from which the daemon knows the time
+-- reply { 'ok', sessions, reaped, drain (0|1), refused, phones, ring, logins, now, more (1 = sessions are left to clean),
+--         corrections } | { 'late', now } (a later one was carried
 --       out before, or it came at another time than expected: nothing was changed) | { 'fenced' } | { 'unknown' }
 --       sessions of { session, state }: what Redis has for this node, unwanted = to be hung up; reaped of { session,
 --       node, reason }: order-expired, node-lost, what rejoin() says, 'placed NODE' for one placed elsewhere, or waiting; refused = how often older
 --       generations of this node were; phones the number of the last word on phones ('' = none); ring and logins:
 --       { messages that wait in that queue (1000 at most), ms that the oldest has waited }
+-- Needs: keys clock fencing events nodes sessions attempts rejoin answers forgetting
 local node, generation, lease_ms, state = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local keep_ms, most, expiry_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local tries, give_up_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -22,20 +25,21 @@ local number, expected, step = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(
 local most_work, gone_ms = tonumber(ARGV[15]), tonumber(ARGV[16])
 local bad = fenced(node, generation)
 if bad then return { bad } end
-local own = redis.call('HMGET', ns .. ':node:' .. node, 'beats', 'state', 'lost')
-if number <= tonumber(own[1] or '0') then return { 'late', clock() } end
+local beats, state_before, was_lost = unpack(redis.call('HMGET', ns .. ':node:' .. node, 'beats', 'state', 'lost'))
+if number <= tonumber(beats or '0') then return { 'late', clock() } end
 -- A step was found on the clock of then: somebody else may have corrected it since, or it is another one again.
 local function differs(time) return math.abs(clock() - time) > lease_ms / 3 end
+local knows = tonumber(ARGV[17]) == judge.corrections
 if expected > 0 and differs(expected - step) then
   -- Who hears that is there to say it again, and knows that the clock is wrong.
   if step == 0 or differs(expected) then return { 'late', clock() } end
-  correct(step)
+  if knows then correct_clock(step) end
 end
-local now = hear(lease_ms)
+local now = advance(lease_ms)
 redis.call('HSET', ns .. ':node:' .. node, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
   'lease_until', now + lease_ms, 'beat', judge.tick, 'lease', lease_ms, 'beats', number)
-if (own[2] == 'active') ~= (state == 'active') or own[3] == '1' then
-  note_node(state == 'active' and 'node-up' or 'node-down', node, own[3] == '1' and 'its lease had ended' or '')
+if (state_before == 'active') ~= (state == 'active') or was_lost == '1' then
+  append_node_event(state == 'active' and 'node-up' or 'node-down', node, was_lost == '1' and 'its lease had ended' or '')
   redis.call('HSET', ns .. ':node:' .. node, 'lost', '', 'gone', '')
 end
 
@@ -92,15 +96,16 @@ local awaited = false
 spent = spent + 2 * #all_nodes()
 for _, name in ipairs(all_nodes()) do
   if name ~= node then
-    local n = redis.call('HMGET', ns .. ':node:' .. name, 'beat', 'lease', 'lost', 'state', 'gone')
-    awaited = awaited or is_awaited(n[1], n[2], n[3], n[4])
-    if is_dead(n[1], n[2], n[3]) then
-      if n[1] and n[4] ~= 'stopped' and n[3] ~= '1' then
+    local beat, lease, lost, its_state, gone = unpack(redis.call('HMGET', ns .. ':node:' .. name,
+      'beat', 'lease', 'lost', 'state', 'gone'))
+    awaited = awaited or is_awaited(beat, lease, lost, its_state)
+    if is_dead(beat, lease, lost) then
+      if beat and its_state ~= 'stopped' and lost ~= '1' then
         redis.call('HSET', ns .. ':node:' .. name, 'lost', 1)
-        note_node('node-lost', name, 'no heartbeat for a lease')
+        append_node_event('node-lost', name, 'no heartbeat for a lease')
       end
-      reap(name, n[4] == 'stopped' and 'kept' or 'lost')
-      let_go(name, n[5])
+      reap(name, its_state == 'stopped' and 'kept' or 'lost')
+      let_go(name, gone)
     end
   end
 end
@@ -123,26 +128,25 @@ end_answers()
 local sessions = {}
 for _, set in ipairs({ ':local:', ':remote:' }) do
   for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
-    local known = redis.call('HMGET', session_key(id), 'state', 'node', 'wanted')
-    local s = known[1] and { state = known[1], node = known[2] }
-    if is_open(s or nil) and s.node == node then
+    local its_state, its_node, wanted = unpack(redis.call('HMGET', session_key(id), 'state', 'node', 'wanted'))
+    if is_open({ state = its_state }) and its_node == node then
       -- The order to hang up may have been lost on its way; the wish is not.
-      sessions[#sessions + 1] = { id, known[3] == '1' and 'unwanted' or s.state }
+      sessions[#sessions + 1] = { id, wanted == '1' and 'unwanted' or its_state }
     else
       -- P5: a record that was lost is no load.
       redis.call('SREM', ns .. set .. node, id)
-      if not s then
-        note('drift', node, id, {}, 'Redis has lost its record: no load')
+      if not its_state then
+        append_event('drift', node, id, {}, 'Redis has lost its record: no load')
         redis.call('ZREM', ns .. ':index:open', id)
         redis.call('ZREM', ns .. ':index:due', id)
       end
     end
   end
 end
-local mine = redis.call('HMGET', ns .. ':node:' .. node, 'drain', 'refused', 'phones')
+local drain, refused, phones = unpack(redis.call('HMGET', ns .. ':node:' .. node, 'drain', 'refused', 'phones'))
 local function backlog(queue, at)
   local waiting = redis.call('ZRANGEBYSCORE', ns .. ':' .. queue, '-inf', at, 'WITHSCORES', 'LIMIT', 0, 1000)
   return { #waiting / 2, waiting[2] and at - math.floor(tonumber(waiting[2])) or 0 }
 end
-return { 'ok', sessions, reaped, mine[1] == '1' and 1 or 0, tonumber(mine[2] or '0'), mine[3] or '',
-  backlog('ring-' .. node, now), backlog('logins', wall()), now, more }
+return { 'ok', sessions, reaped, drain == '1' and 1 or 0, tonumber(refused or '0'), phones or '',
+  backlog('ring-' .. node, now), backlog('logins', wall()), now, more, judge.corrections }

@@ -2,6 +2,7 @@
 -- daemon, so that the command runs no more often because that was started again.
 -- ARGV  1 node  2 generation  3 begin|end  4 for begin: why; for end: its result  5 for begin: at most once in so many ms
 -- reply { 'ok' } | { 'wait', ms } | { 'fenced' } | { 'unknown' }
+-- Needs: fencing events
 local node, generation, what, text = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local bad = fenced(node, generation)
 if bad then return { bad } end
@@ -15,5 +16,5 @@ if what == 'begin' then
 else
   redis.call('HSET', key, 'kept_result', text)
 end
-note_node('keepalive', node, text)
+append_node_event('keepalive', node, text)
 return { 'ok' }

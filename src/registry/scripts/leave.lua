@@ -1,9 +1,10 @@
 -- leave.lua: a daemon stops. Its node leaves the rotation at once; orders that it has not taken are placed elsewhere;
 -- its ringing and live sessions stay for grace ms, because they live in Asterisk and the next daemon adopts them.
 -- ARGV  1 node  2 generation  3 grace ms  4 order expiry ms  5 keep ended ms  6 number: a heartbeat with a lower one that is
---       carried out later changes nothing  7 most work (lib.lua)
+--       carried out later changes nothing  7 most work (keys.lua)
 -- reply { 'ok', moved, more (1 = to be said again: orders are left) } | { 'fenced' } | { 'unknown' }
 --       moved of { session, where }
+-- Needs: fencing events attempts
 local node, generation, grace_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local bad = fenced(node, generation)
 if bad then return { bad } end
@@ -11,5 +12,5 @@ local now = clock()
 local before = redis.call('HGET', ns .. ':node:' .. node, 'state')
 redis.call('HSET', ns .. ':node:' .. node, 'state', 'stopped', 'line', '', 'lease_until', now - 1,
   'beat', judge.tick, 'lease', grace_ms, 'beats', ARGV[6])
-if before ~= 'stopped' then note_node('node-stopped', node, '') end
+if before ~= 'stopped' then append_node_event('node-stopped', node, '') end
 return { 'ok', move_placed(node, 'stopped', now, tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[7])) }

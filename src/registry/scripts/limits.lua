@@ -1,6 +1,7 @@
 -- limits.lua: what a node says of itself has changed while its daemon runs: its share and caps, or whom it leaves out.
--- ARGV  1 node  2 generation, then field, value pairs of its row (lib.lua)
+-- ARGV  1 node  2 generation, then field, value pairs of its row (keys.lua)
 -- reply { 'ok' } | { 'fenced' } | { 'unknown' }
+-- Needs: fencing
 local node, generation = ARGV[1], ARGV[2]
 local bad = fenced(node, generation)
 if bad then return { bad } end

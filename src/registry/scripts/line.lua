@@ -3,6 +3,7 @@
 -- the line in Redis has them as they were.
 -- ARGV  1 node  2 generation  3 the line: sessions in their order, each with a blank behind it  4 most changes
 -- reply { 'ok' } | { 'more' } (to be said again) | { 'fenced' } | { 'unknown' }
+-- Needs: keys fencing events
 local node, generation, most = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local bad = fenced(node, generation)
 if bad then return { bad } end
@@ -20,7 +21,7 @@ local function tells(id, event, reason)
   end
   told = told + 1
   local s = record(session_key(id))
-  if s and s.state == 'ringing' and s.node == node then note(event, node, id, s, reason) end
+  if s and s.state == 'ringing' and s.node == node then append_event(event, node, id, s, reason) end
   return true
 end
 

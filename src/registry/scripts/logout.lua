@@ -3,13 +3,14 @@
 -- for any other its node gets an order to hang up.
 -- ARGV  1 who  2 keep ended ms  3 alias suffix  4 who as it was written: the agent
 -- reply { 'none' } | { 'not-now' } (Redis may not know of it yet) | { 'ended', session, node } | { 'asked', session, node }
+-- Needs: keys rsmq events sessions
 local who, keep_ms, suffix = ARGV[1], ARGV[2], ARGV[3]
 local now = clock()
-local id, s = held('alias:' .. who, now, keep_ms)
-if not id then id, s = held('phone:' .. who, now, keep_ms) end
-if not id then id, s = held('agent:' .. ARGV[4], now, keep_ms) end
+local id, s = open_session_of('alias:' .. who, now, keep_ms)
+if not id then id, s = open_session_of('phone:' .. who, now, keep_ms) end
+if not id then id, s = open_session_of('agent:' .. ARGV[4], now, keep_ms) end
 if not id and #who > #suffix and suffix ~= '' and who:sub(-#suffix) == suffix then
-  id, s = held('phone:' .. who:sub(1, -#suffix - 1), now, keep_ms)
+  id, s = open_session_of('phone:' .. who:sub(1, -#suffix - 1), now, keep_ms)
 end
 if not id then
   s = record(session_key(who))
@@ -21,6 +22,6 @@ if s.state == 'placed' then
   return { 'ended', id, s.node }
 end
 redis.call('HSET', session_key(id), 'wanted', 1)
-if s.wanted ~= '1' then note('logout', s.node, id, s, 'asked for') end
+if s.wanted ~= '1' then append_event('logout', s.node, id, s, 'asked for') end
 enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }), 'hangup:' .. id .. ':' .. now, now, 'H')
 return { 'asked', id, s.node }

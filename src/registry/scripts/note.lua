@@ -1,6 +1,7 @@
 -- note.lua: a daemon writes into the story what only it knows. Said again it stands there once.
 -- ARGV  1 node  2 generation  3 number of this telling, then for each three: event, session ('' = of the node), reason
 -- reply { 'ok' } | { 'fenced' } | { 'unknown' }
+-- Needs: keys fencing events
 local node, generation, number = ARGV[1], ARGV[2], ARGV[2] .. ':' .. ARGV[3]
 local bad = fenced(node, generation)
 if bad then return { bad } end
@@ -8,7 +9,7 @@ local key = ns .. ':node:' .. node
 if redis.call('HGET', key, 'noted') == number then return { 'ok' } end
 for i = 4, #ARGV, 3 do
   local id = ARGV[i + 1]
-  note(ARGV[i], node, id, id ~= '' and record(session_key(id)) or {}, ARGV[i + 2])
+  append_event(ARGV[i], node, id, id ~= '' and record(session_key(id)) or {}, ARGV[i + 2])
 end
 redis.call('HSET', key, 'noted', number)
 return { 'ok' }

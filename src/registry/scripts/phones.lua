@@ -3,6 +3,7 @@
 --       5 how many phones the node knows (in mode replace, which ends a row of parts), then extension, state pairs
 --       state registered | unreachable | unregistered | unknown (only in mode change: forget the phone)
 -- reply { 'ok' } | { 'fenced' } | { 'unknown' }
+-- Needs: fencing tables
 local node, generation, mode, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local bad = fenced(node, generation)
 if bad then return { bad } end
@@ -20,7 +21,7 @@ if mode == 'change' then
   end
 else
   local total = mode == 'replace' and tonumber(ARGV[5]) or nil
-  fits = retell(key, generation .. ':' .. number, total, 6)
+  fits = replace_table_in_parts(key, generation .. ':' .. number, total, 6)
 end
 if fits ~= nil then redis.call('HSET', ns .. ':node:' .. node, 'phones', fits and number or '') end
 return { 'ok' }

@@ -6,6 +6,7 @@
 --       outcome placed (in mode explain: would-place) | existing | refused | not-now (Redis was away or empty, and not all
 --       nodes have reported since: nobody knows who is logged in there);
 --       rows of { node, extension, why ('' = eligible), load (an integer, or a text) }, in no order
+-- Needs: placement
 local want = { alias = ARGV[3], agent = ARGV[4], campaign = ARGV[5], remote = ARGV[6] }
 local rules = { suffix = ARGV[7], expiry_ms = tonumber(ARGV[8]), tries = ARGV[9], give_up_ms = tonumber(ARGV[10]),
   keep_ms = ARGV[11] }

@@ -7,11 +7,12 @@
 --       A Redis that has never heard of any node may be one that has lost everything, too
 --       10 exact|fold: whether capitals make another alias or extension there
 -- reply { 'ok', previous generation or '', why the story cannot be written or '' } | { 'held', host, lease left ms }
+-- Needs: keys clock rsmq events
 local node, generation, host, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = ns .. ':node:' .. node
 local n = record(key)
 local empty = judge.tick == 0
-local now = hear(lease_ms)
+local now = advance(lease_ms)
 local function who(text) return text:match('^%S*') end
 local left = n and lease_left(n.beat, n.lease, n.lost) or -1
 if n and n.state ~= 'stopped' and n.generation ~= generation and who(n.host or '') ~= who(host) and left >= 0 then
@@ -35,5 +36,5 @@ if previous ~= generation then redis.call('HDEL', key, 'take', 'beats') end
 open_queue('logins')
 open_queue('ring-' .. node)
 local noted = ''
-if previous ~= generation or n.state ~= 'starting' then noted = note_node('node-starting', node, 'version ' .. ARGV[8]) end
+if previous ~= generation or n.state ~= 'starting' then noted = append_node_event('node-starting', node, 'version ' .. ARGV[8]) end
 return { 'ok', previous, type(noted) == 'table' and noted.err or '' }

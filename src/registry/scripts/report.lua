@@ -1,11 +1,12 @@
 -- report.lua: a node says what became of its sessions. Fenced by generation; idempotent.
 -- ARGV  1 node  2 generation  3 order expiry ms  4 keep ended ms  5 tries of an agent's new session when their call is
 --       lost with this node's Asterisk, 0 = they log in again  6 give up after ms  7 state of the node: one that is
---       not active is out of the rotation before its sessions are settled  8 most work (lib.lua), then for each session three:
+--       not active is out of the rotation before its sessions are settled  8 most work (keys.lua), then for each session three:
 --       session, what (live|ended|failed|cannot), reason
 --       cannot = this node could not ring the phone: the next node is tried (P4)
 -- reply { 'ok', results } | { 'fenced' } | { 'unknown' }
 --       a result each, for the first of them, one at least (the rest is for a next call): done | placed NODE | waiting | failed | gone (no such open session on this node) | what rejoin() says
+-- Needs: keys fencing events sessions attempts rejoin
 local node, generation, expiry_ms, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local bad = fenced(node, generation)
 if bad then return { bad } end
@@ -14,7 +15,7 @@ local results = {}
 local tries, give_up_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 if ARGV[7] ~= 'active' and redis.call('HGET', ns .. ':node:' .. node, 'state') == 'active' then
   redis.call('HSET', ns .. ':node:' .. node, 'state', ARGV[7])
-  note_node('node-down', node, '')
+  append_node_event('node-down', node, '')
 end
 for i = 9, #ARGV, 3 do
   local id, what, reason = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -28,7 +29,7 @@ for i = 9, #ARGV, 3 do
       redis.call('ZADD', ns .. ':index:open', now, id)
       redis.call('HSET', session_key(id), 'state', 'live', 'reason', '', 'since', now, 'order', '',
         'generation', generation)
-      tell(id, s, 'live', '')
+      announce(id, s, 'live', '')
       spent = spent + 12
     end
   elseif what == 'cannot' and s.state == 'ringing' then

@@ -5,6 +5,7 @@
 -- reply { rows, where the next page begins ('' = this was the last) }
 --       rows of { id, alias, extension, agent, campaign, node, state, remote, reason, since ms, try, created ms,
 --       rejoined from ('' = none), place in its node's line ('' = it waits for nobody) }
+-- Needs: keys ring_queue
 local which, most, from = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local lines, now, read = {}, clock(), 0
 -- Places in lines that one page may read.
@@ -14,7 +15,7 @@ local READ_MOST = 5000
 -- to wait for.
 local function line_of(node)
   if not lines[node] then
-    local line, behind = queued(node, now)
+    local line, behind = ring_queue_of(node, now)
     local places, count = {}, 0
     for waiting in line:gmatch('%S+') do count, places[waiting] = count + 1, count + 1 end
     for i, message in ipairs(behind) do places[message] = count + i end

@@ -1,11 +1,12 @@
 -- settle.lua: logins of the shared inbox, in their order: each is placed, taken off the inbox and answered in one step. One
 -- that somebody else has taken off already is left alone, and one that nobody can place now is left in the inbox. Stops when it
 -- has done enough: the rest is for a next call.
--- ARGV  1 queue  2 alias suffix  3 order expiry ms  4 tries  5 give up after ms  6 keep ended ms  7 most work (lib.lua),
+-- ARGV  1 queue  2 alias suffix  3 order expiry ms  4 tries  5 give up after ms  6 keep ended ms  7 most work (keys.lua),
 --       then nine for each message: its id, the queue for the answer ('' = none), the answer if it is no login ('' = it is
 --       one), session, alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1), the alias as it was
 --       written
 -- reply a row for each message that was settled, one at least: { 'gone' } | { 'answered' } | as of place.lua, without its rows
+-- Needs: keys placement answers
 local queue, now, most = ARGV[1], clock(), tonumber(ARGV[7])
 local rules = { suffix = ARGV[2], expiry_ms = tonumber(ARGV[3]), tries = ARGV[4], give_up_ms = tonumber(ARGV[5]),
   keep_ms = ARGV[6] }

@@ -5,6 +5,7 @@
 --       negative), generation, version, host, campaigns, refused, queued,
 --       runs of the keepalive command, time of the last one in ms, why, result, how it compares names,
 --       the phones that it leaves out (JSON) }
+-- Needs: keys ring_queue
 local from, now = ARGV[1], clock()
 -- Orders in queues that one call may read; a row costs as much as so many.
 local READ_MOST, A_ROW = 5000, 50
@@ -18,7 +19,7 @@ for i, name in ipairs(names) do
     local left = tonumber(n.lease_until or '0') - now
     if left < 0 and state ~= 'stopped' then state = 'lost'
     elseif n.drain == '1' and state == 'active' then state = 'draining' end
-    local line, behind = queued(name, now)
+    local line, behind = ring_queue_of(name, now)
     local waiting = #line / 17 + #behind
     rows[#rows + 1] = { name, state, redis.call('SCARD', ns .. ':local:' .. name), redis.call('SCARD', ns .. ':remote:' .. name),
       n.weight or '1', n.max_agents or '', n.registrations or '0', n.channels or '0', left, n.generation or '',

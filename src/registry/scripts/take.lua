@@ -4,12 +4,13 @@
 -- number: a lower one than the last takes nothing, and what earlier ones took whose answer the daemon did not hear is
 -- handed out again (P4). A node that has a line puts it behind that (line.lua).
 -- ARGV  1 node  2 generation  3 visibility time in s  4 max orders  5 order expiry ms  6 keep ended ms
---       7 number of this take  8 number of the first take whose answer did not come, or this one  9 most work (lib.lua): where
+--       7 number of this take  8 number of the first take whose answer did not come, or this one  9 most work (keys.lua): where
 --       orders are placed elsewhere, the rest may be for a next call
 -- reply { 'ok', rows } | { 'not-now' } (no node has beaten for a while: how old an order is, is known after that)
 --       | { 'fenced' } | { 'unknown' }
 --       rows of { 'ring', session, try, alias, extension, agent, campaign, remote, waited ms } | { 'hangup', session }
 --             | { 'moved', session, where } | { 'expired', session } | { 'stale', session }
+-- Needs: keys fencing rsmq events sessions attempts
 local node, generation, vt, max = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local expiry_ms, keep_ms, number, since = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local most_work = tonumber(ARGV[9])
@@ -20,10 +21,10 @@ if is_silent(now) then return { 'not-now' } end
 local queue = 'ring-' .. node
 local key = ns .. ':' .. queue
 local attributes = key .. ':Q'
-local mine = redis.call('HMGET', ns .. ':node:' .. node, 'state', 'drain', 'line', 'take')
-if number < tonumber(mine[4] or '0') then return { 'ok', {} } end
+local state, drain, line_before, take = unpack(redis.call('HMGET', ns .. ':node:' .. node, 'state', 'drain', 'line', 'take'))
+if number < tonumber(take or '0') then return { 'ok', {} } end
 redis.call('HSET', ns .. ':node:' .. node, 'take', number)
-local line = mine[3] or ''
+local line = line_before or ''
 
 -- The session's order goes to the node, unless it is too old or the node takes none now.
 local function hand_out(id, s, order)
@@ -33,8 +34,8 @@ local function hand_out(id, s, order)
     if result == 'failed' then return { 'expired', id } end
     return { 'moved', id, result }
   end
-  if mine[1] ~= 'active' or mine[2] == '1' then
-    local why = mine[2] == '1' and 'draining' or mine[1]
+  if state ~= 'active' or drain == '1' then
+    local why = drain == '1' and 'draining' or state
     return { 'moved', id, place_again(id, s, why, now, expiry_ms, keep_ms) }
   end
   redis.call('ZREM', ns .. ':index:due', id)
@@ -42,7 +43,7 @@ local function hand_out(id, s, order)
   redis.call('HSET', session_key(id), 'state', 'ringing', 'since', now, 'generation', generation, 'take', number)
   local waits = line ~= ''
   if waits and not (' ' .. line):find(' ' .. id .. ' ', 1, true) then line = line .. id .. ' ' end
-  tell(id, s, waits and 'queued' or 'ringing', s.again or '')
+  announce(id, s, waits and 'queued' or 'ringing', s.again or '')
   return { 'ring', id, s.try, s.alias, s.extension, s.agent, s.campaign, s.remote,
     tostring(math.max(0, now - expires + expiry_ms)) }
 end
@@ -104,5 +105,5 @@ for _, message in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 
     rows[#rows + 1] = ring(message, order)
   end
 end
-if line ~= (mine[3] or '') then redis.call('HSET', ns .. ':node:' .. node, 'line', line) end
+if line ~= (line_before or '') then redis.call('HSET', ns .. ':node:' .. node, 'line', line) end
 return { 'ok', rows }

@@ -1,5 +1,7 @@
 -- placement.lua: one login, chosen and reserved (P1, P2, P3). place.lua and settle.lua share it, so that a login of the inbox
--- is placed as any other. Put behind lib.lua.
+-- is placed as any other.
+-- Needs: keys events sessions eligibility targets orders
+--
 -- want { alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1) }, rules { suffix, expiry_ms, tries,
 -- give_up_ms, keep_ms }; mode place, or settle (nobody wants to see why each node was chosen or not), or explain (nothing is
 -- written). The result is place.lua's reply.
@@ -9,7 +11,7 @@ local function place_login(mode, id, want, rules, now)
   local named = agent ~= ''
 
   local targets, known, explicit, best, awaited
-  if mode == 'settle' then best, awaited = seek(alias, suffix, campaign, remote, '', id, now) end
+  if mode == 'settle' then best, awaited = choose_quickly(alias, suffix, campaign, remote, '', id, now) end
   if best then
     targets, known, explicit = { { best.name, best.extension } }, true, false
   else
@@ -20,7 +22,7 @@ local function place_login(mode, id, want, rules, now)
 
   local function reply(outcome, s, session, reason, rows)
     if outcome == 'refused' and mode ~= 'explain' then
-      note('refused', '', '', { alias = alias, agent = agent, extension = first }, reason)
+      append_event('refused', '', '', { alias = alias, agent = agent, extension = first }, reason)
     end
     return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, rows }
   end
@@ -30,42 +32,40 @@ local function place_login(mode, id, want, rules, now)
   local own = mode ~= 'explain' and redis.call('EXISTS', session_key(id)) == 1 and record(session_key(id))
   if own then
     if is_open(own) then
-      held('agent:' .. own.agent, now, keep_ms)
+      open_session_of('agent:' .. own.agent, now, keep_ms)
       own = record(session_key(id))
     end
-    local _, rows = survey(targets, explicit, campaign, remote, '', id, now)
-    return reply('existing', own, id, own.reason, rows)
+    choose_node(targets, explicit, campaign, remote, '', id, now)
+    return reply('existing', own, id, own.reason, targets)
   end
 
   -- P1: who is logged in already gets the session that exists. Somebody else's phone is refused.
-  local fields = { 'agent:' .. agent, 'alias:' .. alias }
-  if not explicit then fields[3] = 'phone:' .. first end
+  local fields = { 'agent:' .. agent, 'alias:' .. alias, not explicit and 'phone:' .. first or nil }
   local holders = redis.call('HMGET', ns .. ':holders', unpack(fields))
-  for i, field in ipairs(fields) do
+  for i = 1, #fields do
     local existing, s = nil, nil
-    if holders[i] then existing, s = held(field, now, keep_ms, mode == 'explain') end
+    if holders[i] then existing, s = open_session_of(fields[i], now, keep_ms, mode == 'explain') end
     if existing then
-      local _, rows = survey(targets, explicit, campaign, remote, '', id, now)
-      if named and s.agent ~= agent then return reply('refused', s, existing, 'in-use', rows) end
-      return reply('existing', s, existing, s.reason, rows)
+      choose_node(targets, explicit, campaign, remote, '', id, now)
+      if named and s.agent ~= agent then return reply('refused', s, existing, 'in-use', targets) end
+      return reply('existing', s, existing, s.reason, targets)
     end
   end
 
-  local rows = targets
   if not best then
-    best, rows, awaited = survey(targets, explicit, campaign, remote, '', id, now, mode ~= 'explain' and keep_ms or nil)
+    best, awaited = choose_node(targets, explicit, campaign, remote, '', id, now, mode ~= 'explain' and keep_ms or nil)
   end
-  if #rows == 0 then
-    return reply(explicit and 'refused' or 'not-now', {}, '', explicit and 'empty-alias' or 'no-node', rows)
+  if #targets == 0 then
+    return reply(explicit and 'refused' or 'not-now', {}, '', explicit and 'empty-alias' or 'no-node', targets)
   end
-  if awaited or is_silent(now) or judge.tick < judge.hold then return reply('not-now', {}, '', 'recovering', rows) end
-  if not best then return reply('refused', {}, '', known and 'no-eligible-node' or 'unknown-alias', rows) end
+  if awaited or is_silent(now) or judge.tick < judge.hold then return reply('not-now', {}, '', 'recovering', targets) end
+  if not best then return reply('refused', {}, '', known and 'no-eligible-node' or 'unknown-alias', targets) end
   if mode == 'explain' then
-    return reply('would-place', { node = best.name, extension = best.extension }, '', '', rows)
+    return reply('would-place', { node = best.name, extension = best.extension }, '', '', targets)
   end
 
   local s = { alias = alias, agent = agent, campaign = campaign, remote = remote, suffix = suffix, tries = tries,
     tried = '', created = now, give_up = now + rules.give_up_ms }
   assign(id, s, best, now, expiry_ms, '')
-  return reply('placed', s, id, '', rows)
+  return reply('placed', s, id, '', targets)
 end

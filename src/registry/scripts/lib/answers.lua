@@ -1,8 +1,9 @@
--- answer.lua: takes a message off the shared inbox, and sends the answer to the queue that its sender named. Only who takes
+-- answers.lua: takes a message off the shared inbox, and sends the answer to the queue that its sender named. Only who takes
 -- the message off sends one, so that repeating this does not answer twice. Names of our own keys do not come here
 -- (inbox.rs); a key that is there and is no queue gets none. An answer that nobody takes is dropped after an hour, and a
 -- queue that was made for answers ends a week after the last one; what others made or put there stays. Times are Redis's own:
--- the queues are others', too. Put behind lib.lua.
+-- the queues are others', too.
+-- Needs: keys rsmq
 --
 --   NS:QUEUE:Q  evenring  time of the last answer, in a queue that was made here
 local answer_keep_ms, queue_keep_ms = 3600 * 1000, 7 * 24 * 3600 * 1000

@@ -1,0 +1,18 @@
+-- forgetting.lua: how a node is taken off the list.
+-- Needs: keys rsmq events
+local function sessions_on(node)
+  return redis.call('SCARD', ns .. ':local:' .. node) + redis.call('SCARD', ns .. ':remote:' .. node)
+end
+
+-- What a node has told of its phones; it tells that again when it comes back.
+local function forget_phones(node) unlink(ns .. ':phones:' .. node, ns .. ':contacts:' .. node) end
+
+-- A node without sessions is taken off the list, with all that is known of it. One that comes back after all registers as a
+-- new one. False: there is no such node.
+local function forget_node(node, why)
+  if redis.call('SREM', ns .. ':index:nodes', node) + redis.call('DEL', ns .. ':node:' .. node) == 0 then return false end
+  forget_phones(node)
+  close_queue('ring-' .. node)
+  append_node_event('node-forgotten', node, why)
+  return true
+end

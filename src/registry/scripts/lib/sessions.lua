@@ -1,0 +1,59 @@
+-- sessions.lua: the records of sessions, and what is derived from them: loads, holders, indexes.
+-- Needs: keys rsmq events nodes
+local function load_set(s)
+  return ns .. (s.remote == '1' and ':remote:' or ':local:') .. s.node
+end
+
+-- Keeps what has been seen of a node true to its table of sessions.
+local function change_load(s, change)
+  local row = s.remote ~= '1' and node_rows[s.node]
+  if row then row.agents = row.agents + change end
+end
+
+local function count_in(s, id) change_load(s, redis.call('SADD', load_set(s), id)) end
+
+local function count_out(s, id) change_load(s, -redis.call('SREM', load_set(s), id)) end
+
+local function drop_order(s)
+  if s.order and s.order ~= '' then dequeue('ring-' .. s.node, s.order) end
+end
+
+local function release_holder(field, id)
+  if redis.call('HGET', ns .. ':holders', field) == id then redis.call('HDEL', ns .. ':holders', field) end
+end
+
+-- Ends an open session: state is ended or failed. It stays readable for keep_ms.
+local function finish(id, s, state, reason, now, keep_ms)
+  spent = spent + 20
+  drop_order(s)
+  count_out(s, id)
+  release_holder('agent:' .. s.agent, id)
+  release_holder('alias:' .. s.alias, id)
+  release_holder('phone:' .. s.extension, id)
+  redis.call('ZREM', ns .. ':index:open', id)
+  redis.call('ZREM', ns .. ':index:due', id)
+  redis.call('ZADD', ns .. ':index:ended', now, id)
+  redis.call('HSET', session_key(id), 'state', state, 'reason', reason, 'since', now, 'order', '')
+  redis.call('PEXPIRE', session_key(id), keep_ms)
+  s.state, s.reason = state, reason
+  announce(id, s, state, reason)
+end
+
+-- The open session that a holder field names. A session whose node is dead counts as over, and is ended here (unless dry),
+-- so that nobody has to wait for the next heartbeat of a survivor.
+local function open_session_of(field, now, keep_ms, dry)
+  local id = redis.call('HGET', ns .. ':holders', field)
+  if not id then return nil end
+  local s = record(session_key(id))
+  if is_open(s) then
+    local beat, lease, lost = unpack(redis.call('HMGET', ns .. ':node:' .. s.node, 'beat', 'lease', 'lost'))
+    if not is_dead(beat, lease, lost) then return id, s end
+  end
+  if dry then return nil end
+  if is_open(s) then
+    finish(id, s, s.state == 'live' and 'ended' or 'failed', 'node-lost', now, keep_ms)
+  else
+    redis.call('HDEL', ns .. ':holders', field)
+  end
+  return nil
+end
