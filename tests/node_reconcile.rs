@@ -66,6 +66,19 @@ fn a_question_about_all_that_got_no_answer_is_asked_again_soon() {
     ]);
 }
 
+/// Who waits for it would hold a phone, and Redis would show a login that rings nobody.
+#[test]
+fn a_question_about_one_login_that_got_no_answer_is_asked_again_soon() {
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("answer Originate unknown", "> Status"),
+        ("answer Status unknown", ""),
+        ("wait 999", ""),
+        ("wait 1", "> Status"),
+        ("answer Status", "s1 failed outcome-unknown"),
+    ]);
+}
+
 /// Only a list of channels says that they were compared.
 #[test]
 fn a_list_of_phones_that_fails_and_comes_again_makes_nobody_forget_what_differs() {

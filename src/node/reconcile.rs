@@ -150,8 +150,8 @@ impl Node {
             Answer::List { items } => (items, true),
             Answer::Unknown(Unknown::ListCount { items, .. }) => (items, false),
             Answer::Success(_) | Answer::Error { .. } | Answer::NotSent(_) | Answer::Unknown(_) => {
-                // Of a session that is known, its deadline asks again. Of a channel that nobody here knows, nobody would.
-                self.reconcile.waiting.extend(asked.iter().filter(|id| !self.sessions.contains_key(id)));
+                // The deadline of a session that is known may be far away, and of one that is not, nobody else would ask.
+                self.reconcile.waiting.extend(asked);
                 self.reconcile.hold_until = now.after(ASK_AGAIN);
                 self.reconcile.compare_at = self.reconcile.compare_at.max(now.after(COMPARE_AGAIN));
                 return;

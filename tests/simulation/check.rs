@@ -60,6 +60,8 @@ pub struct Ledger {
     changed: BTreeMap<SessionId, Ms>,
     /// When Redis last forgot something.
     redis_lost_at: Option<Ms>,
+    /// When the replica stopped to follow.
+    pub replica_since: Ms,
 }
 
 impl Ledger {
@@ -117,7 +119,9 @@ impl Ledger {
             }
         }
         let is_open = |id: &SessionId| world.sessions.get(id).is_some_and(Session::is_open);
-        self.misplaced.extend(before.open().map(|(id, _)| id).chain(calls).filter(|id| !is_open(id)));
+        // Also those that this Redis had lost before, on their way to their Asterisk.
+        let taken = self.taken.iter().filter(|(_, at)| **at >= self.replica_since).map(|((id, _), _)| *id);
+        self.misplaced.extend(before.open().map(|(id, _)| id).chain(calls).chain(taken).filter(|id| !is_open(id)));
         for id in self.misplaced.clone() {
             self.unknown_from(id, now);
         }

@@ -125,7 +125,10 @@ impl Sim {
                 }
                 self.ledger.redis_lost(now);
             }
-            Fault::FailOver => self.store.replica = Some(self.store.world.clone()),
+            Fault::FailOver => {
+                self.store.replica = Some(self.store.world.clone());
+                self.ledger.replica_since = now;
+            }
             Fault::Kill => lives.into_iter().for_each(|life| self.end_daemon(life, End::Killed)),
             Fault::HostDies => {
                 lives.into_iter().for_each(|life| self.end_daemon(life, End::Killed));
