@@ -226,7 +226,7 @@ fn what_may_have_been_sent_is_asked_for_and_never_sent_again() {
     check(&[&asked[..], &[("answer Status s1:Ringing", ""), ("up s1", "s1 live")]].concat());
     check(&[&asked[..], &[("answer Status s1:Up", "s1 live"), ("response s1 ok", "")]].concat());
     // No answer to the question, either.
-    check(&[&asked[..], &[("answer Status unknown", ""), ("wait 3000", "s1 failed outcome-unknown")]].concat());
+    check(&[&asked[..], &[("answer Status unknown", ""), ("wait 3000", "> Status; s1 failed outcome-unknown")]].concat());
     // Meanwhile Asterisk itself tells.
     check(&[&asked[..], &[("response s1 0", "s1 cannot not-reachable"), ("answer Status", "")]].concat());
     check(&[&asked[..], &[("new s1", ""), ("gone s1 17", ""), ("response s1 0", "s1 failed busy")]].concat());
