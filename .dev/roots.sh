@@ -1,0 +1,45 @@
+# The Debian roots in the cache folder: two with Asterisk, one with systemd; where they come from and what is in them.
+
+# The Debian mirror that apt uses here.
+mirror() {
+  local found
+  found=$(cat /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+    awk '/^URIs:/ && $2 ~ /\/debian\/?$/ {print $2; exit}
+         /^deb / {for (i = 2; i <= NF; i++) if ($i ~ /^https?:.*\/debian\/?$/) {print $i; exit}}')
+  [ -n "$found" ] || die "no Debian mirror found in apt's sources; give one: EVENRING_MIRROR=http://.../debian ./dev setup"
+  echo "$found"
+}
+
+# build_root NAME SUITE PACKAGES PROGRAM [SCRIPT]: a small Debian in which PROGRAM is. Renamed into place when complete, so
+# that a build that was interrupted is done again. debootstrap's own mounts live and die in a mount namespace.
+build_root() {
+  local root=$cache/$1 log=$cache/$1.log proxy=
+  rm -rf "$root.part"
+  eval "$(apt-config shell proxy Acquire::http::Proxy)"
+  # shellcheck disable=SC2015 # a root without its program is a failure, too
+  http_proxy=${http_proxy:-$proxy} setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child \
+    debootstrap --variant=minbase --include="$3" "$2" "$root.part" "${EVENRING_MIRROR:-$(mirror)}" ${5:+"$5"} \
+    >"$log" 2>&1 </dev/null && [ -x "$root.part$4" ] || {
+    tail -n 20 "$log" >&2
+    die "the Debian root $1 could not be built; the whole log is $log"
+  }
+  rm -rf "$root.part"/var/cache/apt/* "$root.part"/var/lib/apt/lists/* "$root.part"/var/cache/debconf/*-old
+  rm -rf "$root"
+  mv -T "$root.part" "$root"
+  say "the Debian root $1 is ready"
+}
+
+build_asterisks() {
+  [ -z "${EVENRING_ASTERISK:-}" ] || return 0
+  # Valkey, which Debian 12 has not, stands in the same root
+  build asterisk-22/usr/bin/valkey-server "building a Debian root with Asterisk 22 and Valkey (about a minute)" \
+    build_root asterisk-22 forky asterisk,procps,valkey-server /usr/sbin/asterisk /usr/share/debootstrap/scripts/sid
+  build asterisk-16 "building a Debian root with Asterisk 16 (about a minute)" \
+    build_root asterisk-16 bullseye asterisk,procps /usr/sbin/asterisk
+}
+
+# A clean Debian 12 that systemd boots, for the tests of unit and package.
+build_machine() {
+  build debian-12 "building a Debian root with systemd (about a minute)" \
+    build_root debian-12 bookworm systemd,systemd-sysv,procps,man-db /lib/systemd/systemd
+}

@@ -1,0 +1,51 @@
+# All that must be there before a test or the demo can run: packages, Debian roots, tools, the Python environment, crates.
+
+part packages roots tools
+
+pyrsmq=PyRSMQ==0.6.1
+
+# build FILE COMMENT COMMAND...: what is missing in the cache folder is made in the background; `wait_builds` waits for all.
+builds=()
+build() {
+  [ ! -e "$cache/$1" ] || return 0
+  say "$2"
+  shift 2
+  "$@" & builds+=($!)
+}
+
+wait_builds() {
+  local pid
+  # shellcheck disable=SC2064
+  trap "kill ${builds[*]:-} 2>/dev/null || true" EXIT
+  for pid in "${builds[@]}"; do wait "$pid" || exit 1; done
+  trap - EXIT
+  builds=()
+}
+
+build_tools() { install_tools & builds+=($!); }
+
+build_venv() {
+  [ -x "$cache/python/bin/rq-ready" ] && return 0
+  say "making a Python environment with $pyrsmq, the foreign client of the queue tests"
+  rm -rf "$cache/python"
+  "$(command -v /usr/bin/python3 || command -v python3)" -m venv "$cache/python"
+  "$cache/python/bin/pip" -q install "$pyrsmq"
+  "$cache/python/bin/python" -c 'import rsmq'
+  ln -s /bin/true "$cache/python/bin/rq-ready" # written last: the environment is whole
+}
+
+# setup WHAT...: the packages, the crates, and of the rest what is named: tools, asterisks, machine
+setup() {
+  local what
+  need_root setup
+  command -v cargo >/dev/null || die "cargo is not there; install Rust first (rust-version in Cargo.toml says which)"
+  install_packages
+  mkdir -p "$cache" "$sandbox"
+  exec 9>"$cache/lock"
+  flock -n 9 || { say "waiting for another ./dev setup"; flock 9; }
+  for what in "$@"; do "build_$what"; done
+  wait_builds
+  build_venv
+  exec 9>&-
+  (cd "$top" && cargo fetch --locked --quiet)
+}
