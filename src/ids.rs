@@ -1,4 +1,4 @@
-//! The names of things: every id that crosses an edge is a newtype, built only by parsing.
+//! Ids: every id from outside is a newtype, built only by parsing.
 //!
 //! Owns what a valid id is. Must never know where an id came from or what it is used for, and does no IO.
 //! A value that exists is safe to put into an AMI header, a Redis key and a log line: the characters are a small
@@ -31,7 +31,7 @@ pub enum IdError {
         limit: usize,
     },
     /// A character outside the whitelist.
-    #[error("{what} {text} has the character {found:?}; allowed are {allowed}")]
+    #[error("{what} {text} contains {found:?}; allowed are {allowed}")]
     Character {
         /// The kind of id.
         what: &'static str,
@@ -44,7 +44,7 @@ pub enum IdError {
     },
 }
 
-/// Characters of an id that Asterisk sees: what `ASTERISK.md`-measured injection tests allow for endpoint names.
+/// Characters of an id that Asterisk sees: what endpoint names may hold without changing an AMI action.
 const WORD: &str = "letters, digits, '_', '.' and '-', starting with a letter, a digit or '_'";
 /// The same of phones and of who is named after one: many are called like their number, `+4930123`.
 const PHONE_WORD: &str = "letters, digits, '_', '.' and '-', starting with a letter, a digit, '_' or '+'";
@@ -336,7 +336,7 @@ impl fmt::Display for Phone {
     }
 }
 
-/// A moment on the process's own monotonic clock, counted from its start. The pure rooms are handed it with every
+/// A moment on the process's own monotonic clock, counted from its start. The pure modules get it with every
 /// input and never read a clock themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Now(pub Duration);

@@ -1,4 +1,4 @@
-//! Arguments to a verb, and a verb's outcome to an exit code. Must never decide anything else.
+//! The entry point. Must never decide anything.
 
 fn main() -> std::process::ExitCode {
     evenring::cli::main()

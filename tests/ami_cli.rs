@@ -77,7 +77,7 @@ fn every_capture_is_decoded_without_loss() {
 fn what_cannot_be_read_is_said_and_the_rest_goes_on() {
     let capture = b"tus: x\r\n\r\nEvent: A\r\nB: \xff\r\n\r\n";
     let output = decode(capture, Path::new("-"));
-    let expected = "{\"kind\":\"error\",\"name\":\"\",\"headers\":[[\"tus\",\"x\"]],\"message\":\"neither an event nor an answer\"}\n\
+    let expected = "{\"kind\":\"error\",\"name\":\"\",\"headers\":[[\"tus\",\"x\"]],\"message\":\"neither an event nor a response\"}\n\
         {\"kind\":\"event\",\"name\":\"A\",\"headers\":[[\"Event\",\"A\"],[\"B\",\"\u{fffd}\"]],\"raw\":\"RXZlbnQ6IEENCkI6IP8NCg==\"}\n";
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
     assert_eq!(output.status.code(), Some(1));

@@ -1,23 +1,23 @@
 //! How often an Asterisk is asked that does not let the daemon in, or only for a moment: not again and again, and at once
-//! when somebody has mended what was wrong and says so.
+//! when somebody has repaired what was wrong and says so.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
 mod cluster;
+mod fake_ami;
 mod lab;
-mod peer;
 
 use std::fs;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, SOON};
+use fake_ami::{Client, Peer};
 use lab::evenring::{Daemon, Sections};
 use lab::{Lab, Spec, Version, now, run};
-use peer::{Client, Peer};
 
 /// What the log says when only a person can help.
-const MENDED: &str = "somebody must mend that";
+const MENDED: &str = "AMI unavailable, needs attention";
 
 #[tokio::test]
 async fn what_boots_and_drops_is_asked_less_and_less() {
@@ -34,7 +34,7 @@ async fn what_boots_and_drops_is_asked_less_and_less() {
         client.booted().await;
         client
             .to
-            .try_send(evenring::daemon::ami::ToAmi::Send(
+            .try_send(evenring::ami_client::ToAmi::Send(
                 evenring::ami::outcome::Tag(1),
                 None,
                 evenring::ami::action::Action::new("Ping").unwrap(),
@@ -51,7 +51,7 @@ fn one_node() -> Lab {
     Lab::start(&[Spec { name: "a", version: Version::V22, endpoints: 2 }])
 }
 
-/// Waits until the daemon has given up to ask often; it then has said twice that AMI is away.
+/// Waits until the daemon has given up to ask often; it then has said twice that AMI unavailable.
 fn wait_given_up(daemon: &mut Daemon, reason: &str) {
     daemon.wait_log(MENDED, SOON);
     let log = daemon.log();
@@ -79,13 +79,13 @@ fn a_wrong_secret_is_not_tried_for_ever_and_the_right_one_at_once() {
         || fs::read_to_string(lab.node("a").log()).unwrap_or_default().matches("failed to authenticate").count();
     let before = refused();
     hang_up(&daemon);
-    daemon.wait_log("settings read again", SOON);
+    daemon.wait_log("settings reloaded", SOON);
     lab::wait_until(SOON, "another try", || refused() > before);
     fs::write(&secret, right).unwrap();
     hang_up(&daemon);
     cluster.wait_node("a", "active");
     let log = daemon.log();
-    assert!(log.contains("setting taken over node=a key=\"ami.secret\"") && !log.contains("mistyped"), "{log}");
+    assert!(log.contains("setting applied node=a key=\"ami.secret\"") && !log.contains("mistyped"), "{log}");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_user_that_asterisk_lacks_is_found_after_a_reload() {
 }
 
 #[test]
-fn rights_that_were_mended_are_had_after_a_reload() {
+fn rights_that_were_repaired_are_had_after_a_reload() {
     let lab = one_node();
     let mut cluster = Cluster::start(&lab);
     let daemon = &mut cluster.daemons[0];
@@ -115,7 +115,7 @@ fn rights_that_were_mended_are_had_after_a_reload() {
     assert_ne!(right, wrong);
     fs::write(&conf, wrong).unwrap();
     lab.node("a").restart();
-    daemon.wait_log("Asterisk refuses a part of the snapshot", SOON);
+    daemon.wait_log("Asterisk refuses part of the snapshot", SOON);
     fs::write(&conf, right).unwrap();
     lab.node("a").cli("manager reload");
     // The login that is there keeps the rights it was made with.

@@ -173,7 +173,7 @@ fn settings_that_are_wrong() {
     fs::remove_file(missing.config()).unwrap();
     missing.fails(&["status"], 2, &["evenring.toml", "No such file"]);
     missing.fails(&["run"], 2, &["evenring.toml", "No such file"]);
-    for (file, words) in [("/nonexistent/secret", "No such file"), ("/proc", "cannot be read")] {
+    for (file, words) in [("/nonexistent/secret", "No such file"), ("/proc", "cannot read /proc")] {
         let program = Program::new(&format!("[ami]\nusername = \"u\"\nsecret_file = \"{file}\"\n"));
         program.fails(&["run"], 2, &["ami.secret_file", file, words]);
         program.fails(&["config", "check"], 2, &["ami.secret_file", file, words]);
@@ -223,16 +223,15 @@ fn a_file_of_aliases_is_taken_whole_or_not_at_all() {
     };
     let many: String = (0..1200).map(|n| format!("desk{n:04} cc{n}@tel-1 cc{n}@tel-2\n")).collect();
     let good = file("good", &format!("# all desks\n{many}"));
-    assert!(cli(&["alias", "import", &good, "--dry-run"]).contains("1200 new, 0 changed, 0 as they were, 0 removed"));
+    assert!(cli(&["alias", "import", &good, "--dry-run"]).contains("1200 new, 0 changed, 0 unchanged, 0 removed"));
     assert_eq!(cli(&["alias", "export"]), "", "that was dry");
     assert!(
-        cli(&["alias", "import", &good])
-            .ends_with("1200 new, 0 changed, 0 as they were, 0 removed, 0 not in the file\n")
+        cli(&["alias", "import", &good]).ends_with("1200 new, 0 changed, 0 unchanged, 0 removed, 0 not in the file\n")
     );
     assert_eq!(cli(&["alias", "export"]), many);
     let bad = file("bad", "desk0001 cc1@tel-9\ndesk0002 cc2\n");
     program.fails(&["alias", "import", &bad], 2, &["line 2: \"cc2\": write EXTENSION@NODE", "nothing was changed"]);
-    program.fails(&["alias", "import", "/nowhere"], 2, &["/nowhere cannot be read"]);
+    program.fails(&["alias", "import", "/nowhere"], 2, &["cannot read /nowhere"]);
     assert_eq!(cli(&["alias", "export"]), many);
     let other = file("other", "desk0000 cc0@tel-1 cc0@tel-2\ndesk0001 cc1@tel-9\nnew cc1@tel-3\n");
     let told: serde_json::Value = serde_json::from_str(&cli(&["alias", "import", &other, "--json"])).unwrap();
@@ -264,9 +263,9 @@ fn a_redis_that_is_not_there() {
     redis.kill9();
     let mut program = Program::without_asterisk(&redis.url()).start();
     for verb in VERBS {
-        program.fails(verb, 3, &["is not reachable", "check that it runs"]);
+        program.fails(verb, 3, &["is not reachable", "check that it is running"]);
     }
-    program.wait_log("Redis is out of use");
+    program.wait_log("Redis unavailable");
     program.stays_quietly();
     redis.start_again();
     let begin = lab::now();
@@ -274,7 +273,7 @@ fn a_redis_that_is_not_there() {
     assert!(begin.elapsed() < lab::at_this_load(Duration::from_secs(2)), "{:?}", begin.elapsed());
     program.wait_log("Redis is back");
     // It came back empty: first the nodes have to say what they have.
-    program.fails(&["login", "cc100x", "--wait"], 1, &["cc100x: no node knows such a phone"]);
+    program.fails(&["login", "cc100x", "--wait"], 1, &["cc100x: no node knows this phone"]);
 }
 
 #[test]
@@ -284,9 +283,9 @@ fn a_redis_that_cannot_be_written() {
     for (arguments, advice) in [(full, "raise maxmemory"), (replica, "point redis.url at the primary")] {
         let redis = Redis::start_with(Ipv4Addr::LOCALHOST, arguments);
         let mut program = Program::without_asterisk(&redis.url()).start();
-        program.fails(&["alias", "set", "desk", "cc100@a"], 3, &["cannot be written", advice]);
+        program.fails(&["alias", "set", "desk", "cc100@a"], 3, &["accepts no writes", advice]);
         program.wait_log(advice);
-        assert!(program.log().contains("Redis is out of use"), "{}", program.log());
+        assert!(program.log().contains("Redis unavailable"), "{}", program.log());
         program.stays_quietly();
     }
 }
@@ -298,9 +297,9 @@ fn a_redis_that_refuses_the_password() {
     for url in [wrong, redis.url()] {
         let mut program = Program::without_asterisk(&url).start();
         for verb in VERBS {
-            program.fails(verb, 3, &["refuses us", "the password and the ACL"]);
+            program.fails(verb, 3, &["denied access", "the password and the ACL"]);
         }
-        program.wait_log("refuses us");
+        program.wait_log("denied access");
         program.stays_quietly();
     }
 }
@@ -315,10 +314,10 @@ fn a_node_name_that_is_held() {
         .query(&mut connection)
         .unwrap();
     let mut program = Program::without_asterisk(&redis.url()).start();
-    program.wait_log("another daemon holds this node's name: waiting for the end of its lease");
+    program.wait_log("another daemon holds this node's name: waiting for its lease to expire");
     assert!(program.log().contains("other-host/x"), "{}", program.log());
     program.stays_quietly();
-    let () = redis::cmd("HSET").arg(&["{evenring}:node:a", "lost", "1"]).query(&mut connection).unwrap();
+    let () = redis::cmd("HSET").arg(&["{evenring}:node:a", "expired", "1"]).query(&mut connection).unwrap();
     program.wait_log("registered");
 }
 
@@ -336,7 +335,7 @@ fn a_second_daemon_of_the_same_name() {
     let pid = first.child().id();
     let log = second.log();
     assert!(log.contains(&format!("the name of node a is taken: another daemon (pid {pid}, generation")), "{log}");
-    assert!(log.contains("give this one another [node] name"), "{log}");
+    assert!(log.contains("give this one another node.name"), "{log}");
     first.stays_quietly();
     // A place where no lock can be: it says so, and waits for the lease like a stranger.
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -345,7 +344,7 @@ fn a_second_daemon_of_the_same_name() {
     let toml = fs::read_to_string(third.config()).unwrap().replacen("[ami]", &dir, 1);
     fs::write(third.config(), toml).unwrap();
     third = third.start();
-    third.wait_log("no lock on the node's name");
+    third.wait_log("no lock on the node name");
     third.wait_log("another daemon holds this node's name");
     first.stays_quietly();
 }
@@ -375,12 +374,12 @@ fn a_port_that_is_no_manager() {
     };
     // Redis waits to be spoken to.
     let mut silent = program(redis.address());
-    silent.wait_log("no complete login within 3s (stuck before its greeting); is this port an Asterisk manager");
+    silent.wait_log("no complete login within 3s (stuck before its greeting); check that this port is Asterisk's AMI");
     silent.stays_quietly();
     let (address, count) = greeter(b"SSH-2.0-OpenSSH_9.9\r\n");
     let mut other = program(address);
-    other.wait_log("the peer is not an Asterisk manager");
-    assert!(other.log().contains("check host and port of the manager"), "{}", other.log());
+    other.wait_log("the peer is not Asterisk's AMI");
+    assert!(other.log().contains("check host and port in ami.address"), "{}", other.log());
     other.stays_quietly();
     assert!(count.load(Ordering::Relaxed) < 30, "{count:?} attempts");
     // A manager that ends in the middle of its first word.
@@ -416,12 +415,12 @@ fn an_asterisk_that_lets_us_do_nothing_or_too_little() {
     wrong.stays_quietly();
     let attempts = || fs::read_to_string(node.log()).unwrap().matches("failed to authenticate").count();
     assert!((1..10).contains(&attempts()), "{} attempts", attempts());
-    wrong.fails(&["login", "cc100x"], 1, &["no node knows such a phone"]);
+    wrong.fails(&["login", "cc100x"], 1, &["no node knows this phone"]);
     drop(wrong);
 
     add_user(node, "nothing", "read = system,call,agent\nwrite = originate");
     let mut nothing = with_user(node, &redis, "nothing", "hunter2-ami");
-    nothing.wait_log("Asterisk refuses a part of the snapshot");
+    nothing.wait_log("Asterisk refuses part of the snapshot");
     let log = nothing.log();
     assert!(log.contains("Permission denied") && log.contains("write classes (call, reporting)"), "{log}");
     nothing.stays_quietly();
@@ -483,9 +482,9 @@ fn rubbish_in_the_queues(node: &Node, redis: &Redis, phones: &Phones) {
         };
         left(&mut connection, "ring-a") + left(&mut connection, "logins") == 0
     });
-    program.wait_log("a message in the inbox is no login: dropped");
-    program.wait_log("an order that cannot be read: dropped");
-    program.fails(&["login", "nobodyx"], 1, &["nobodyx: no node knows such a phone", "check the spelling"]);
+    program.wait_log("invalid message in the inbox dropped");
+    program.wait_log("unreadable order dropped");
+    program.fails(&["login", "nobodyx"], 1, &["nobodyx: no node knows this phone", "check the spelling"]);
     program.fails(&["login", "cc101x"], 1, &["no node can ring this phone now", "unregistered"]);
     let output = program.cli(&["login", "cc100x", "--wait"]);
     assert_eq!(output.status.code(), Some(0), "{output:?} {}", program.log());

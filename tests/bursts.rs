@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use cluster::{Cluster, SOON};
 use evenring::config::Settings;
-use evenring::daemon::new_session;
 use evenring::node::session::Class;
 use evenring::registry::view::{Placement, Verdict};
 use evenring::registry::{LoginRequest, Registry};
+use evenring::runtime::random::new_session;
 use lab::phone::{Behaviour, Phones};
 use lab::{Lab, now, three, wait_for};
 

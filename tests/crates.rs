@@ -17,7 +17,7 @@ fn cargo_deny() -> PathBuf {
     Path::new(&cache).join("tools/bin/cargo-deny")
 }
 
-/// Whether all is well by these rules, and what was said. The universe has no network, so nothing is fetched.
+/// Whether all is well by these rules, and what was said. The sandbox has no network, so nothing is fetched.
 fn check(rules: &Path) -> (bool, String) {
     let mut command = Command::new(cargo_deny());
     command.current_dir(here()).args(["--color", "never", "--log-level", "error", "--offline", "--locked"]);

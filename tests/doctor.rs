@@ -21,9 +21,9 @@ use lab::redis::Redis;
 use lab::{HUB, Lab, Node, Spec, Version, now, wait_until};
 use serde_json::Value;
 
-/// The Redis user of docs/security.md, as an argument of redis-server, and its password.
+/// The Redis user of docs/SECURITY.md, as an argument of redis-server, and its password.
 fn redis_user() -> (String, String) {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md")).unwrap();
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SECURITY.md")).unwrap();
     let line = readme.lines().find(|line| line.starts_with("user evenring on >")).expect("the line of the page");
     let password = line.split(' ').find_map(|word| word.strip_prefix('>')).expect("a password");
     (line["user ".len()..].to_owned(), password.to_owned())
@@ -163,11 +163,11 @@ fn a_good_cluster_is_well_and_each_defect_is_named_with_what_to_do() {
     let begin = now();
     let good = ward.look();
     println!("a whole look at a good cluster: {:?}", begin.elapsed());
-    good.says(&[], "Redis and the Asterisk of a agree: 0 sessions, 4 registered phones", "");
+    good.says(&[], "Redis and the Asterisk of a agree: sessions: 0, registered phones: 4", "");
     good.has("manager user evenring has write = agent,call,originate,reporting", "");
     good.has("Asterisk 22 (22.", "");
-    good.has("manager user evenring is sent FullyBooted and OriginateResponse", "");
-    good.has("the Redis user may do what evenring needs, and no more", "");
+    good.has("manager user evenring receives FullyBooted and OriginateResponse", "");
+    good.has("the Redis user has exactly the rights that evenring needs", "");
     for daemon in &ward.cluster.daemons {
         assert!(!daemon.log().contains("WARN"), "the doctor has disturbed a daemon: {}", daemon.log());
     }
@@ -190,18 +190,15 @@ fn the_manager_user(ward: &Ward) {
     assert_eq!(all.code, 2);
     assert!(all.bad().contains(&write), "{:#?}", all.findings);
     let line = "write = originate,call,reporting,agent; then `asterisk -rx 'manager reload'`";
-    all.has(
-        "manager user lab has write = system: with `originate` and `system` together it can run shell commands",
-        line,
-    );
-    all.has("manager user lab has write = command: it has Asterisk's whole console", line);
+    all.has("manager user lab has write = system: `originate` and `system` together allow shell commands", line);
+    all.has("manager user lab has write = command: it gives access to Asterisk's whole CLI", line);
     let few = user(SNAP_USER);
     few.has("manager user evenring-snap lacks write = originate,call", line);
     assert_eq!(few.code, 2);
     user((AMI_USER.0, "wrong")).says(
         &[("ami", "failure")],
-        "no login as evenring: Asterisk refused the login",
-        "[evenring] (secret, permit, not allowmultiplelogin = no) in manager.conf",
+        "cannot log in as evenring: Asterisk refused the login",
+        "[evenring] with the right secret and permit, without allowmultiplelogin = no",
     );
     // Both users, each as it should be; then the second one with the rights of the first.
     let both = |(name, secret): (&str, &str)| {
@@ -209,12 +206,12 @@ fn the_manager_user(ward: &Ward) {
         ward.as_admin(&ward.config.replace("[redis]\n", &section))
     };
     both(SNAP_USER).says(&[], "manager user evenring-snap has write = reporting,system", "");
-    both(LAB_USER).has("manager user lab has write = originate: with `system`", "write = system,reporting");
+    both(LAB_USER).has("manager user lab has write = originate: `system`", "write = system,reporting");
     classes_that_are_missing(ward);
     ward.a().cli("module unload res_manager_devicestate.so");
     ward.look().says(
         &[("ami.module", "failure")],
-        "Asterisk knows no DeviceStateList: its module res_manager_devicestate is not loaded",
+        "Asterisk has no action DeviceStateList: its module res_manager_devicestate is not loaded",
         "asterisk -rx 'module load res_manager_devicestate.so'",
     );
     ward.a().cli("module load res_manager_devicestate.so");
@@ -236,7 +233,7 @@ fn classes_that_are_missing(ward: &Ward) {
         report.says(
             &[("ami.read", "failure")],
             seen,
-            &format!("in [{name}] of manager.conf: read = system,call,agent"),
+            &format!("in manager.conf under [{name}]: read = system,call,agent"),
         );
     }
     fs::write(&path, &before).unwrap();
@@ -254,49 +251,49 @@ fn manager_conf(ward: &Ward) {
     };
     with("writetimeout = 5000\n", "").says(
         &[("ami.writetimeout", "warning")],
-        "[evenring] has no writetimeout: Asterisk drops it after 100 ms",
+        "[evenring] has no writetimeout: Asterisk drops it if it does not read for 100 ms",
         "writetimeout = 5000",
     );
     with("eventfilter = ^Event: (FullyBooted|", "eventfilter = ^Event: (").says(
         &[("ami.eventfilter", "failure")],
         "hides FullyBooted",
-        "of docs/security.md",
+        "from docs/SECURITY.md",
     );
     with("write = originate,call,reporting,agent", "write = originate,call,reporting").says(
         &[("ami.manager-conf", "warning")],
-        "says write = call,originate,reporting, but Asterisk allows agent,call",
+        "has write = call,originate,reporting, but Asterisk allows agent,call",
         "manager reload",
     );
-    with("deny = 0.0.0.0/0.0.0.0\n", "").says(&[("ami.permit", "warning")], "from anywhere", "permit = 127.0.0.1");
+    with("deny = 0.0.0.0/0.0.0.0\n", "").says(&[("ami.permit", "warning")], "from any address", "permit = 127.0.0.1");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let open = ward.report(&ward.config, &path, &[]);
     assert!(open.bad().contains(&("files", "failure")), "{:#?}", open.findings);
-    open.has("can be read by everybody (mode 644)", "chmod 0640");
+    open.has("is world-readable (mode 644)", "chmod 0640");
 }
 
 fn redis(ward: &Ward) {
     ward.report(&ward.config, &ward.manager_conf(), &[]).says(
         &[],
-        "not allowed to look at eviction",
+        "eviction, persistence and replicas were not checked",
         "EVENRING_REDIS_ADMIN_URL=",
     );
     ward.report(&ward.config, &ward.manager_conf(), &[("EVENRING_REDIS_ADMIN_URL", "redis://x:hunter2@127.0.0.1:1")])
         .says(
             &[("redis.server", "failure")],
             "EVENRING_REDIS_ADMIN_URL: Redis at redis://127.0.0.1:1",
-            "repair EVENRING_REDIS_ADMIN_URL",
+            "correct EVENRING_REDIS_ADMIN_URL",
         );
     for (words, back, finding, fix) in [
         (
             &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru", "maxmemory", "1gb"][..],
             &["CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "0"][..],
-            "maxmemory-policy allkeys-lru: Redis throws keys away",
+            "maxmemory-policy allkeys-lru: Redis evicts keys",
             "set maxmemory-policy noeviction",
         ),
         (
             &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"][..],
             &["CONFIG", "SET", "maxmemory-policy", "noeviction"][..],
-            "without effect as long as maxmemory is 0",
+            "no effect while maxmemory is 0",
             "set maxmemory-policy noeviction",
         ),
     ] {
@@ -322,19 +319,19 @@ fn redis(ward: &Ward) {
         assert_ne!(text, ward.config);
         ward.as_admin(&text)
     };
-    let fix = "ACL line of docs/security.md";
-    other(&["-hset"]).says(&[("redis.acl", "failure")], "the Redis user may not HSET", fix);
+    let fix = "ACL line in docs/SECURITY.md";
+    other(&["-hset"]).says(&[("redis.acl", "failure")], "the Redis user lacks rights: HSET", fix);
     other(&["+flushall", "~other"]).says(
         &[("redis.acl", "warning")],
-        "may do more than evenring needs: FLUSHALL, reading the keys of others",
+        "has more rights than evenring needs: FLUSHALL, reading the keys of others",
         fix,
     );
-    other(&["-script|load", "-evalsha"]).says(&[("redis", "failure")], "refuses us", fix);
+    other(&["-script|load", "-evalsha"]).says(&[("redis", "failure")], "denied access", fix);
     let replica = ["--replicaof", &HUB.to_string(), &ward.cluster.redis.address().port().to_string()].join(" ");
     let arguments: Vec<&str> = replica.split(' ').collect();
     let replica = Redis::start_with(HUB, &arguments);
     wait_until(SOON, "the replica to be counted", || ward.look().bad() == [("redis.replicas", "warning")]);
-    ward.look().has("1 replicas, and min-replicas-to-write is 0", "min-replicas-to-write 1");
+    ward.look().has("replicas: 1, but min-replicas-to-write is 0", "min-replicas-to-write 1");
     drop(replica);
     wait_until(SOON, "the replica to be gone", || ward.look().bad().is_empty());
 }
@@ -348,20 +345,20 @@ fn the_cluster(ward: &Ward) {
         "alias desk7 has no registered phone: cc100@nowhere",
         "`evenring alias remove desk7`",
     );
-    report.has("no persistence: 1 explicit aliases would be lost", "appendonly yes");
+    report.has("no persistence: explicit aliases would be lost with Redis (1)", "appendonly yes");
     evenring(&["alias", "remove", "desk7"]);
 
     // A live call: both sides have it. Then Redis loses a phone behind everybody's back.
     ward.cluster.json_and_code(&["drain", "c"]);
     assert_eq!(ward.cluster.json_and_code(&["login", "cc100x", "--wait"]).1, 0, "{}", ward.cluster.logs());
     ward.cluster.json_and_code(&["resume", "c"]);
-    ward.look().says(&[], "agree: 1 sessions, 4 registered phones", "");
+    ward.look().says(&[], "agree: sessions: 1, registered phones: 4", "");
     ward.admin(&["HSET", "{evenring}:phones:a", "cc101", "unregistered"]);
     let report = ward.look();
     report.says(
         &[("phones", "warning"), ("drift.phones", "failure")],
-        "phones that are registered here, but not in Redis (1): cc101",
-        "the daemon of a mends this within two heartbeats",
+        "phones registered here, but not in Redis (1): cc101",
+        "the daemon of a should have repaired this within two heartbeats",
     );
     report.has("registered on one node only (1): cc101", "register them on all nodes");
     ward.admin(&["HSET", "{evenring}:phones:a", "cc101", "registered"]);
@@ -372,7 +369,7 @@ fn the_cluster(ward: &Ward) {
 fn files_and_settings(ward: &Ward) {
     let secret = ward.cluster.daemons[0].config().with_file_name("ami-secret");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
-    ward.look().says(&[("files", "failure")], "ami-secret (a secret) can be read by everybody", "chmod 0600");
+    ward.look().says(&[("files", "failure")], "ami-secret (a secret) is world-readable", "chmod 0600");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
 
     // `run` makes its own copy private; this one is read as it lies.
@@ -382,10 +379,7 @@ fn files_and_settings(ward: &Ward) {
     command.args(["netns", "exec", &ward.a().namespace()]).arg(binary()).args(["doctor", "--config"]).arg(&open);
     let output: Output = command.output().unwrap().into();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(
-        output.stdout.contains("open.toml (settings with a secret in them) can be read by everybody"),
-        "{output:?}"
-    );
+    assert!(output.stdout.contains("open.toml (settings with a secret) is world-readable"), "{output:?}");
 
     let smell = ward.config.replace("[ring]\n", "[ring]\ndial = \"PJSIP/1\"\n");
     ward.as_admin(&smell).says(&[("config", "warning")], "rings the same phone for every agent", "doctor.toml");
@@ -399,7 +393,10 @@ fn for_people(ward: &Ward) {
     let lines: Vec<&str> = output.stdout.lines().collect();
     assert!(lines[0].starts_with("ok      config"), "{output:?}");
     assert!(lines.iter().any(|line| line.starts_with("note    ami.manager-conf ")), "{output:?}");
-    assert!(lines.iter().any(|line| line.trim_start().starts_with("-> run it as somebody who may read")), "{output:?}");
+    assert!(
+        lines.iter().any(|line| line.trim_start().starts_with("-> run doctor as a user who may read")),
+        "{output:?}"
+    );
     assert_eq!(lines.last(), Some(&"all is well"));
     // Where only the command line is, Asterisk is not asked, and no node is missed.
     let output = ward.cluster.run(&["doctor", "--json"]);
@@ -414,33 +411,37 @@ fn for_people(ward: &Ward) {
 }
 
 fn what_is_dead(ward: &mut Ward) {
-    // The daemon of c, with an order in its queue that nobody takes.
+    // The daemon of c, with an order in its queue that nobody fetches.
     ward.cluster.daemons[1].kill9();
-    ward.cluster.wait_node("c", "lost");
+    ward.cluster.wait_node("c", "lease-expired");
     ward.admin(&["HSET", "{evenring}:ring-c:Q", "x", "{}"]);
     ward.admin(&["ZADD", "{evenring}:ring-c", "1000", "x"]);
     let report = ward.look();
     report.says(
         &[("nodes", "warning"), ("queues", "failure")],
-        "c is dead: its lease has ended",
+        "c is lost: its lease has expired",
         "if it will not come back: `evenring forget c`",
     );
-    report.has("an order for c has waited for", "look at the log of the daemon on c");
+    report.has("an order for c has been waiting for", "check the log of the daemon on c");
     let alive = ward.cluster.run(&["forget", "a"]);
     assert_eq!(alive.status.code(), Some(1), "{alive:?}");
-    assert!(alive.stderr.contains("a lives, its lease goes on for"), "{alive:?}");
+    assert!(alive.stderr.contains("a is alive, its lease runs for another"), "{alive:?}");
     let (forgotten, code) = ward.cluster.json_and_code(&["forget", "c"]);
     assert_eq!((code, &forgotten["forgotten"]), (0, &true.into()), "{forgotten}");
     assert_eq!(ward.cluster.run(&["forget", "c"]).status.code(), Some(2));
     assert_eq!(ward.cluster.node("c"), Value::Null);
-    ward.look().says(&[], "1 nodes are in the rotation", "");
+    ward.look().says(&[], "nodes in the rotation: 1", "");
 
     ward.a().kill9();
     ward.cluster.wait_node("a", "down");
     let report = ward.look();
-    report.says(&[("nodes", "failure"), ("ami", "failure")], "a has lost its Asterisk", "start Asterisk there");
-    report.has("no connection to Asterisk", "check that Asterisk runs");
-    report.has("nobody can log in", "see the lines above");
+    report.says(
+        &[("nodes", "failure"), ("ami", "failure")],
+        "a is down: its Asterisk is unavailable",
+        "start Asterisk there",
+    );
+    report.has("cannot connect to Asterisk", "check that Asterisk is running");
+    report.has("all logins are refused", "see the findings above");
 
     ward.cluster.redis.kill9();
     let report = ward.as_admin(&ward.config);

@@ -21,7 +21,7 @@ const SLOW: &str = "[ring]\ntimeout = \"20s\"\nrate = 1\nburst = 2\n";
 
 fn whys(cluster: &Cluster, alias: &str) -> Vec<String> {
     let rows = cluster.json(&["explain", alias]);
-    rows["nodes"].as_array().unwrap().iter().map(|row| row["why"].as_str().unwrap().to_owned()).collect()
+    rows["nodes"].as_array().unwrap().iter().map(|row| row["reason"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn p10_a_node_empties_and_nobody_is_cut_or_forgotten() {
     }
     let stays = cluster.sessions().into_iter().find(|session| session["node"] == "a").unwrap();
     let (stays, its_phone) =
-        (stays["id"].as_str().unwrap().to_owned(), stays["extension"].as_str().unwrap().to_owned());
+        (stays["session"].as_str().unwrap().to_owned(), stays["extension"].as_str().unwrap().to_owned());
     for node in ["b", "c"] {
         let (drained, code) = cluster.json_and_code(&["drain", node]);
         assert_eq!((code, &drained["changed"], &drained["agents"]), (0, &true.into(), &1.into()), "{drained}");
@@ -55,7 +55,7 @@ fn p10_a_node_empties_and_nobody_is_cut_or_forgotten() {
     let mut waits = Command::new(binary());
     waits.args(["login", "cc110x", "--wait", "--config"]).arg(cluster.cli.config()).stdout(seen.reopen().unwrap());
     let mut waits = waits.spawn().unwrap();
-    wait_until(SOON, "somebody to see his place", || said().contains("\nqueued on a, place "));
+    wait_until(SOON, "somebody to see their position", || said().contains("\nqueued on a, position "));
     for node in ["b", "c"] {
         assert_eq!(cluster.json_and_code(&["resume", node]).1, 0);
         cluster.wait_node(node, "active");
@@ -95,8 +95,9 @@ fn p10_a_node_empties_and_nobody_is_cut_or_forgotten() {
 fn they_are_queued_with_their_places(cluster: &Cluster, burst: &[String]) {
     let queued = || -> Vec<(usize, u64)> {
         let open = cluster.json(&["sessions"])["sessions"].as_array().unwrap().clone();
-        let number = |session: &Value| burst.iter().position(|id| session["id"] == **id).expect("one of the burst");
-        let row = |session: &Value| (number(session), session["place"].as_u64().expect("a place"));
+        let number =
+            |session: &Value| burst.iter().position(|id| session["session"] == **id).expect("one of the burst");
+        let row = |session: &Value| (number(session), session["queue_position"].as_u64().expect("a place"));
         let mut rows: Vec<_> = open.iter().filter(|session| session["state"] == "queued").map(row).collect();
         rows.sort_unstable();
         rows
@@ -125,7 +126,7 @@ fn somebody_waits(cluster: &Cluster, phones: &Phones, by_phone: &str) {
     assert_eq!(waiting.status.code(), Some(0), "{waiting:?}");
     let progress: Vec<&str> = waiting.stderr.lines().collect();
     assert!(progress.len() >= 2 && progress.last() == Some(&"a: no agents are left"), "{waiting:?}");
-    assert!(waiting.stdout.contains("was draining already"), "{waiting:?}");
+    assert!(waiting.stdout.contains("already draining"), "{waiting:?}");
 }
 
 fn the_last_one(cluster: &Cluster) {
@@ -138,7 +139,11 @@ fn the_last_one(cluster: &Cluster) {
         assert_eq!(cluster.json_and_code(&["resume", node]).1, 0);
     }
     assert_eq!(cluster.json_and_code(&["login", "cc111x", "--wait"]).1, 0, "{}", cluster.logs());
-    assert_eq!(cluster.node_of(cluster.sessions().last().unwrap()["id"].as_str().unwrap()), "a", "the least loaded");
+    assert_eq!(
+        cluster.node_of(cluster.sessions().last().unwrap()["session"].as_str().unwrap()),
+        "a",
+        "the least loaded"
+    );
     let unknown = cluster.run(&["drain", "nobody"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(unknown.stderr.contains("known nodes: a, b, c"), "{unknown:?}");
@@ -154,7 +159,7 @@ fn survives_a_restart_and_a_redis_that_forgets(cluster: &mut Cluster) {
         let node = cluster.node("a");
         node["state"] == "draining" && node["generation"] != generation
     });
-    cluster.daemons[at].wait_log("draining: no logins come here", SOON);
+    cluster.daemons[at].wait_log("draining: no new logins", SOON);
     let live = cluster.agents();
     cluster.redis.restart();
     wait_until(SOON, "all that Redis had forgotten", || {
@@ -167,7 +172,7 @@ fn survives_a_restart_and_a_redis_that_forgets(cluster: &mut Cluster) {
             false
         }
         (login, code) => {
-            assert_eq!((code, &login["nodes"][0]["why"]), (0, &"draining".into()), "{login} {}", cluster.logs());
+            assert_eq!((code, &login["nodes"][0]["reason"]), (0, &"draining".into()), "{login} {}", cluster.logs());
             true
         }
     });

@@ -1,4 +1,4 @@
-//! `evenring events` on real Asterisks: the story of one login from click to hang-up, who may filter what, and a node that
+//! `evenring events` on real Asterisks: the event stream of one login from click to hang-up, who may filter what, and a node that
 //! dies and comes back. In order, and nothing twice.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says why")]
@@ -55,11 +55,11 @@ fn the_story_of_one_login_from_click_to_hang_up() {
     phones.hang_up("cc101");
     wait_until(SOON, "cc101 to be gone", || cluster.agents()["a"] == 0);
 
-    let story = ["placed a", "ringing a", "live a", "logout a asked for", "ended a logged-out"];
+    let history = ["placed a", "ringing a", "live a", "logout a requested", "ended a logged-out"];
     let of_session = events(&cluster, &["--session", id]);
-    assert_eq!(short(&of_session), story);
+    assert_eq!(short(&of_session), history);
     for entry in &of_session {
-        let who = ["session", "alias", "agent", "phone"].map(|key| entry[key].as_str().unwrap());
+        let who = ["session", "alias", "agent", "extension"].map(|key| entry[key].as_str().unwrap());
         assert_eq!(who, [id, "cc100x", "7", "cc100"]);
     }
     assert_eq!(events(&cluster, &["--session", &id[..8]]), of_session);
@@ -69,16 +69,21 @@ fn the_story_of_one_login_from_click_to_hang_up() {
     }
     let rest = ["placed a", "ringing a", "live a", "ended a hung-up"];
     assert_eq!(short(&events(&cluster, &["--alias", "cc101x", "--node", "a"])), rest);
-    assert_eq!(events(&cluster, &["--agent", "7", "--alias", "cc101x"]).len(), 0, "filters must all fit");
+    assert_eq!(events(&cluster, &["--agent", "7", "--alias", "cc101x"]).len(), 0, "filters are combined with AND");
     assert_eq!(events(&cluster, &["--node", "b"]).len(), 0);
     assert_eq!(
         short(&events(&cluster, &["--event", "refused", "--event", "node-up"])),
         ["node-up a", "refused  unknown-alias"]
     );
     let version = format!("node-starting a version {}", env!("CARGO_PKG_VERSION"));
-    let all =
-        [&[version.as_str(), "node-up a", "refused  unknown-alias"], &story[..3], &rest[..3], &story[3..], &rest[3..]]
-            .concat();
+    let all = [
+        &[version.as_str(), "node-up a", "refused  unknown-alias"],
+        &history[..3],
+        &rest[..3],
+        &history[3..],
+        &rest[3..],
+    ]
+    .concat();
     assert_eq!(short(&events(&cluster, &[])), all);
 
     // Who followed has seen the same, and sees what comes from a Redis that has started anew.
@@ -90,17 +95,17 @@ fn the_story_of_one_login_from_click_to_hang_up() {
     cluster.wait_phones("a", 2);
     cluster.json(&["login", "cc101x", "--wait"]);
     follower.wait_line("\"live\",\"node\":\"a\"", SOON);
-    let story = cluster.run(&["events", "--json"]).ok();
-    follower.wait_line(story.lines().last().unwrap(), SOON);
+    let printed = cluster.run(&["events", "--json"]).ok();
+    follower.wait_line(printed.lines().last().unwrap(), SOON);
     let seen = follower.lines();
-    assert_eq!(seen[all.len()..].join("\n"), story.trim_end(), "nothing lost, nothing twice");
+    assert_eq!(seen[all.len()..].join("\n"), printed.trim_end(), "nothing lost, nothing twice");
 
     // For people: one line each, and --since leaves out what is older.
     let text = cluster.run(&["events", "--event", "live"]).ok();
     let words: Vec<&str> = text.split_whitespace().collect();
     assert_eq!(words[1..4], ["a", "live", "cc101x"], "{text}");
     assert!(words[0].ends_with('Z') && words[4].len() == 8, "{text}");
-    wait_until(SOON, "the story to be older than 1 s", || events(&cluster, &["--since", "1s"]).is_empty());
+    wait_until(SOON, "the event stream to be older than 1 s", || events(&cluster, &["--since", "1s"]).is_empty());
     phones.hang_up("cc101");
     wait_for(SOON, || match short(&events(&cluster, &["--since", "1s"])) {
         recent if recent == ["ended a hung-up"] => Ok(()),
@@ -126,7 +131,7 @@ fn a_node_that_dies_and_comes_back_and_its_agent_who_rings_elsewhere() {
     let second = wait_for(SOON, || {
         let sessions = cluster.sessions();
         let back = sessions.iter().find(|s| s["state"] == "live" && s["node"] == "b");
-        back.map(|s| s["id"].as_str().unwrap().to_owned()).ok_or_else(|| format!("no rejoin: {sessions:?}"))
+        back.map(|s| s["session"].as_str().unwrap().to_owned()).ok_or_else(|| format!("no rejoin: {sessions:?}"))
     });
     phones.forget_calls(lab.node("a").address());
     lab.node("a").start();
@@ -141,7 +146,7 @@ fn a_node_that_dies_and_comes_back_and_its_agent_who_rings_elsewhere() {
     assert_eq!(of_nodes[2..], ["node-drain b", "node-resume b", "node-down a", "node-up a"], "{of_nodes:?}");
 
     // A daemon that is frozen for longer than its lease, one that dies, and one that stops.
-    let judged = |times| move |cluster: &Cluster| events(cluster, &["--event", "node-lost"]).len() == times;
+    let judged = |times| move |cluster: &Cluster| events(cluster, &["--event", "node-lease-expired"]).len() == times;
     let (once, twice) = (judged(1), judged(2));
     cluster.daemons[0].sigstop();
     wait_until(SOON * 2, "b to notice", || once(&cluster));
@@ -154,7 +159,7 @@ fn a_node_that_dies_and_comes_back_and_its_agent_who_rings_elsewhere() {
     cluster.wait_node("a", "active");
     daemon.term();
     let start = format!("node-starting a version {}", env!("CARGO_PKG_VERSION"));
-    let lost = "node-lost a no heartbeat for a lease";
+    let lost = "node-lease-expired a no heartbeat for a lease";
     let of_a = short(&events(&cluster, &["--node", "a"]));
     let nodes: Vec<&str> = of_a.iter().map(String::as_str).filter(|line| line.starts_with("node-")).collect();
     let up = "node-up a";

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use evenring::registry::view::{NodeRow, SessionRow};
 use faults::judge::{Answer, Asked, Calls, Channel, Deaf, Evidence, Memory, Strike, Who, judge};
 use faults::round::{Fault, Live, Outcome};
-use faults::{ground::Ground, report, stage::Stage, table};
+use faults::{ground::Ground, report, setup::Setup, table};
 use lab::now;
 use lab::phone::{Record, What};
 
@@ -45,7 +45,7 @@ fn the_promises_hold_through_some_of_the_faults() {
     let mut faults = chosen(&CHOSEN);
     let small = |fault: Fault| Fault { ground: Ground::Sentinel, live: Live::OnA(40, 6), logins: 40, ..fault };
     faults.extend(chosen(&[STOPS]).into_iter().map(small));
-    let mut stage = Stage::set(Ground::Sentinel);
+    let mut stage = Setup::set(Ground::Sentinel);
     let outcomes = faults::play_on(&mut stage, &faults);
     let line = kept(&outcomes);
     // It did something.
@@ -59,7 +59,7 @@ fn the_promises_hold_through_some_of_the_faults() {
         assert_eq!(outcome.moved, moved, "{outcome:?}");
     }
 
-    // The judge is not blind: somebody rings a phone by himself, and that is seen.
+    // The judge is not blind: somebody else rings a phone, and that is seen.
     stage.lab.node("b").ring("PJSIP/cc101", 1);
     lab::wait_until(Duration::from_secs(10), "cc101 to ring", || !stage.phones.invites().is_empty());
     let (nodes, sessions) = stage.look().unwrap();
@@ -69,7 +69,7 @@ fn the_promises_hold_through_some_of_the_faults() {
 
 #[test]
 fn nobody_is_judged_dead_after_redis_was_away_for_longer_than_a_lease() {
-    let outcomes = faults::play_on(&mut Stage::set(Ground::Journal), &chosen(&AWAY));
+    let outcomes = faults::play_on(&mut Setup::set(Ground::Journal), &chosen(&AWAY));
     let line = kept(&outcomes);
     // Each of them: 20 live, 10 whose phones rang, 8 whose orders lay there, and 20 who came when it was away.
     assert_eq!(line["invites"].as_u64(), Some(2 * 58), "{line}");
@@ -100,7 +100,7 @@ const NEW: &str = "00000000000000bb";
 
 fn session(id: &str, phone: &str, state: &str) -> SessionRow {
     SessionRow {
-        id: id.into(),
+        session: id.into(),
         alias: format!("{phone}x"),
         extension: phone.into(),
         agent: phone.into(),
@@ -108,9 +108,9 @@ fn session(id: &str, phone: &str, state: &str) -> SessionRow {
         node: "a".into(),
         state: state.into(),
         remote: false,
-        reason: String::new(),
+        reason: None,
         since: 1,
-        place: None,
+        queue_position: None,
         rejoined_from: String::new(),
     }
 }
@@ -126,7 +126,7 @@ fn clean() -> Evidence {
     let later = |ms: u64| start + Duration::from_millis(ms);
     let sessions = vec![session(OLD, "cc100", "live"), session(NEW, "cc101", "live")];
     let channel =
-        |row: &SessionRow| Channel { session: row.id.clone(), phone: row.extension.clone(), state: "Up".into() };
+        |row: &SessionRow| Channel { session: row.session.clone(), phone: row.extension.clone(), state: "Up".into() };
     let took = Duration::from_millis(5);
     Evidence {
         strike: Strike { victim: Some(("a".into(), NODE)), at: later(900), out: Some((later(1_100), later(5_000))) },
@@ -300,7 +300,7 @@ fn the_judge_sees_who_was_forgotten_or_moved() {
         seen.channels.get_mut("a").unwrap().pop();
         (seen.nodes[0].agents, seen.nodes[0].channels) = (1, 1);
     });
-    sees("P7", "agent cc100 was live", |seen| seen.sessions[0].id = "00000000000000cc".into());
+    sees("P7", "agent cc100 was live", |seen| seen.sessions[0].session = "00000000000000cc".into());
     sees("P7", "agent cc100 was live", |seen| seen.sessions[0].state = "ended".into());
     sees("P9", "agent cc100 was live", |seen| {
         seen.calls = Calls::Move;
@@ -357,7 +357,7 @@ fn the_judge_sees_who_was_taken_for_dead() {
         seen.calls = Calls::Move;
     });
     let lost = |seen: &mut Evidence| {
-        let lost = SessionRow { reason: "node-lost".into(), ..session("00000000000000cc", "cc102", "failed") };
+        let lost = SessionRow { reason: Some("node-lost".into()), ..session("00000000000000cc", "cc102", "failed") };
         seen.sessions.push(lost);
     };
     sees("P14", "cc102x is failed as node-lost, and node a was not lost", lost);
@@ -367,7 +367,7 @@ fn the_judge_sees_who_was_taken_for_dead() {
     });
     sees("P4", "cc102x on a is order-expired", |seen| {
         lost(seen);
-        seen.sessions[2].reason = "order-expired".into();
+        seen.sessions[2].reason = Some("order-expired".into());
     });
     sees("P6", "node b left the rotation", |seen| {
         seen.left.insert("b".into());
@@ -382,7 +382,7 @@ fn the_judge_sees_who_is_turned_away_or_sent_to_a_node_that_stops() {
     });
     sees("P8", "cc101x asked until the end, was told Accepted at last, and is Over", |seen| {
         persists(seen);
-        seen.sessions[1] = SessionRow { reason: "no-answer".into(), ..session(NEW, "cc101", "failed") };
+        seen.sessions[1] = SessionRow { reason: Some("no-answer".into()), ..session(NEW, "cc101", "failed") };
     });
     sees("P8", "cc103x never asked", |seen| {
         seen.persistent.insert("cc103x".into());

@@ -78,7 +78,7 @@ fn metrics_say_what_status_says_and_what_happened() {
     }
     for (metric, value) in [
         ("evenring_registrations{state=\"unregistered\"}", 5.0),
-        ("evenring_commands_taken_total{kind=\"ring\"}", 3.0),
+        ("evenring_orders_taken_total{kind=\"ring\"}", 3.0),
         ("evenring_originates_sent_total", 3.0),
         ("evenring_originate_total{result=\"live\"}", 2.0),
         ("evenring_originate_total{result=\"declined\"}", 1.0),
@@ -92,7 +92,7 @@ fn metrics_say_what_status_says_and_what_happened() {
         ("evenring_ami_resync_duration_seconds_count", 1.0),
         ("evenring_ami_reconnects_total", 0.0),
         ("evenring_redis_up", 1.0),
-        ("evenring_count_drift", 0.0),
+        ("evenring_session_drift", 0.0),
         ("evenring_queue_depth{queue=\"ring\"}", 0.0),
     ] {
         assert_eq!(found.get(metric), Some(&value), "{metric}");
@@ -129,10 +129,10 @@ fn inbox(cluster: &Cluster, node: &Node) {
     send("{\"alias\": \"nobody-x\"}");
     send("nonsense");
     wait_samples(node, "three messages of the inbox", |found| {
-        found.get("evenring_picks_total{result=\"placed\",reason=\"\"}") == Some(&1.0)
-            && found.get("evenring_picks_total{result=\"refused\",reason=\"unknown-alias\"}") == Some(&1.0)
-            && found["evenring_commands_deadletter_total"] == 1.0
-            && found["evenring_pick_duration_seconds_count"] == 2.0
+        found.get("evenring_placements_total{result=\"placed\",reason=\"\"}") == Some(&1.0)
+            && found.get("evenring_placements_total{result=\"refused\",reason=\"unknown-alias\"}") == Some(&1.0)
+            && found["evenring_orders_deadletter_total"] == 1.0
+            && found["evenring_placement_duration_seconds_count"] == 2.0
     });
 }
 

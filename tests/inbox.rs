@@ -6,21 +6,21 @@
 
 #[path = "lab/mod.rs"]
 mod lab;
-mod sim;
+mod load_nodes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use evenring::config::Settings;
-use evenring::daemon::new_session;
 use evenring::node::session::Class;
-use evenring::registry::view::{Verdict, Which};
+use evenring::registry::view::{ShownNodeState, Verdict, Which, reason_text};
 use evenring::registry::{LoginRequest, Registry, script_hashes};
+use evenring::runtime::random::new_session;
 use lab::redis::Redis;
+use load_nodes::daemons::SimDaemon;
+use load_nodes::{Settings as SimSettings, Sim, SimNode};
 use redis::aio::MultiplexedConnection;
-use sim::daemons::SimDaemon;
-use sim::{Settings as SimSettings, Sim, SimNode};
 
 /// What loads the machine may take so long; what is promised is far below it.
 const SOON: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ impl House {
             .until("all nodes in the rotation", async |house| {
                 let nodes = house.registry.nodes().await.unwrap();
                 nodes.len() == count
-                    && nodes.iter().all(|n| n.state == "active" && n.registrations == u64::from(phones))
+                    && nodes.iter().all(|n| n.state == ShownNodeState::Active && n.registrations == u64::from(phones))
             })
             .await;
         house
@@ -104,7 +104,7 @@ impl House {
     async fn fates(&mut self) -> BTreeMap<(String, String), usize> {
         let mut fates = BTreeMap::new();
         for row in self.registry.sessions(Which::All).await.unwrap() {
-            *fates.entry((row.state, row.reason)).or_default() += 1;
+            *fates.entry((row.state.to_string(), reason_text(row.reason.as_ref()))).or_default() += 1;
         }
         fates
     }

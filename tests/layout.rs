@@ -1,28 +1,31 @@
 //! The house keeps its order: which room may know which, what the pure rooms never name, what lies at the top.
 //!
-//! The rules are in `DESIGN`'s words at the constants below. Each is also broken on purpose here, so that a rule which
+//! The rules are the constants below. Each is also broken on purpose here, so that a rule which
 //! no longer sees anything is noticed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail loudly, too")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 /// A room, and the rooms below it: all that it may name besides itself.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("main", &["cli", "daemon", "registry", "node", "ami", "config", "ids"]),
-    ("cli", &["daemon", "registry", "node", "ami", "config", "ids"]),
-    ("daemon", &["registry", "node", "ami", "config", "ids"]),
-    ("registry", &["node", "ami", "config", "ids"]),
-    ("node", &["ami", "config", "ids"]),
+    ("main", &["cli", "daemon", "registry", "node", "ami_client", "ami", "config", "ring_policy", "runtime", "ids"]),
+    ("cli", &["daemon", "registry", "node", "ami_client", "ami", "config", "ring_policy", "runtime", "ids"]),
+    ("daemon", &["registry", "node", "ami_client", "ami", "config", "ring_policy", "runtime", "ids"]),
+    ("registry", &["node", "ami", "config", "ring_policy", "ids"]),
+    ("ami_client", &["ami", "config", "runtime", "ids"]),
+    ("node", &["ami", "ring_policy", "ids"]),
     ("ami", &["ids"]),
-    ("config", &["ids"]),
+    ("config", &["ring_policy", "ids"]),
+    ("ring_policy", &["ids"]),
+    ("runtime", &["ids"]),
     ("ids", &[]),
 ];
 
 /// The rooms that take (input, now) and give effects.
-const PURE: &[&str] = &["ami", "node"];
+const PURE: &[&str] = &["ami", "node", "ring_policy"];
 
 /// What no file of a pure room may name, comments included.
 const IMPURE: &[&str] = &[
@@ -145,6 +148,52 @@ fn faults(sources: &Sources) -> Vec<String> {
     faults
 }
 
+/// The files of the same room that a file imports: their paths below `src/`. A `mod.rs` is left out, for it names its
+/// children, and they their parent, wherever there are folders.
+fn imports<'a>(path: &str, sources: &'a Sources) -> Vec<&'a str> {
+    let Some((folder, file)) = path.rsplit_once('/') else { return Vec::new() };
+    let text = sources[path].split("#[cfg(test)]").next().unwrap_or_default();
+    let uses = text.lines().filter_map(|line| line.trim_start().strip_prefix("use "));
+    let own = file.strip_suffix(".rs").unwrap_or(file);
+    let (beside, below, room) = (format!("{folder}/"), format!("{folder}/{own}/"), room(path).unwrap_or_default());
+    let above = folder.rsplit_once('/').map_or(String::new(), |(up, _)| format!("{up}/"));
+    let inside = format!("crate::{room}::");
+    let roots = [("super::super::", above), ("super::", beside), ("self::", below), (&*inside, format!("{room}/"))];
+    let named = uses.flat_map(|rest| {
+        let found = roots.iter().find_map(|(root, base)| Some((rest.strip_prefix(root)?, base)));
+        found
+            .into_iter()
+            .flat_map(|(rest, base)| first_names(rest).into_iter().map(move |name| format!("{base}{name}.rs")))
+    });
+    named
+        .filter_map(|file| sources.get_key_value(&file).map(|(known, _)| known.as_str()))
+        .filter(|other| *other != path)
+        .collect()
+}
+
+/// Files that import each other, directly or through others: one such circle, if there is any.
+fn circle(sources: &Sources) -> Option<Vec<String>> {
+    fn walk<'a>(
+        path: &'a str,
+        way: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+        sources: &'a Sources,
+    ) -> Option<Vec<String>> {
+        if let Some(at) = way.iter().position(|seen| *seen == path) {
+            return Some(way[at..].iter().map(|seen| (*seen).to_owned()).collect());
+        }
+        if !done.insert(path) {
+            return None;
+        }
+        way.push(path);
+        let found = imports(path, sources).into_iter().find_map(|next| walk(next, way, done, sources));
+        way.pop();
+        found
+    }
+    let mut done = BTreeSet::new();
+    sources.keys().find_map(|path| walk(path, &mut Vec::new(), &mut done, sources))
+}
+
 fn top_faults(names: impl IntoIterator<Item = String>) -> Vec<String> {
     let fine = |name: &String| name.starts_with('.') || name.starts_with("LICENSE") || TOP.contains(&name.as_str());
     names.into_iter().filter(|name| !fine(name)).collect()
@@ -155,6 +204,21 @@ fn the_house_is_in_order() {
     let sources = sources();
     assert!(sources.contains_key("ids.rs") && sources.contains_key("ami/frame.rs"), "the sources were not found");
     assert_eq!(faults(&sources), [""; 0]);
+}
+
+#[test]
+fn no_files_import_each_other() {
+    assert_eq!(circle(&sources()), None);
+    let round = [
+        ("node/a.rs", "use super::b::X;"),
+        ("node/b.rs", "use crate::node::c::{Y, Z};"),
+        ("node/c.rs", "use super::{a, Node};"),
+    ];
+    let round = round.map(|(path, text)| (path.to_owned(), text.to_owned()));
+    assert_eq!(
+        circle(&Sources::from(round)),
+        Some(["node/a.rs", "node/b.rs", "node/c.rs"].map(str::to_owned).to_vec())
+    );
 }
 
 #[test]
@@ -181,6 +245,8 @@ fn each_rule_sees_what_breaks_it() {
     check("ami/mod.rs", "//! A.\nuse super::ids;", &[]);
     check("node/mod.rs", "//! A.\nuse crate::{ami::{a, b}, registry::x};", &[&up("node/mod.rs", "registry", "node")]);
     check("node/a.rs", "//! See [`crate::daemon`].", &[&up("node/a.rs", "daemon", "node")]);
+    check("node/a.rs", "//! A.\nuse crate::config::X;", &[&up("node/a.rs", "config", "node")]);
+    check("ami_client/a.rs", "//! A.\nuse crate::registry::X;", &[&up("ami_client/a.rs", "registry", "ami_client")]);
     check("config.rs", "//! A.\nuse crate::{\n    ids, ami};", &[&up("config.rs", "ami", "config")]);
     check("main.rs", "//! A.\nuse evenring::{cli, daemon};", &[]);
     check("daemon/mod.rs", "//! A.\nuse crate::node::X; use tokio::net; use mycrate::cli;", &[]);
@@ -208,4 +274,58 @@ fn every_script_has_a_row_in_the_bench() {
     assert!(names.len() > 20, "{names:?}");
     assert_eq!(without(&names), [""; 0]);
     assert_eq!(without(&["place", "none", "plac"]), ["none", "plac"]);
+}
+
+/// What is wrong with the layers that `.dev/check.sh` lists: each test binary stands in one of them, and a pure one
+/// has neither lab nor cluster.
+fn layer_faults(script: &str, binaries: &BTreeMap<String, String>) -> Vec<String> {
+    let lists = script.split("\ntests_").skip(1).filter_map(|rest| rest.split_once("=\""));
+    let lists: Vec<(&str, Vec<&str>)> = lists
+        .map(|(layer, rest)| (layer, rest.split('"').next().unwrap_or_default().split_whitespace().collect()))
+        .collect();
+    let listed = |name: &str| lists.iter().flat_map(|(_, names)| names).filter(|listed| **listed == name).count();
+    let counts = binaries.keys().map(|name| (name, listed(name))).filter(|(_, count)| *count != 1);
+    let mut faults: Vec<String> = counts.map(|(name, count)| format!("{name} stands in {count} layers")).collect();
+    for (layer, names) in &lists {
+        for name in names {
+            match binaries.get(*name) {
+                None => faults.push(format!("there is no tests/{name}.rs, but {layer} lists it")),
+                Some(text)
+                    if *layer == "pure" && text.lines().any(|line| line == "mod lab;" || line == "mod cluster;") =>
+                {
+                    faults.push(format!("{name} is listed as pure, but has a lab"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn every_test_binary_stands_in_one_layer() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = fs::read_dir(top.join("tests")).expect("the tests").map(|entry| entry.expect("an entry").path());
+    let sources = files.filter(|path| path.extension().is_some_and(|end| end == "rs"));
+    let binaries: BTreeMap<String, String> = sources
+        .map(|path| {
+            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+            (name, fs::read_to_string(&path).expect("text"))
+        })
+        .collect();
+    assert!(binaries.contains_key("layout"), "the tests were not found");
+    let script = fs::read_to_string(top.join(".dev/check.sh")).expect(".dev/check.sh");
+    assert_eq!(layer_faults(&script, &binaries), [""; 0]);
+
+    let planted = ["a", "b", "c", "d"].map(|name| (name.to_owned(), "mod peer;".to_owned()));
+    let mut planted = BTreeMap::from(planted);
+    planted.insert("e".to_owned(), "mod lab;\n".to_owned());
+    let found = layer_faults("\ntests_pure=\"a c\n  e\"\ntests_redis=\"b c x\"\n", &planted);
+    let expected = [
+        "c stands in 2 layers",
+        "d stands in 0 layers",
+        "e is listed as pure, but has a lab",
+        "there is no tests/x.rs, but redis lists it",
+    ];
+    assert_eq!(found, expected);
 }

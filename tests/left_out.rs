@@ -31,7 +31,7 @@ fn what_does_not_fit_is_counted_and_said_and_the_rest_can_ring() {
     let (live, code) = cluster.json_and_code(&["login", "+4930123x", "--wait"]);
     assert_eq!((code, &live["state"], phones.rings("cc100")), (0, &"live".into(), 1), "{live} {}", cluster.logs());
     assert_eq!(cluster.json(&["logout", "+4930123"])["reason"], "logged-out");
-    let said = "phones are left out: nobody can log in with them; the verb doctor says what to do";
+    let said = "phones left out: agents cannot log in with them; run evenring doctor";
     let times = |log: String| log.matches(said).count();
     for _ in 0..3 {
         lab.nodes()[0].cli("module reload res_pjsip.so");
@@ -54,7 +54,10 @@ fn what_does_not_fit_is_counted_and_said_and_the_rest_can_ring() {
     assert_eq!(cluster.json(&["phones"])["phones"].as_array().unwrap().iter().filter(|p| p["node"] == "b").count(), 2);
     assert!(cluster.run(&["status"]).ok().contains("b: phones left out: "));
     let doctor = cluster.run(&["doctor"]).stdout;
-    for part in ["left out on a: 1 have names that are no ids: PJSIP/cc500@tenant1", "raise ami.max_devices there"] {
+    for part in [
+        "left out on a: 1 have names that are not valid ids: PJSIP/cc500@tenant1",
+        "raise ami.max_devices on that node",
+    ] {
         assert!(doctor.contains(part), "{doctor}");
     }
     let page = get(&lab.nodes()[0], "/metrics").body;

@@ -236,7 +236,7 @@ fn a_wrong_password_is_said_so() {
 
 #[test]
 fn asterisk_that_ends_says_so_at_the_login() {
-    let expected = "close: Asterisk is shutting down; nothing to do, the connection is tried again";
+    let expected = "close: Asterisk is shutting down; no action needed, evenring reconnects";
     for id in ["ActionID: #1\r\n", ""] {
         let mut talk = Talk::new(settings());
         talk.hear(BANNER);
@@ -273,10 +273,7 @@ fn asterisk_that_lets_calls_end_says_so_with_every_answer_and_a_ping_tells_that_
 fn another_service_is_recognised() {
     let seen = Talk::new(settings()).hear("SSH-2.0-OpenSSH_9.6\r\n");
     assert_eq!(seen.len(), 1);
-    assert!(
-        seen[0].starts_with("close: the peer is not an Asterisk manager") && seen[0].contains("SSH-2.0"),
-        "{seen:?}"
-    );
+    assert!(seen[0].starts_with("close: the peer is not Asterisk's AMI") && seen[0].contains("SSH-2.0"), "{seen:?}");
 }
 
 #[test]
@@ -291,7 +288,7 @@ fn a_login_that_does_not_come_about_ends() {
     assert!(talk.wait_ms(1)[0].starts_with("close: no complete login within 4s (stuck during the login)"));
     let mut talk = Talk::new(LinkSettings { username: "lab\r\nAction: Ping".into(), ..settings() });
     let seen = talk.hear(&[BANNER, CHALLENGE].concat());
-    assert!(seen[1].starts_with("close: the login cannot be sent: Username has the byte 0x0d"), "{seen:?}");
+    assert!(seen[1].starts_with("close: cannot send the login: Username has the byte 0x0d"), "{seen:?}");
 }
 
 #[test]
@@ -335,7 +332,7 @@ fn a_peer_that_does_not_answer_pings_is_gone() {
     assert_eq!(talk.wait_ms(2000), ["> Ping #6"]);
     talk.hear("Response: Success\r\nActionID: #5\r\nPing: Pong\r\n\r\nEvent: PeerStatus\r\n\r\n");
     let reason =
-        "close: Asterisk did not answer a ping within 900ms; the connection is tried again, look at host and network";
+        "close: Asterisk did not answer a ping within 900ms; evenring reconnects, check the host and the network";
     assert_eq!(talk.wait_ms(5000), ["7: unknown, the connection ended before the answer came", reason]);
 }
 
@@ -343,7 +340,7 @@ fn a_peer_that_does_not_answer_pings_is_gone() {
 fn an_action_without_answer_is_unknown() {
     let mut talk = Talk::up();
     assert_eq!(talk.ring(1, 0), ["> Originate #o-00000000000000ab-0"]);
-    assert_eq!(talk.ring(2, 0), ["2: not sent, its ActionID is in use"]);
+    assert_eq!(talk.ring(2, 0), ["2: not sent, its ActionID is already in use"]);
     talk.now = talk.now.after(Duration::from_secs(1));
     assert_eq!(talk.send(3, Action::device_state_list()), ["> DeviceStateList #3"]);
     let seen: Vec<_> = talk.wait_ms_with_pongs(3_999);
@@ -520,7 +517,7 @@ fn of_too_many_devices_the_first_are_kept_and_the_others_counted() {
         let end =
             |count| format!("Event: XComplete\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: {count}\r\n\r\n");
         let (count, said) = match at {
-            0 => (5, "1: unknown, the list has 3 more items than the first 2 that are kept"),
+            0 => (5, "1: unknown, the list has 3 items beyond the first 2, which are kept"),
             1 => (2, "1: list of 2"),
             _ => (4, "1: unknown, the list has 2 items, but Asterisk counted 5"),
         };
@@ -536,7 +533,7 @@ fn the_number_of_open_actions_is_bounded() {
     for tag in 0..OPEN_ACTIONS {
         assert!(talk.send(tag as u64, Action::ping())[0].starts_with("> Ping"));
     }
-    assert_eq!(talk.send(5000, Action::ping()), ["5000: not sent, 1024 actions wait for an answer already"]);
+    assert_eq!(talk.send(5000, Action::ping()), ["5000: not sent, too many actions are waiting for an answer (1024)"]);
     talk.hear("Response: Success\r\nActionID: #3\r\n\r\n");
     assert!(talk.send(5001, Action::ping())[0].starts_with("> Ping"));
     talk.link.closed(talk.now);

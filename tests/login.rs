@@ -50,7 +50,10 @@ fn an_agent_logs_in_once_and_the_right_phone_rings_once() {
     assert_eq!(phones.invites().len(), 1, "no other phone rings");
     let node = login["node"].as_str().unwrap();
     assert_eq!(lab.name_of(phones.invites()[0].node), node);
-    assert!(lab.node(node).cli("core show channels concise").contains("evenring-7"), "the agent is in his conference");
+    assert!(
+        lab.node(node).cli("core show channels concise").contains("evenring-7"),
+        "the agent is in their conference"
+    );
 
     let (again, code) = cluster.json_and_code(&["login", "cc100x", "--agent", "7", "--wait"]);
     assert_eq!((code, &again["session"]), (0, &login["session"]), "a second login is the first");

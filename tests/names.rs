@@ -53,7 +53,7 @@ fn p6_a_second_daemon_on_the_same_machine_is_refused_and_a_restart_is_fast() {
     });
     println!("kill -9 and again: in the rotation after {:?}", begin.elapsed());
     let said = cluster.daemons[0].log();
-    assert!(!said.contains("waiting for the end of its lease"), "{said}");
+    assert!(!said.contains("waiting for its lease to expire"), "{said}");
     cluster.wait_session(&live, "live", "");
     assert_eq!(phones.rings("cc100"), 1);
 }
@@ -64,7 +64,7 @@ fn p6_a_stranger_waits_for_the_lease_and_then_takes_over() {
     let (phones, mut cluster, live) = one_agent(&lab);
     let generation = cluster.node("a")["generation"].clone();
     let mut second = cluster.daemons[0].second(Place::Apart);
-    second.wait_log("another daemon holds this node's name: waiting for the end of its lease", SOON);
+    second.wait_log("another daemon holds this node's name: waiting for its lease to expire", SOON);
     let pid = cluster.daemons[0].pid();
     assert!(second.log().contains(&format!(" pid {pid}")), "{}", second.log());
     // Longer than the lease that it saw when it asked.
@@ -94,9 +94,9 @@ fn p6_a_frozen_daemon_loses_its_name_and_what_it_says_is_refused_and_counted() {
     let (phones, mut cluster, live) = one_agent(&lab);
     let generation = cluster.node("a")["generation"].clone();
     cluster.daemons[0].sigstop();
-    wait_until(SOON, "the lease to end", || cluster.node("a")["state"] == "lost");
+    wait_until(SOON, "the lease to end", || cluster.node("a")["state"] == "lease-expired");
     let mut second = cluster.daemons[0].second(Place::Beside);
-    second.wait_log("the daemon that has the lock gives no heartbeat: taking over", SOON);
+    second.wait_log("the daemon that holds the lock sends no heartbeats: taking over", SOON);
     wait_until(SOON, "the second to take over", || {
         let node = cluster.node("a");
         node["generation"] != generation && node["state"] == "active"
@@ -106,7 +106,7 @@ fn p6_a_frozen_daemon_loses_its_name_and_what_it_says_is_refused_and_counted() {
     assert_eq!(cluster.daemons[0].wait_end(SOON), Some(4), "{}", cluster.logs());
     assert!(cluster.daemons[0].log().contains("another daemon has taken the name of node a"), "{}", cluster.logs());
     wait_until(SOON, "the refusal to be counted", || cluster.node("a")["refused"].as_u64() > Some(0));
-    second.wait_log("an older daemon of this node still speaks: refused", SOON);
+    second.wait_log("an older daemon of this node is still writing: refused", SOON);
     assert_eq!(cluster.session(&live)["state"], "live", "{}", second.log());
     assert_eq!((phones.rings("cc100"), phones.live()), (1, 1));
     assert_eq!(cluster.json_and_code(&["login", "cc101x", "--wait"]).1, 0, "{}", second.log());
@@ -145,7 +145,7 @@ fn p6_p8_a_daemon_that_stood_still_for_its_lease_rings_nobody_of_before_and_begi
         node["generation"] != generation && node["state"] == "active"
     });
     assert!(cluster.daemons[0].is_running());
-    cluster.daemons[0].wait_log("this daemon stood still for longer than its lease", SOON);
+    cluster.daemons[0].wait_log("the daemon was suspended for longer than its lease", SOON);
     cluster.wait_session(&sessions[0], "live", "");
     for session in &sessions[1..] {
         cluster.wait_session(session, "failed", "node-lost");

@@ -43,16 +43,16 @@ fn what_the_evidence_means() {
         ends(&["new s1", "ringing s1", "response s1 3", &gone], "s1 failed no-answer");
         ends(&["new s1", &gone, "response s1 3"], "s1 failed no-answer");
         // Dead or silent: it never said that it rings.
-        ends(&["new s1", "response s1 3", &format!("gone s1 {cause}")], "s1 cannot silent");
+        ends(&["new s1", "response s1 3", &format!("gone s1 {cause}")], "s1 try-next-node silent");
     }
     for (cause, outcome) in [
         ("17", "failed busy"),
         ("21", "failed declined"),
         ("19", "failed phone-unavailable"),
-        ("18", "cannot silent"),
-        ("1", "cannot not-found"),
-        ("34", "cannot congestion-34"),
-        ("38", "cannot congestion-38"),
+        ("18", "try-next-node silent"),
+        ("1", "try-next-node not-found"),
+        ("34", "try-next-node congestion-34"),
+        ("38", "try-next-node congestion-38"),
     ] {
         let (gone, outcome) = (format!("gone s1 {cause}"), format!("s1 {outcome}"));
         ends(&["new s1", "response s1 0", &gone], &outcome);
@@ -71,8 +71,8 @@ fn what_the_evidence_means() {
     ends(&["new s1", "response s1 5", "gone s1 19"], "s1 failed phone-unavailable");
     ends(&["new s1", "response s1 5", "wait 500"], "s1 failed busy");
     // Not registered, unreachable, no such endpoint or technology: no channel at all.
-    ends(&["response s1 0"], "s1 cannot not-reachable");
-    ends(&["response s1 3", "wait 500"], "s1 cannot silent");
+    ends(&["response s1 0"], "s1 try-next-node not-reachable");
+    ends(&["response s1 3", "wait 500"], "s1 try-next-node silent");
 }
 
 /// The cause of a ring that was cut off is 0 with chan_pjsip and 16 with chan_sip.
@@ -92,9 +92,9 @@ fn a_ring_that_no_phone_ended_may_be_the_end_of_asterisk() {
             asked(&["answer Ping ok"], "s1 failed hung-up");
             asked(&["answer Ping unknown", "wait 2999", "wait 1"], "s1 failed hung-up");
             // It rings nobody any more: another node may, at once.
-            asked(&[stops], "s1 cannot node-lost");
-            asked(&["shutdown"], "given up 1; s1 cannot node-lost; beat down");
-            asked(&["closed", "refused"], "beat down; given up 1; s1 cannot node-lost");
+            asked(&[stops], "s1 try-next-node node-lost");
+            asked(&["shutdown"], "given up 1; s1 try-next-node node-lost; beat down");
+            asked(&["closed", "refused"], "beat down; given up 1; s1 try-next-node node-lost");
             asked(&["hangup s1", "answer Hangup error No such channel"], "> Hangup s1; s1 ended logged-out");
             asked(&["hangup s1", stops], "> Hangup s1; s1 ended logged-out");
         }
@@ -114,7 +114,7 @@ fn what_is_not_ours_is_ignored() {
         ("new 1700.1", ""),
         ("up 1700.1", ""),
         ("gone 1700.1 16", ""),
-        ("response s1.2 0", "s1 cannot not-reachable"),
+        ("response s1.2 0", "s1 try-next-node not-reachable"),
         ("response s1.2 0", ""),
     ]);
 }
@@ -168,17 +168,17 @@ fn while_asterisk_is_away_orders_go_back() {
     check_on(
         Stand::new(""),
         &[
-            ("order s1", "s1 cannot node-lost"),
+            ("order s1", "s1 try-next-node node-lost"),
             ("refused", ""),
-            ("order s2", "s2 cannot node-lost"),
+            ("order s2", "s2 try-next-node node-lost"),
             ("booted 1", "> DeviceStateList; > Status"),
-            ("order s3", "s3 cannot node-lost"),
+            ("order s3", "s3 try-next-node node-lost"),
             ("answer DeviceStateList PJSIP/cc1:NOT_INUSE confbridge:1:INUSE", "phones all 1"),
             ("answer Status 1700.1:Up", "synced 1 phones 1 channels 0 sessions; beat active"),
             // What was never tried may be ordered again.
             ("order s1", "> Originate s1.1"),
             ("closed", "beat down"),
-            ("order s4", "s4 cannot node-lost"),
+            ("order s4", "s4 try-next-node node-lost"),
         ],
     );
 }
@@ -187,7 +187,7 @@ fn while_asterisk_is_away_orders_go_back() {
 fn asterisk_refuses() {
     check(&[
         ("order s1", "> Originate s1.1"),
-        ("answer Originate error Extension does not exist.", "s1 cannot refused: Extension does not exist."),
+        ("answer Originate error Extension does not exist.", "s1 try-next-node refused: Extension does not exist."),
         ("order s2", "> Originate s2.1"),
         ("hangup s2", ""),
         ("answer Originate error Permission denied", "s2 ended logged-out"),
@@ -204,7 +204,7 @@ fn what_was_not_sent_waits_and_is_sent_once() {
         ("wait 1", "> Originate s1.1"),
         ("answer Originate ok", ""),
         ("wait 5000", ""),
-        ("response s1 0", "s1 cannot not-reachable"),
+        ("response s1 0", "s1 try-next-node not-reachable"),
         // Called off before it was known that it was not sent: never rung.
         ("order s2", "> Originate s2.1"),
         ("hangup s2", ""),
@@ -213,7 +213,7 @@ fn what_was_not_sent_waits_and_is_sent_once() {
         ("wait 200", ""),
         ("order s3", "> Originate s3.1"),
         ("closed", "beat down"),
-        ("answer Originate notsent", "s3 cannot node-lost"),
+        ("answer Originate notsent", "s3 try-next-node node-lost"),
         ("wait 20000", ""),
     ]);
 }
@@ -226,9 +226,11 @@ fn what_may_have_been_sent_is_asked_for_and_never_sent_again() {
     check(&[&asked[..], &[("answer Status s1:Ringing", ""), ("up s1", "s1 live")]].concat());
     check(&[&asked[..], &[("answer Status s1:Up", "s1 live"), ("response s1 ok", "")]].concat());
     // No answer to the question, either.
-    check(&[&asked[..], &[("answer Status unknown", ""), ("wait 3000", "> Status; s1 failed outcome-unknown")]].concat());
+    check(
+        &[&asked[..], &[("answer Status unknown", ""), ("wait 3000", "> Status; s1 failed outcome-unknown")]].concat(),
+    );
     // Meanwhile Asterisk itself tells.
-    check(&[&asked[..], &[("response s1 0", "s1 cannot not-reachable"), ("answer Status", "")]].concat());
+    check(&[&asked[..], &[("response s1 0", "s1 try-next-node not-reachable"), ("answer Status", "")]].concat());
     check(&[&asked[..], &[("new s1", ""), ("gone s1 17", ""), ("response s1 0", "s1 failed busy")]].concat());
     check(&[&asked[..], &[("gone s1 17", ""), ("wait 500", "s1 failed busy")]].concat());
     // Called off meanwhile.
@@ -308,9 +310,9 @@ fn a_hang_up_finds_its_channel() {
     // Of one that nobody here knows, the heartbeats tell until Asterisk has been asked: it may come yet.
     check(&[
         ("hangup s9", ""),
-        ("books s9:unwanted", ""),
+        ("recorded s9:hangup-requested", ""),
         ("wait 900", ""),
-        ("books s9:unwanted", "> Status"),
+        ("recorded s9:hangup-requested", "> Status"),
         ("answer Status", "drift s9; s9 ended logged-out"),
     ]);
     check(&[
@@ -420,7 +422,7 @@ fn who_waits_for_the_bucket_or_the_cap_is_told_to_redis_in_order() {
         ("new s2", "", "s4 s6"),
         ("up s2", "s2 live; > Originate s4.1", "s6"),
         // An answered phone is no ringing one; nor is one that does not answer.
-        ("response s1 0", "s1 cannot not-reachable; > Originate s6.1", "s6"),
+        ("response s1 0", "s1 try-next-node not-reachable; > Originate s6.1", "s6"),
         ("wait 100", "", ""),
     ] {
         assert_eq!((stand.say(line).as_str(), stand.line.as_str()), (effects, told), "{line}");
@@ -437,56 +439,58 @@ fn who_waits_for_the_bucket_or_the_cap_is_told_to_redis_in_order() {
 }
 
 #[test]
-fn books_that_differ_are_mended_when_it_lasts() {
+fn what_redis_has_wrong_is_repaired_when_it_lasts() {
     let live = [("order s1", "> Originate s1.1"), ("new s1", ""), ("up s1", "s1 live")];
     // Redis has what is not here.
     check(&[
-        ("books s7:live s8:ringing s9:placed s6:gone", ""),
+        ("recorded s7:live s8:ringing s9:placed s6:gone", ""),
         ("wait 899", ""),
-        ("books s7:live s8:ringing s9:placed s6:gone", ""),
+        ("recorded s7:live s8:ringing s9:placed s6:gone", ""),
         ("wait 1", ""),
-        ("books s7:live s8:ringing s9:placed s6:gone", "> Status"),
+        ("recorded s7:live s8:ringing s9:placed s6:gone", "> Status"),
         (
             "answer Status",
             "drift s6; s6 failed outcome-unknown; drift s7; s7 ended hung-up; drift s8; s8 failed outcome-unknown",
         ),
-        ("books s9:placed", ""),
+        ("recorded s9:placed", ""),
         ("wait 10000", ""),
-        ("books s9:placed", ""),
+        ("recorded s9:placed", ""),
     ]);
     // Asterisk has it: this node had missed it.
     check(&[
-        ("books s7:live", ""),
+        ("recorded s7:live", ""),
         ("wait 900", ""),
-        ("books s7:live", "> Status"),
+        ("recorded s7:live", "> Status"),
         ("answer Status s7:Up", "adopt s7 live"),
-        ("books s7:live", ""),
+        ("recorded s7:live", ""),
     ]);
     // A difference that goes away was a report on its way.
-    check(&[("books s7:live", ""), ("wait 800", ""), ("books", ""), ("wait 800", ""), ("books s7:live", "")]);
+    check(&[("recorded s7:live", ""), ("wait 800", ""), ("recorded", ""), ("wait 800", ""), ("recorded s7:live", "")]);
     // Redis has lost what is here, or that it is live.
     let again = "drift s1; adopt s1 live";
-    check(&[&live[..], &[("books", ""), ("wait 1000", ""), ("books", again), ("books s1:live", "")]].concat());
-    check(&[&live[..], &[("books s1:ringing", ""), ("wait 1000", ""), ("books s1:ringing", again)]].concat());
-    check(&[&live[..], &[("books s1:live", ""), ("wait 1000", ""), ("books s1:live", "")]].concat());
+    check(&[&live[..], &[("recorded", ""), ("wait 1000", ""), ("recorded", again), ("recorded s1:live", "")]].concat());
+    check(&[&live[..], &[("recorded s1:ringing", ""), ("wait 1000", ""), ("recorded s1:ringing", again)]].concat());
+    check(&[&live[..], &[("recorded s1:live", ""), ("wait 1000", ""), ("recorded s1:live", "")]].concat());
     check(&[
         ("order s1", "> Originate s1.1"),
-        ("books", ""),
+        ("recorded", ""),
         ("wait 1000", ""),
-        ("books", "drift s1; adopt s1 ringing"),
+        ("recorded", "drift s1; adopt s1 ringing"),
     ]);
     // What is being hung up needs no mending.
-    check(&[&live[..], &[("hangup s1", "> Hangup s1"), ("books", ""), ("wait 1000", ""), ("books", "")]].concat());
+    check(
+        &[&live[..], &[("hangup s1", "> Hangup s1"), ("recorded", ""), ("wait 1000", ""), ("recorded", "")]].concat(),
+    );
     // A gap begins the count anew, and nothing is compared in it.
     check(&[
-        ("books s7:live", ""),
+        ("recorded s7:live", ""),
         ("closed", "beat down"),
         ("wait 1000", ""),
-        ("books s7:live", ""),
+        ("recorded s7:live", ""),
         ("booted 101", "> DeviceStateList; > Status; beat starting"),
         ("answer DeviceStateList", "phones all 0"),
         ("answer Status", "synced 0 phones 0 channels 0 sessions; beat active"),
-        ("books s7:live", ""),
+        ("recorded s7:live", ""),
     ]);
 }
 
@@ -499,9 +503,9 @@ fn what_redis_has_ended_while_it_waited_is_not_rung() {
             ("order s2", "> Originate s2.1"),
             ("order s3", "> Originate s3.1"),
             ("order s4", ""),
-            ("books s1:ringing s2:ringing s3:ringing", ""),
+            ("recorded s1:ringing s2:ringing s3:ringing", ""),
             ("wait 950", ""),
-            ("books s1:ringing s2:ringing s3:ringing", "drift s4"),
+            ("recorded s1:ringing s2:ringing s3:ringing", "drift s4"),
             ("wait 5000", ""),
         ],
     );
@@ -527,7 +531,7 @@ fn what_is_dialled_is_spelled_as_asterisk_spells_it() {
 fn nobody_is_rung_after_the_lease_before_redis_has_said_who_is_still_here() {
     let lapsed = [
         ("order s1", "> Originate s1.1"),
-        ("books s1:ringing", ""),
+        ("recorded s1:ringing", ""),
         ("order s2", ""),
         ("order s3", ""),
         ("stand 2990", ""),
@@ -539,7 +543,7 @@ fn nobody_is_rung_after_the_lease_before_redis_has_said_who_is_still_here() {
     let over = [&lapsed[..4], &[("wait 900", ""), ("stand 2100", ""), ("order s4 1 1500", "")]].concat();
     check_on(
         Stand::ready_with(settings),
-        &[&over[..], &[("wait 2000", ""), ("books s1:ringing s3:ringing s4:ringing", "drift s2; > Originate s3.1")]]
+        &[&over[..], &[("wait 2000", ""), ("recorded s1:ringing s3:ringing s4:ringing", "drift s2; > Originate s3.1")]]
             .concat(),
     );
 }

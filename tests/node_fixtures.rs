@@ -129,21 +129,21 @@ fn check(version: &str, name: &str, action_id: &str, unique: &str, expected: &st
 fn every_captured_originate_ends_as_it_should() {
     for (version, number) in [("v16", "16"), ("v22", "22")] {
         for (name, unique, expected) in [
-            ("404", "404", "s1 cannot not-found"),
-            ("503", "503", "s1 cannot congestion-34"),
+            ("404", "404", "s1 try-next-node not-found"),
+            ("503", "503", "s1 try-next-node congestion-34"),
             ("app-answered", "app-1", "s1 live; > Ping; s1 ended hung-up"),
-            ("app-unknown", "app-unknown", "s1 cannot not-reachable"),
+            ("app-unknown", "app-unknown", "s1 try-next-node not-reachable"),
             ("busy", "busy", "s1 failed busy"),
             ("local-hup21", "local-hup21", "s1 failed declined"),
             ("noanswer", "noanswer", "s1 failed no-answer"),
-            ("not-registered", "not-registered", "s1 cannot not-reachable"),
+            ("not-registered", "not-registered", "s1 try-next-node not-reachable"),
             ("ringbusy", "ringbusy", "s1 failed busy"),
-            ("silent-timeout", "silent-timeout", "s1 cannot silent"),
-            ("unknown-endpoint", "unknown-endpoint", "s1 cannot not-reachable"),
-            ("unknown-tech", "unknown-tech", "s1 cannot not-reachable"),
-            ("unreachable", "unr", "s1 cannot not-reachable"),
-            ("exten-unknown", "exten-unknown", "s1 cannot refused: Extension does not exist."),
-            ("no-channel", "no-channel", "s1 cannot refused: Channel not specified"),
+            ("silent-timeout", "silent-timeout", "s1 try-next-node silent"),
+            ("unknown-endpoint", "unknown-endpoint", "s1 try-next-node not-reachable"),
+            ("unknown-tech", "unknown-tech", "s1 try-next-node not-reachable"),
+            ("unreachable", "unr", "s1 try-next-node not-reachable"),
+            ("exten-unknown", "exten-unknown", "s1 try-next-node refused: Extension does not exist."),
+            ("no-channel", "no-channel", "s1 try-next-node refused: Channel not specified"),
         ] {
             check(version, &format!("20-originate-{name}"), "a3", &format!("callx-{unique}-{number}"), expected);
         }
@@ -155,14 +155,14 @@ fn every_captured_originate_ends_as_it_should() {
 fn every_captured_originate_of_asterisk_13_and_18_ends_as_it_should() {
     for (version, number) in [("v13", "13"), ("v18", "18")] {
         for (name, unique, expected) in [
-            ("503", "503", "s1 cannot congestion-34"),
+            ("503", "503", "s1 try-next-node congestion-34"),
             ("app-answered", "app", "s1 live; > Ping; s1 ended hung-up"),
             ("busy", "busy", "s1 failed busy"),
             ("declined", "declined", "s1 failed declined"),
             ("hangup-while-ringing", "hwr", "> Ping; s1 failed hung-up"),
             ("noanswer", "noanswer", "s1 failed no-answer"),
-            ("not-registered", "not-registered", "s1 cannot not-reachable"),
-            ("silent-timeout", "silent-timeout", "s1 cannot silent"),
+            ("not-registered", "not-registered", "s1 try-next-node not-reachable"),
+            ("silent-timeout", "silent-timeout", "s1 try-next-node silent"),
         ] {
             check(version, &format!("20-originate-{name}"), "a3", &format!("callx-{unique}-{number}"), expected);
         }
@@ -174,7 +174,7 @@ fn every_captured_originate_of_asterisk_13_and_18_ends_as_it_should() {
 fn a_restart_of_asterisk_13_and_18_gives_the_ring_back_and_ends_the_call() {
     for (version, number) in [("v13", "13"), ("v18", "18")] {
         for (action_id, unique, expected) in
-            [("a3", "rs", "s1 live; > Ping; s1 ended node-lost"), ("a4", "rs2", "> Ping; s1 cannot node-lost")]
+            [("a3", "rs", "s1 live; > Ping; s1 ended node-lost"), ("a4", "rs2", "> Ping; s1 try-next-node node-lost")]
         {
             let mut stand = Stand::ready();
             stand.say("order s1");
@@ -212,7 +212,7 @@ fn a_stop_of_asterisk_in_the_middle_gives_the_ring_back() {
         seen.extend(stand.hand(evenring::node::Input::Closed { gone: false }));
         seen.extend(stand.hand(evenring::node::Input::Closed { gone: true }));
         seen.retain(|effect| effect.starts_with("s1"));
-        assert_eq!(seen, ["s1 cannot node-lost"], "{version}");
+        assert_eq!(seen, ["s1 try-next-node node-lost"], "{version}");
     }
 }
 

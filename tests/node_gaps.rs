@@ -31,23 +31,26 @@ fn a_connection_that_ends_gives_back_what_waits_and_gives_up_the_rest_in_time() 
     check_on(
         in_the_middle(),
         &[
-            ("closed", "s3 cannot node-lost; beat down"),
+            ("closed", "s3 try-next-node node-lost; beat down"),
             ("wait 2999", ""),
             ("closed", ""),
-            ("wait 1", "given up 2; s1 cannot node-lost; s2 ended node-lost"),
+            ("wait 1", "given up 2; s1 try-next-node node-lost; s2 ended node-lost"),
             ("wait 60000", ""),
         ],
     );
     check_on(
         in_the_middle(),
-        &[("refused", "s3 cannot node-lost; given up 2; s1 cannot node-lost; s2 ended node-lost; beat down")],
+        &[(
+            "refused",
+            "s3 try-next-node node-lost; given up 2; s1 try-next-node node-lost; s2 ended node-lost; beat down",
+        )],
     );
     check_on(
         in_the_middle(),
         &[
-            ("closed", "s3 cannot node-lost; beat down"),
+            ("closed", "s3 try-next-node node-lost; beat down"),
             ("wait 500", ""),
-            ("refused", "given up 2; s1 cannot node-lost; s2 ended node-lost"),
+            ("refused", "given up 2; s1 try-next-node node-lost; s2 ended node-lost"),
         ],
     );
 }
@@ -55,7 +58,7 @@ fn a_connection_that_ends_gives_back_what_waits_and_gives_up_the_rest_in_time() 
 #[test]
 fn a_connection_that_comes_back_goes_on() {
     let back = [
-        ("closed", "s3 cannot node-lost; beat down"),
+        ("closed", "s3 try-next-node node-lost; beat down"),
         ("wait 1000", ""),
         ("booted 101", "> DeviceStateList; > Status; beat starting"),
         ("answer DeviceStateList", "phones all 0"),
@@ -105,19 +108,19 @@ fn an_originate_that_asterisk_reads_late_makes_no_second_call() {
         &[
             ("restarted 0", "> DeviceStateList; > Status; beat starting"),
             ("answer DeviceStateList", "phones all 0"),
-            ("answer Status", "s1 cannot node-lost; synced 0 phones 0 channels 0 sessions; beat active"),
+            ("answer Status", "s1 try-next-node node-lost; synced 0 phones 0 channels 0 sessions; beat active"),
         ],
     ];
     check(&restarted.concat());
     // Who has asked to be logged out meanwhile is hung up when it is there.
-    let unwanted = [("hangup s1", ""), ("wait 300", ""), ("new s1", "> Hangup s1")];
-    check(&[&gap[..], &unwanted].concat());
+    let hangup_requested = [("hangup s1", ""), ("wait 300", ""), ("new s1", "> Hangup s1")];
+    check(&[&gap[..], &hangup_requested].concat());
 }
 
 #[test]
 fn an_asterisk_that_was_restarted_has_lost_its_calls() {
-    let lost = "s1 cannot node-lost; s2 ended node-lost; synced 0 phones 0 channels 0 sessions; beat active";
-    let back = [("closed", "s3 cannot node-lost; beat down"), ("wait 1500", "")];
+    let lost = "s1 try-next-node node-lost; s2 ended node-lost; synced 0 phones 0 channels 0 sessions; beat active";
+    let back = [("closed", "s3 try-next-node node-lost; beat down"), ("wait 1500", "")];
     // Whatever it says of its uptime: that is a difference of wall times.
     for booted in ["restarted 0", "restarted 5000", "restarted"] {
         check_on(
@@ -158,7 +161,7 @@ fn no_clock_says_that_the_calls_are_gone() {
     let lost = "s1 failed outcome-unknown; s2 ended hung-up; synced 0 phones 0 channels 0 sessions; beat active";
     for booted in ["booted 0", "booted 90000", "booted"] {
         let steps = [
-            ("closed", "s3 cannot node-lost; beat down"),
+            ("closed", "s3 try-next-node node-lost; beat down"),
             ("wait 1500", ""),
             (booted, "> DeviceStateList; > Status; beat starting"),
             ("answer DeviceStateList", "phones all 0"),
@@ -171,7 +174,7 @@ fn no_clock_says_that_the_calls_are_gone() {
     stand.started = None;
     let asked = "> CoreStatus; > DeviceStateList; > Status";
     let steps = [
-        ("closed", "s3 cannot node-lost; beat down"),
+        ("closed", "s3 try-next-node node-lost; beat down"),
         ("booted", "> CoreStatus; > DeviceStateList; > Status; beat starting"),
         ("answer CoreStatus unknown", "snapshot failed CoreStatus no answer within 5s"),
         ("answer DeviceStateList", "phones all 0"),
@@ -192,7 +195,7 @@ fn no_clock_says_that_the_calls_are_gone() {
 #[test]
 fn a_list_that_is_counted_wrongly_twice_keeps_no_node_out() {
     let mut steps = [
-        ("closed", "s3 cannot node-lost; beat down"),
+        ("closed", "s3 try-next-node node-lost; beat down"),
         ("booted", "> DeviceStateList; > Status; beat starting"),
         ("answer DeviceStateList", "phones all 0"),
         ("answer Status counted 5 s1:Ringing", "snapshot failed Status the list has 1 items, but Asterisk counted 5"),
@@ -245,7 +248,10 @@ fn deadlines_do_not_count_while_asterisk_is_away() {
         ]
         .concat(),
     );
-    check_on(Stand::ready_with(settings), &[&asked[..], &[("wait 1000", "given up 1; s1 cannot node-lost")]].concat());
+    check_on(
+        Stand::ready_with(settings),
+        &[&asked[..], &[("wait 1000", "given up 1; s1 try-next-node node-lost")]].concat(),
+    );
 }
 
 #[test]
@@ -279,7 +285,7 @@ fn an_adopted_channel_that_does_not_ring_is_not_taken_for_one_that_does() {
             ("answer DeviceStateList", "phones all 0"),
             ("answer Status s1:Down", "adopt s1 ringing; synced 0 phones 1 channels 1 sessions; beat active"),
             ("response s1 3", ""),
-            ("gone s1 19", "s1 cannot silent"),
+            ("gone s1 19", "s1 try-next-node silent"),
         ],
     );
 }
@@ -327,7 +333,7 @@ fn a_snapshot_that_is_refused_is_tried_again_and_nobody_waits_for_it() {
             ("booted 100", "> DeviceStateList; > Status"),
             ("answer DeviceStateList error No such module", "snapshot failed DeviceStateList No such module"),
             ("answer Status", ""),
-            ("order s1", "s1 cannot node-lost"),
+            ("order s1", "s1 try-next-node node-lost"),
             ("wait 999", ""),
             ("wait 1", "> DeviceStateList; > Status"),
             ("answer Status unknown", "snapshot failed Status no answer within 5s"),
@@ -352,7 +358,7 @@ fn a_snapshot_that_is_refused_is_tried_again_and_nobody_waits_for_it() {
         &[refused.as_slice(), &[("wait 1", "> Logoff"), ("answer Logoff ok", ""), ("wait 60000", "")]].concat(),
     );
     assert_eq!(stand.say("closed"), "beat down");
-    // Somebody says that it is mended.
+    // Somebody says that it is repaired.
     check_on(Stand::new(""), &[refused.as_slice(), &[("settings", "> Logoff"), ("settings", "")]].concat());
     // A reload that takes the permission away.
     check_on(
@@ -361,7 +367,7 @@ fn a_snapshot_that_is_refused_is_tried_again_and_nobody_waits_for_it() {
             ("reload", "> DeviceStateList"),
             (
                 "answer DeviceStateList error Permission denied",
-                "snapshot failed DeviceStateList Permission denied; s3 cannot node-lost; beat starting",
+                "snapshot failed DeviceStateList Permission denied; s3 try-next-node node-lost; beat starting",
             ),
             ("up s1", "s1 live"),
         ],
@@ -385,13 +391,17 @@ fn a_daemon_that_stops_gives_back_what_it_has_not_rung() {
     check_on(
         in_the_middle(),
         &[
-            ("stopping", "s3 cannot stopping"),
-            ("order s4", "s4 cannot stopping"),
+            ("stopping", "s3 try-next-node stopping"),
+            ("order s4", "s4 try-next-node stopping"),
             ("wait 5000", ""),
             ("up s1", "s1 live"),
         ],
     );
-    check(&[("order s1", "> Originate s1.1"), ("stopping", ""), ("answer Originate notsent", "s1 cannot stopping")]);
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("stopping", ""),
+        ("answer Originate notsent", "s1 try-next-node stopping"),
+    ]);
 }
 
 #[test]
@@ -399,9 +409,9 @@ fn p10_a_node_that_drains_gives_back_what_it_has_not_rung_and_keeps_the_rest() {
     check_on(
         in_the_middle(),
         &[
-            ("drain", "s3 cannot draining"),
+            ("drain", "s3 try-next-node draining"),
             ("drain", ""),
-            ("order s4", "s4 cannot draining"),
+            ("order s4", "s4 try-next-node draining"),
             ("wait 5000", ""),
             ("up s1", "s1 live"),
             ("hangup s1", "> Hangup s1"),
@@ -409,15 +419,23 @@ fn p10_a_node_that_drains_gives_back_what_it_has_not_rung_and_keeps_the_rest() {
             ("order s4 2", "> Originate s4.2"),
         ],
     );
-    check(&[("order s1", "> Originate s1.1"), ("drain", ""), ("answer Originate notsent", "s1 cannot draining")]);
+    check(&[
+        ("order s1", "> Originate s1.1"),
+        ("drain", ""),
+        ("answer Originate notsent", "s1 try-next-node draining"),
+    ]);
 }
 
 /// P8: a process that stood still (SIGSTOP, a paused machine) rings nobody whom others have given up or have rung since.
 #[test]
 fn what_was_taken_before_a_long_standstill_is_not_rung_after_it() {
-    check(&[("order s1 1 2999", "> Originate s1.1"), ("order s2 1 3000", "s2 cannot node-lost"), ("wait 500", "")]);
+    check(&[
+        ("order s1 1 2999", "> Originate s1.1"),
+        ("order s2 1 3000", "s2 try-next-node node-lost"),
+        ("wait 500", ""),
+    ]);
     // Ringing and live ones are what they were: only what waits is given back.
-    let stood = "s3 cannot node-lost; > Hangup s2";
+    let stood = "s3 try-next-node node-lost; > Hangup s2";
     check_on(in_the_middle(), &[("stand 3000", ""), ("hangup s2", stood), ("wait 1000", "")]);
     check_on(in_the_middle(), &[("stand 900", ""), ("hangup s2", "> Hangup s2"), ("wait 100", "> Originate s3.1")]);
 }
@@ -448,11 +466,11 @@ fn asterisk_that_shuts_down_leaves_the_rotation_and_keeps_its_calls() {
         ("answer Originate ok", ""),
         ("order s2", "> Originate s2.1"),
         ("order s3", ""),
-        ("shutting-down", "s3 cannot stopping; beat stopping"),
+        ("shutting-down", "s3 try-next-node stopping; beat stopping"),
         // What was under way comes to nothing, and is no try.
-        ("answer Originate error Asterisk is shutting down", "s2 cannot stopping"),
-        ("order s4", "s4 cannot stopping"),
-        ("books s1:live", ""),
+        ("answer Originate error Asterisk is shutting down", "s2 try-next-node stopping"),
+        ("order s4", "s4 try-next-node stopping"),
+        ("recorded s1:live", ""),
         ("hangs-up s1", ""),
         ("gone s1 16", "s1 ended hung-up"),
         // core abort shutdown
@@ -478,18 +496,18 @@ fn calls_of_an_asterisk_that_shuts_down_are_not_given_up_when_the_connection_is_
 /// A daemon that starts while Asterisk is down knows none of the calls that ended with it.
 #[test]
 fn what_redis_knows_of_an_asterisk_that_is_gone_is_ended() {
-    let books = "books s1:live s2:ringing s3:placed s4:unwanted";
+    let recorded = "recorded s1:live s2:ringing s3:placed s4:hangup-requested";
     let steps = [
-        (books, ""),
+        (recorded, ""),
         // It says nothing: who knows?
         ("closed", ""),
-        (books, ""),
+        (recorded, ""),
         ("wait 1000", ""),
-        (books, ""),
+        (recorded, ""),
         ("refused", ""),
-        (books, ""),
+        (recorded, ""),
         ("wait 1000", ""),
-        (books, "drift s1; s1 ended node-lost; drift s2; s2 failed node-lost; drift s4; s4 ended logged-out"),
+        (recorded, "drift s1; s1 ended node-lost; drift s2; s2 failed node-lost; drift s4; s4 ended logged-out"),
     ];
     check_on(Stand::new(""), &steps);
 }

@@ -148,7 +148,7 @@ fn an_answer_of_an_earlier_round_says_nothing() {
 fn left_out(stand: &mut Stand) -> Option<String> {
     let groups = stand.node.roster.left_out.take_news()?;
     let shown =
-        groups.iter().map(|group| format!("{} {} {}", group.count, group.why.as_str(), group.examples.join(" ")));
+        groups.iter().map(|group| format!("{} {} {}", group.count, group.reason.as_str(), group.examples.join(" ")));
     Some(shown.collect::<Vec<_>>().join("; "))
 }
 

@@ -47,7 +47,7 @@ impl Seen {
                 ["drift", id] if !is_known(stand, id) => {
                     self.tracked.remove(id);
                 }
-                [id, "ended" | "failed" | "cannot", ..] => {
+                [id, "ended" | "failed" | "try-next-node", ..] => {
                     self.tracked.remove(id);
                 }
                 _ => {}
@@ -79,7 +79,7 @@ fn input() -> impl Strategy<Value = String> {
         1 => prop::sample::select(vec!["closed", "refused", "shutdown", "reload", "registered"]).prop_map(str::to_owned),
         3 => prop::sample::select(vec!["booted 0", "booted 5000"]).prop_map(str::to_owned),
         2 => prop::collection::vec((id.clone(), prop::sample::select(vec!["placed", "ringing", "live", "gone"])), 0..4)
-            .prop_map(|rows| rows.iter().fold("books".to_owned(), |text, (id, state)| format!("{text} s{id}:{state}"))),
+            .prop_map(|rows| rows.iter().fold("recorded".to_owned(), |text, (id, state)| format!("{text} s{id}:{state}"))),
         1 => id.prop_map(|id| format!("stale s{id}")),
         1 => prop::sample::select(vec!["drain", "resume", "resume"]).prop_map(str::to_owned),
         5 => (0..5_000u32).prop_map(|ms| format!("wait {ms}")),
@@ -123,7 +123,11 @@ fn step(stand: &mut Stand, seen: &mut Seen, line: &str) {
     let now_active = stand.node.state() == evenring::node::NodeState::Active;
     if effects.iter().any(|effect| effect.starts_with("> Originate")) {
         assert!(active || now_active, "{line} rings while Asterisk is away: {effects:?}");
-        assert_eq!(stand.node.duty(), evenring::node::Duty::Serving, "{line} rings while the node drains: {effects:?}");
+        assert_eq!(
+            stand.node.admin_state(),
+            evenring::node::AdminState::Ready,
+            "{line} rings while the node drains: {effects:?}"
+        );
     }
     if effects.iter().any(|effect| effect.starts_with("> Originate")) {
         let ringing = stand.node.sessions().filter(|session| session.is_ringing()).count();
@@ -152,8 +156,8 @@ fn settle(stand: &mut Stand, seen: &mut Seen) {
             let state = if session.is_live() { "live" } else { "ringing" };
             format!(" {}:{state}", short(&session.login.session.to_string()))
         });
-        let books: String = known.collect();
-        step(stand, seen, &format!("books{books}"));
+        let recorded: String = known.collect();
+        step(stand, seen, &format!("recorded{recorded}"));
         step(stand, seen, "wait 5000");
         assert_eq!(waiting(stand), told(stand), "Redis knows who waits");
     }

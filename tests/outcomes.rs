@@ -40,7 +40,7 @@ fn every_answer_of_a_phone(version: Version) {
     cluster.wait_phones(node.name(), 2);
 
     check(&cluster, &phones, Behaviour::ANSWER, "live", "");
-    let id = cluster.json(&["sessions"])["sessions"][0]["id"].as_str().unwrap().to_owned();
+    let id = cluster.json(&["sessions"])["sessions"][0]["session"].as_str().unwrap().to_owned();
     phones.hang_up("cc100");
     cluster.wait_session(&id, "ended", "hung-up");
 
@@ -117,7 +117,7 @@ fn every_answer_of_a_chan_sip_phone_on_16() {
     cluster.wait_empty(&lab);
     phones.unregister("cc200", node.chan_sip());
     wait_until(SOON, "cc200 to be unregistered", || {
-        cluster.json(&["explain", "cc200x"])["nodes"][0]["why"] == "unregistered"
+        cluster.json(&["explain", "cc200x"])["nodes"][0]["reason"] == "unregistered"
     });
 }
 

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail loudly, too")]
 #![expect(clippy::disallowed_methods, reason = "some probes are about how long something takes")]
 
-mod peer;
+mod fake_ami;
 
 use std::io::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,8 +18,8 @@ use evenring::ami::action::Action;
 use evenring::ami::event::is_wanted;
 use evenring::ami::frame::{FrameError, Item, Limits, LineEnd, Message, Splitter};
 use evenring::ami::outcome::{Answer, NotSent, Tag, Unknown};
-use evenring::daemon::ami::{FromAmi, Silence, ToAmi};
-use peer::{BANNER, BOOTED, Client, Peer};
+use evenring::ami_client::{FromAmi, PeerStatus, ToAmi};
+use fake_ami::{BANNER, BOOTED, Client, Peer};
 
 /// A message as text: `name=value|name=value`.
 fn show(message: &Message) -> String {
@@ -175,7 +175,7 @@ async fn breach(body: String, reason: &str) {
     let peer = once(format!("Event: Hangup\r\n{body}\r\n").into());
     let mut client = Client::start(&peer, |_| ());
     client.booted().await;
-    assert_eq!(short(&client.next().await), format!("closed: {reason}; check host and port of the manager"));
+    assert_eq!(short(&client.next().await), format!("closed: {reason}; check host and port in ami.address"));
     client.booted().await;
     assert_eq!(up_to_end(&mut client).await, [""; 0]);
     assert_eq!((client.counts.unreadable.load(Relaxed), client.counts.logins.load(Relaxed)), (1, 2));
@@ -491,7 +491,8 @@ async fn a_server_that_stops_reading_is_still_read() {
     }
     let heard = up_to_end(&mut client).await;
     let events = heard.iter().filter(|text| text.starts_with("Event=Go on|")).count();
-    let refused = heard.iter().filter(|text| text.contains("not sent, 1") && text.ends_with("by Asterisk already"));
+    let refused =
+        heard.iter().filter(|text| text.contains("not sent, Asterisk has not read 1") && text.ends_with("bytes yet"));
     assert_eq!(events, 500);
     assert!(refused.count() + events >= heard.len(), "{:?}", heard.last());
 }
@@ -555,9 +556,9 @@ async fn a_wrong_password_is_said_so_and_not_hammered() {
     });
     let mut client = Client::start(&peer, |_| ());
     for _ in 0..2 {
-        let FromAmi::Closed { reason, needs_people, silence } = client.next().await else { panic!("not closed") };
+        let FromAmi::Closed { reason, needs_people, peer } = client.next().await else { panic!("not closed") };
         assert!(reason.starts_with("Asterisk refused the login: Authentication failed"), "{reason}");
-        assert!(needs_people && silence == Silence::Speaks);
+        assert!(needs_people && peer == PeerStatus::Responding);
     }
     let (first, second) = (heard.recv().unwrap(), heard.recv().unwrap());
     assert!(second - first >= Duration::from_millis(120), "{:?}", second - first);
@@ -571,7 +572,7 @@ async fn what_does_not_greet_like_asterisk_is_refused() {
     });
     let mut client = Client::start(&peer, |_| ());
     let FromAmi::Closed { reason, needs_people, .. } = client.next().await else { panic!("not closed") };
-    assert!(reason.starts_with("the peer is not an Asterisk manager") && reason.contains("220 mail"), "{reason}");
+    assert!(reason.starts_with("the peer is not Asterisk's AMI") && reason.contains("220 mail"), "{reason}");
     assert!(needs_people);
 }
 

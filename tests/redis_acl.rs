@@ -1,7 +1,7 @@
-//! The Redis user that docs/security.md tells operators to make, on a real Redis: it may do all that the program does, and
+//! The Redis user that docs/SECURITY.md tells operators to make, on a real Redis: it may do all that the program does, and
 //! nothing else.
 //!
-//! Owns a walk through every call of the registry. Must never hold a rule of its own: the line stands in docs/security.md.
+//! Owns a walk through every call of the registry. Must never hold a rule of its own: the line stands in docs/SECURITY.md.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
@@ -17,11 +17,13 @@ use evenring::config::{NodeSettings, Settings};
 use evenring::ids::{Alias, Generation, NodeName, Now, SessionId};
 use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::{Class, Login, Outcome, Reason};
-use evenring::node::{Duty, Live, NodeState};
+use evenring::node::{AdminState, Live, NodeState};
+use evenring::registry::events::{Cursor, NewEvent};
 use evenring::registry::inspect::NEEDED;
-use evenring::registry::story::{Place, Told};
 use evenring::registry::view::{Placement, Verdict, Which};
-use evenring::registry::{Adopted, Beats, Forgotten, LoggedOut, LoginRequest, Order, Registry, Settled, Take};
+use evenring::registry::{
+    Adopted, Fetch, Forgotten, HeartbeatSequence, LoggedOut, LoginRequest, Order, Registered, Registry, Settled,
+};
 use lab::redis::{Program, Redis};
 use redis::{ErrorKind, ServerErrorKind};
 
@@ -34,11 +36,11 @@ fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
 }
 
-/// The one line of docs/security.md that makes the user.
+/// The one line of docs/SECURITY.md that makes the user.
 fn line() -> String {
-    let readme = file("docs/security.md");
+    let readme = file("docs/SECURITY.md");
     let lines: Vec<&str> = readme.lines().filter(|line| line.starts_with("user evenring ")).collect();
-    assert_eq!(lines.len(), 1, "docs/security.md has one line that makes the Redis user: {lines:?}");
+    assert_eq!(lines.len(), 1, "docs/SECURITY.md has one line that makes the Redis user: {lines:?}");
     lines[0].to_owned()
 }
 
@@ -93,7 +95,8 @@ fn node(name: &str) -> NodeName {
 
 async fn join(registry: &mut Registry, name: &str) {
     let settings = NodeSettings { name: node(name), weight: 1, max_agents: None, campaigns: Vec::new() };
-    registry.register(&settings, life(), "host").await.unwrap().unwrap();
+    let registered = registry.register(&settings, life(), "host").await.unwrap();
+    assert!(matches!(registered, Registered::Taken { .. }), "{registered:?}");
     let phones = (100..110).map(|n| (format!("cc{n}").parse().unwrap(), PhoneState::Registered)).collect();
     registry.phones(&node(name), life(), &PhoneChanges { replace: true, phones }).await.unwrap();
     beat(registry, name).await;
@@ -101,7 +104,7 @@ async fn join(registry: &mut Registry, name: &str) {
 
 async fn beat(registry: &mut Registry, name: &str) -> usize {
     registry
-        .heartbeat(&node(name), life(), (NodeState::Active, 0, 10), (&mut Beats::default(), Now::default()))
+        .heartbeat(&node(name), life(), (NodeState::Active, 0, 10), (&mut HeartbeatSequence::default(), Now::default()))
         .await
         .unwrap()
         .reaped
@@ -120,7 +123,7 @@ async fn place(registry: &mut Registry, alias: &str, session: u64) -> Placement 
 
 async fn take(registry: &mut Registry, name: &str) -> Vec<Order> {
     registry
-        .take(&node(name), life(), Take { number: 1, since: 1 }, 10)
+        .fetch_orders(&node(name), life(), Fetch { number: 1, since: 1 }, 10)
         .await
         .unwrap()
         .into_iter()
@@ -130,7 +133,7 @@ async fn take(registry: &mut Registry, name: &str) -> Vec<Order> {
 
 async fn report(registry: &mut Registry, name: &str, session: u64, outcome: Outcome) -> String {
     let told = [(SessionId::from_bits(session), outcome)];
-    registry.report(&node(name), life(), NodeState::Active, &told).await.unwrap().remove(0)
+    registry.report(&node(name), life(), NodeState::Active, &told).await.unwrap().remove(0).to_string()
 }
 
 async fn a_login(registry: &mut Registry) {
@@ -141,7 +144,7 @@ async fn a_login(registry: &mut Registry) {
     let _wake_ups = registry.subscribe_orders(&node(&first)).await.unwrap();
     let _news = registry.subscribe_session(SessionId::from_bits(1)).await.unwrap();
     assert!(matches!(take(registry, &first).await[..], [Order::Ring(_)]));
-    let cannot = Outcome::Cannot(Reason::NotReachable);
+    let cannot = Outcome::TryNextNode(Reason::NotReachable);
     assert_eq!(report(registry, &first, 1, cannot).await, format!("placed {second}"));
     let orders = take(registry, second).await;
     let [Order::Ring(login)] = &orders[..] else { panic!("{orders:?}") };
@@ -179,7 +182,7 @@ async fn nodes_that_go(house: &House, registry: &mut Registry) {
     }
     assert_eq!(registry.aliases().await.unwrap().len(), 3);
     place(registry, "desk1", 11).await;
-    house.admin(&["HSET", "{evenring}:node:gone", "lease_until", "0", "lost", "1"]);
+    house.admin(&["HSET", "{evenring}:node:gone", "lease_until", "0", "expired", "1"]);
     assert_eq!(beat(registry, "tel-1").await, 1, "a survivor ends what is left of the node that is gone");
     place(registry, "desk2", 12).await;
     place(registry, "desk3", 13).await;
@@ -187,18 +190,18 @@ async fn nodes_that_go(house: &House, registry: &mut Registry) {
     assert!(matches!(registry.logout(&who).await.unwrap(), LoggedOut::Ended(_, _)));
     assert_eq!(registry.remove_aliases([who.as_str()]).await.unwrap(), 1);
     registry.set_aliases([(&"desk2".parse().unwrap(), vec![("cc108".parse().unwrap(), node("tel-1"))])]).await.unwrap();
-    let drained = registry.turn(&node("tel-2"), Duty::Draining).await.unwrap().unwrap();
+    let drained = registry.set_admin_state(&node("tel-2"), AdminState::Drain).await.unwrap().unwrap();
     assert_eq!(drained.moved.len(), 1);
     let limits = NodeSettings { name: node("tel-1"), weight: 2, max_agents: Some(9), campaigns: Vec::new() };
     registry.limits(&limits, life()).await.unwrap();
-    let resumed = registry.turn(&node("tel-2"), Duty::Serving).await.unwrap().unwrap();
-    assert_eq!(resumed.before, Duty::Draining);
-    assert_eq!(registry.leave(&node("tel-2"), life(), &mut Beats::default()).await.unwrap(), 0);
+    let resumed = registry.set_admin_state(&node("tel-2"), AdminState::Ready).await.unwrap().unwrap();
+    assert_eq!(resumed.before, AdminState::Drain);
+    assert_eq!(registry.leave(&node("tel-2"), life(), &mut HeartbeatSequence::default()).await.unwrap(), 0);
     assert!(matches!(take(registry, "tel-1").await[..], [Order::Ring(_)]), "the order has moved");
     assert_eq!(registry.nodes().await.unwrap().len(), 3);
-    registry.line(&node("tel-1"), life(), &[SessionId::from_bits(12)]).await.unwrap();
+    registry.report_ring_queue(&node("tel-1"), life(), &[SessionId::from_bits(12)]).await.unwrap();
     let queued = registry.sessions(Which::One(SessionId::from_bits(12))).await.unwrap().remove(0);
-    assert_eq!((queued.state.as_str(), queued.place), ("queued", Some(1)));
+    assert_eq!((queued.state.as_str(), queued.queue_position), ("queued", Some(1)));
     assert!(matches!(registry.forget(&node("tel-1")).await.unwrap(), Forgotten::Alive(_)));
     assert_eq!(registry.forget(&node("gone")).await.unwrap(), Forgotten::Yes);
 }
@@ -217,19 +220,19 @@ async fn the_inbox(house: &House, registry: &mut Registry) {
 }
 
 async fn the_story(registry: &mut Registry) {
-    let told = [Told { event: "drift", session: None, reason: "mended".to_owned() }];
-    registry.note(&node("tel-1"), life(), 1, &told).await.unwrap();
+    let told = [NewEvent { event: "drift", session: None, reason: "repaired".to_owned() }];
+    registry.append_events(&node("tel-1"), life(), 1, &told).await.unwrap();
     let minute = Duration::from_secs(60);
     let begins = registry.keepalive_begins(&node("tel-1"), life(), minute, "gone").await.unwrap();
     assert_eq!(begins, None);
     registry.keepalive_ended(&node("tel-1"), life(), "exit status: 0").await.unwrap();
     let again = registry.keepalive_begins(&node("tel-1"), life(), minute, "gone").await.unwrap();
     assert!(again.is_some_and(|left| left <= minute && left > minute / 2), "{again:?}");
-    let mut place = Place::start();
-    let story = registry.story(&mut place, None).await.unwrap();
-    let reasons: Vec<&str> = story.iter().rev().take(3).map(|entry| entry.reason.as_str()).collect();
-    assert_eq!(reasons, ["exit status: 0", "gone", "mended"]);
-    assert_eq!(registry.story(&mut place, Some(Duration::from_millis(1))).await.unwrap(), []);
+    let mut place = Cursor::start();
+    let events = registry.events(&mut place, None).await.unwrap();
+    let reasons: Vec<&str> = events.iter().rev().take(3).map(|entry| entry.reason.as_str()).collect();
+    assert_eq!(reasons, ["exit status: 0", "gone", "repaired"]);
+    assert_eq!(registry.events(&mut place, Some(Duration::from_millis(1))).await.unwrap(), []);
     assert_eq!(registry.take_mute(), None);
 }
 

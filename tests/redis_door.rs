@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
 mod lab;
-mod ledger;
+mod redis_fixture;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -60,9 +60,9 @@ fn no_room_for_another_connection() {
 #[test]
 fn a_wrong_password_is_still_one() {
     let redis = with(&["--requirepass", "right"]).with_credentials(":wrong@");
-    check(&redis.url(), &["refuses us", "the password and the ACL"]);
+    check(&redis.url(), &["denied access", "the password and the ACL"]);
     let redis = with(&[]).with_credentials("evenring:any@");
-    check(&redis.url(), &["refuses us", "the password and the ACL"]);
+    check(&redis.url(), &["denied access", "the password and the ACL"]);
 }
 
 #[test]
@@ -84,11 +84,11 @@ fn a_node_of_a_cluster() {
         (with(&["--cluster-enabled", "yes", "--cluster-config-file", &file, "--cluster-port", &bus]), bus)
     };
     let ((ours, _), (theirs, bus)) = (start("ours"), start("theirs"));
-    check(&ours.url(), &["Hash slot not served", "a node of a Redis Cluster"]);
+    check(&ours.url(), &["Hash slot not served", "a Redis Cluster node"]);
     ok(theirs.address(), "CLUSTER ADDSLOTSRANGE 0 16383");
     ok(ours.address(), &format!("CLUSTER MEET 127.0.0.1 {} {bus}", theirs.address().port()));
     wait_until(SOON, "the nodes to know each other", || say(ours.address(), "GET {evenring}").0.starts_with("-MOVED"));
-    check(&ours.url(), &["Moved", "a node of a Redis Cluster"]);
+    check(&ours.url(), &["Moved", "a Redis Cluster node"]);
     let id = |redis: &Redis| {
         let mut stream = say(redis.address(), "PING").1;
         stream.write_all(b"CLUSTER MYID\r\n").unwrap();
@@ -100,18 +100,18 @@ fn a_node_of_a_cluster() {
     ok(theirs.address(), &format!("CLUSTER SETSLOT {slot} MIGRATING {}", id(&ours)));
     // A cluster is down for a moment after its first slots.
     wait_until(SOON, "the slot to migrate", || say(theirs.address(), "GET {evenring}").0.starts_with("-ASK"));
-    check(&theirs.url(), &["Ask", "a node of a Redis Cluster"]);
-    check(&format!("{}/1", theirs.url()), &["a node of a Redis Cluster"]);
+    check(&theirs.url(), &["Ask", "a Redis Cluster node"]);
+    check(&format!("{}/1", theirs.url()), &["a Redis Cluster node"]);
 }
 
 #[test]
 fn commands_that_were_renamed() {
     for command in ["EVALSHA", "SCRIPT", "TIME"] {
         let redis = with(&["--rename-command", command, "hidden"]);
-        check(&redis.url(), &["nknown", "without a rename-command for it"]);
+        check(&redis.url(), &["nknown", "without rename-command"]);
     }
     let redis = with(&[]);
-    check(&format!("{}/99", redis.url()), &["no database of the number in redis.url"]);
+    check(&format!("{}/99", redis.url()), &["no database with the number in redis.url"]);
 }
 
 #[test]
@@ -137,7 +137,7 @@ impl Drop for Server {
 #[test]
 fn tls_where_there_is_none_and_none_where_there_is() {
     let plain = with(&[]);
-    check(&plain.url().replace("redis:", "rediss:"), &["without TLS", "write redis://"]);
+    check(&plain.url().replace("redis:", "rediss:"), &["does not use TLS", "use redis://"]);
     let dir = tempfile::tempdir().unwrap();
     lab::config::certificate(dir.path());
     let file = |name: &str| dir.path().join(name).display().to_string();
@@ -148,8 +148,8 @@ fn tls_where_there_is_none_and_none_where_there_is() {
     command.args(["--tls-ca-cert-file", &file("certificate.pem"), "--dir", &file("")]).stdout(Stdio::null());
     let _server = Server(command.spawn().unwrap());
     wait_for(SOON, || TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string()));
-    check(&format!("redis://127.0.0.1:{port}"), &["wants TLS", "write rediss://"]);
-    check(&format!("redis://:secret@127.0.0.1:{port}"), &["wants TLS", "write rediss://"]);
+    check(&format!("redis://127.0.0.1:{port}"), &["requires TLS", "use rediss://"]);
+    check(&format!("redis://:secret@127.0.0.1:{port}"), &["requires TLS", "use rediss://"]);
     check(&format!("rediss://127.0.0.1:{port}"), &["certificate", "check redis.ca_file"]);
 }
 
@@ -162,7 +162,7 @@ fn what_is_no_redis() {
         stream.write_all(b"Asterisk Call Manager/9.0.0\r\n").unwrap();
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    check(&format!("redis://{address}"), &["no Redis: check redis.url"]);
+    check(&format!("redis://{address}"), &["not a Redis: check redis.url"]);
     greet.join().unwrap();
 }
 
@@ -177,7 +177,7 @@ async fn the_connection_is_dropped() {
         let found = lines.filter_map(|line| line.strip_prefix("total_connections_received:").map(str::to_owned)).next();
         found.unwrap().parse::<u64>().unwrap()
     };
-    let mut registry = evenring::registry::Registry::new(&ledger::settings(&redis.url(), "")).unwrap();
+    let mut registry = evenring::registry::Registry::new(&redis_fixture::settings(&redis.url(), "")).unwrap();
     let before = connections();
     for _ in 0..3 {
         registry.nodes().await.expect_err("it has no EVALSHA");

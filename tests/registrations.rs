@@ -108,7 +108,7 @@ fn survive_a_reload_and_a_restart_of_asterisk() {
         cluster.wait_node(node.name(), "down");
         let (refused, _) = cluster.json_and_code(&["explain", "cc100x"]);
         let nodes = refused["nodes"].as_array().unwrap();
-        assert!(nodes.iter().any(|n| n["name"] == node.name() && n["why"] == "down"), "{refused}");
+        assert!(nodes.iter().any(|n| n["name"] == node.name() && n["reason"] == "down"), "{refused}");
         node.start();
         cluster.wait_node(node.name(), "active");
         // Asterisk remembers contacts that it had written down.

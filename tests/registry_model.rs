@@ -6,18 +6,18 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
 mod lab;
-mod ledger;
 mod model;
+mod redis_fixture;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use lab::redis::{Program, Redis};
-use ledger::Cluster;
 use model::op::{Op, beginning, op};
 use model::run::{TOML, run};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
+use redis_fixture::Cluster;
 
 /// Sequences in one run.
 const SEQUENCES: u32 = 200;

@@ -2,5 +2,5 @@
 //! scripts keep them; what many steps in any order do is `registry_model`'s business.
 
 mod lab;
-mod ledger;
+mod redis_fixture;
 mod scripts;

@@ -53,7 +53,7 @@ fn rings_elsewhere(lab: &Lab, phones: &Phones, begin: Instant) -> Vec<u128> {
     times
 }
 
-/// Everybody is live, on b and c evenly, as who he was, after one more ring.
+/// Everybody is live, on b and c evenly, as who they were, after one more ring.
 fn all_are_back(lab: &Lab, phones: &Phones, cluster: &Cluster) {
     wait_until(SOON, "all to be live elsewhere", || {
         cluster.sessions().iter().filter(|s| s["state"] == "live" && s["node"] != "a").count() == AGENTS as usize
@@ -61,7 +61,8 @@ fn all_are_back(lab: &Lab, phones: &Phones, cluster: &Cluster) {
     let agents = cluster.agents();
     assert_eq!((agents["a"], agents["b"], agents["c"]), (0, 6, 6), "P2: {}", cluster.logs());
     let sessions = cluster.sessions();
-    let old: BTreeMap<&str, _> = sessions.iter().map(|session| (session["id"].as_str().unwrap(), session)).collect();
+    let old: BTreeMap<&str, _> =
+        sessions.iter().map(|session| (session["session"].as_str().unwrap(), session)).collect();
     for session in sessions.iter().filter(|session| session["state"] == "live") {
         let lost = old[session["rejoined_from"].as_str().unwrap()];
         assert_eq!((&lost["state"], &lost["reason"]), (&"ended".into(), &"node-lost".into()));
@@ -184,7 +185,7 @@ fn p9_a_daemon_that_is_not_let_in_by_an_asterisk_that_stops_gives_nobody_up() {
     cluster.wait_beats("a", 5);
     assert!(cluster.daemons[0].log().contains("Asterisk is shutting down"), "{}", cluster.logs());
     assert_eq!((open(&cluster, "live"), phones.live()), (AGENTS as usize, AGENTS as usize), "{}", cluster.logs());
-    // The operator has changed his mind.
+    // The operator has thought again.
     lab.node("a").cli("core abort shutdown");
     cluster.wait_node("a", "active");
     cluster.wait_beats("a", 3);

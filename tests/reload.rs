@@ -51,14 +51,14 @@ fn settings_change_while_agents_are_logged_in() {
             ("timeout = \"60s\"", "timeout = \"1s\"\ncaller_id = \"new\""),
             ("[redis]\n", "[redis]\nresponse_timeout = \"600ms\"\n"),
         ],
-        "settings read again",
+        "settings reloaded",
     );
     for line in [
-        "setting taken over node=a key=\"node.weight\" from=\"1\" to=\"4\"",
-        "setting taken over node=a key=\"node.max_agents\" from=\"not set\" to=\"2\"",
-        "setting taken over node=a key=\"ring.timeout\" from=\"\\\"1m\\\"\" to=\"\\\"1s\\\"\"",
-        "a setting that needs a restart has changed node=a key=\"redis.response_timeout\"",
-        "settings read again node=a taken_over=5 need_restart=1",
+        "setting applied node=a key=\"node.weight\" from=\"1\" to=\"4\"",
+        "setting applied node=a key=\"node.max_agents\" from=\"not set\" to=\"2\"",
+        "setting applied node=a key=\"ring.timeout\" from=\"\\\"1m\\\"\" to=\"\\\"1s\\\"\"",
+        "setting changed: needs a restart node=a key=\"redis.response_timeout\"",
+        "settings reloaded node=a taken_over=5 need_restart=1",
     ] {
         assert!(said.contains(line), "no {line} in {said}");
     }
@@ -80,11 +80,11 @@ fn settings_change_while_agents_are_logged_in() {
     assert_eq!(phones.live(), 1, "whoever was logged in still is");
 
     let said = reload(&mut cluster, &[("weight = 4", "weight = 0\nwieght = 1")], "unknown key node.wieght");
-    assert!(said.contains("the new settings are wrong: the old ones stay in force"), "{said}");
-    assert!(said.contains("node.weight in ") && !said.contains("setting taken over"), "{said}");
+    assert!(said.contains("invalid settings: the old ones stay in effect"), "{said}");
+    assert!(said.contains("node.weight in ") && !said.contains("setting applied"), "{said}");
     assert_eq!(cluster.node("a")["weight"], 4);
 
-    let said = reload(&mut cluster, &[("weight = 0\nwieght = 1", "weight = 2")], "settings read again");
+    let said = reload(&mut cluster, &[("weight = 0\nwieght = 1", "weight = 2")], "settings reloaded");
     assert!(said.contains("from=\"4\" to=\"2\"") && said.contains("need_restart=1"), "{said}");
     cluster.redis.restart();
     wait_until(SOON, "a Redis that forgot all to learn the last word", || cluster.node("a")["weight"] == 2);

@@ -37,11 +37,11 @@ fn two_live_agents(version: Version) -> (Lab, Phones, Door, Cluster, [String; 2]
     (lab, phones, door, cluster, ids)
 }
 
-/// An agent hangs up while AMI is away, and Asterisk's clock is set by so many seconds meanwhile.
+/// An agent hangs up while AMI unavailable, needs attention Asterisk's clock is set by so many seconds meanwhile.
 fn hangs_up_in_the_gap(version: Version, step_s: Option<i64>) {
     let (lab, phones, door, cluster, ids) = two_live_agents(version);
     let node = &lab.nodes()[0];
-    // The daemon does not hear of it: the gap is as long as it takes, and a daemon that is away for long gives everybody up.
+    // The daemon does not hear of it: the gap is as long as it fetches, and a daemon that is away for long gives everybody up.
     door.spoil("Event: Hangup", "Event: Hxngup");
     phones.hang_up("cc100");
     wait_until(SOON, "the call of cc100 to end", || !node.cli("core show channels concise").contains("PJSIP/cc100-"));
@@ -52,7 +52,7 @@ fn hangs_up_in_the_gap(version: Version, step_s: Option<i64>) {
     door.open();
     cluster.wait_session(&ids[0], "ended", "hung-up");
     cluster.wait_node("a", "active");
-    assert!(!cluster.logs().contains("drift mended"), "found by the reconnect: {}", cluster.logs());
+    assert!(!cluster.logs().contains("drift repaired"), "found by the reconnect: {}", cluster.logs());
     cluster.wait_session(&ids[1], "live", "");
     assert_eq!(phones.invites().len(), 2, "nobody is rung again: {}", cluster.logs());
 }

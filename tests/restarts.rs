@@ -35,7 +35,7 @@ fn restarts(version: Version) {
             assert!(ended.took < lab::at_this_load(Duration::from_secs(2)), "SIGTERM took {:?}", ended.took);
             assert_eq!(cluster.node("a")["state"], "stopped");
             let (refused, code) = cluster.json_and_code(&["login", "cc102x"]);
-            assert_eq!((code, &refused["nodes"][0]["why"]), (1, &"stopped".into()), "{refused}");
+            assert_eq!((code, &refused["nodes"][0]["reason"]), (1, &"stopped".into()), "{refused}");
         }
         cluster.daemons.push(daemon.again());
         wait_until(SOON, "a new life with a new generation", || {
@@ -185,7 +185,7 @@ fn wanted(cluster: &Cluster) -> bool {
     let mut redis = redis::Client::open(cluster.redis.url()).unwrap().get_connection().unwrap();
     let keys: Vec<String> = redis::cmd("KEYS").arg("*:session:*").query(&mut redis).unwrap();
     keys.iter().any(|key| {
-        let wish: Option<String> = redis::cmd("HGET").arg(key).arg("wanted").query(&mut redis).unwrap();
+        let wish: Option<String> = redis::cmd("HGET").arg(key).arg("hangup_requested").query(&mut redis).unwrap();
         wish.as_deref() == Some("1")
     })
 }

@@ -5,7 +5,7 @@
 
 #[path = "lab/mod.rs"]
 mod lab;
-mod sim;
+mod load_nodes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenring::config::Settings;
-use evenring::daemon::new_session;
 use evenring::node::session::Class;
-use evenring::registry::view::{Verdict, Which};
+use evenring::registry::view::{ShownNodeState, Verdict, Which, reason_text};
 use evenring::registry::{LoginRequest, Registry};
+use evenring::runtime::random::new_session;
 use lab::redis::Redis;
-use sim::daemons::SimDaemon;
-use sim::{Behaviour, Settings as SimSettings, Sim, SimNode};
+use load_nodes::daemons::SimDaemon;
+use load_nodes::{Behaviour, Settings as SimSettings, Sim, SimNode};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -55,7 +55,9 @@ impl Scale {
             .until("all nodes in the rotation", async || {
                 let nodes = registry.nodes().await.unwrap();
                 nodes.len() == count
-                    && nodes.iter().all(|n| n.state == "active" && n.registrations == u64::from(sim.phones))
+                    && nodes
+                        .iter()
+                        .all(|n| n.state == ShownNodeState::Active && n.registrations == u64::from(sim.phones))
             })
             .await;
         scale
@@ -80,7 +82,7 @@ impl Scale {
     async fn states(&self, registry: &mut Registry) -> BTreeMap<(String, String), usize> {
         let mut states = BTreeMap::new();
         for row in registry.sessions(Which::All).await.unwrap() {
-            *states.entry((row.state, row.reason)).or_default() += 1;
+            *states.entry((row.state.to_string(), reason_text(row.reason.as_ref()))).or_default() += 1;
         }
         states
     }
@@ -110,7 +112,8 @@ async fn a_simulated_node_ends_rings_as_a_real_one_does() {
         scale
             .until(&format!("{behaviour:?} to be {state} {reason}"), async || {
                 last = registry.sessions(Which::One(session)).await.unwrap().pop();
-                last.as_ref().is_some_and(|row| row.state == state && row.reason == reason)
+                last.as_ref()
+                    .is_some_and(|row| row.state.as_str() == state && reason_text(row.reason.as_ref()) == reason)
             })
             .await;
     }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
 mod lab;
-mod sim;
+mod load_nodes;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -11,17 +11,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use evenring::config::Settings;
-use evenring::daemon::new_session;
 use evenring::ids::SessionId;
 use evenring::node::session::Class;
-use evenring::registry::view::{Verdict, Which};
+use evenring::registry::view::{SessionState, ShownNodeState, Verdict, Which};
 use evenring::registry::{LoginRequest, Registry, RegistryError};
+use evenring::runtime::random::new_session;
 use lab::evenring::{Cli, Daemon, Following};
 use lab::phone::{Behaviour, Phones};
 use lab::sentinel::{Rules, Watched};
 use lab::{HUB, Lab, Spec, Version, now, wait_for, wait_until};
-use sim::daemons::SimDaemon;
-use sim::{Settings as SimSettings, Sim, SimNode};
+use load_nodes::daemons::SimDaemon;
+use load_nodes::{Settings as SimSettings, Sim, SimNode};
 
 /// How soon logins work again: Sentinel alone takes 2.2 s (killed) or 3.2 s (frozen) until it names the new primary.
 const LIMIT: Duration = Duration::from_millis(3_500);
@@ -67,7 +67,8 @@ impl Scene {
         scene
             .until("both nodes in the rotation", SOON, async |registry| {
                 let nodes = registry.nodes().await.unwrap_or_default();
-                nodes.len() == 2 && nodes.iter().all(|node| node.state == "active" && node.registrations == 60)
+                nodes.len() == 2
+                    && nodes.iter().all(|node| node.state == ShownNodeState::Active && node.registrations == 60)
             })
             .await;
         for number in 0..LIVE {
@@ -103,7 +104,7 @@ impl Scene {
 
     async fn live(registry: &mut Registry) -> BTreeMap<String, String> {
         let rows = registry.sessions(Which::Open).await.unwrap_or_default();
-        rows.into_iter().filter(|row| row.state == "live").map(|row| (row.alias, row.node)).collect()
+        rows.into_iter().filter(|row| row.state == SessionState::Live).map(|row| (row.alias, row.node)).collect()
     }
 
     async fn wait_live(&mut self, count: usize, most: Duration) -> Duration {
@@ -149,16 +150,16 @@ impl Scene {
         let told = begin.elapsed();
         let (took, slowest) = self.back(130).await;
         let took = told + took;
-        let mended = self.wait_live(LIVE as usize + 1, SOON).await;
+        let repaired = self.wait_live(LIVE as usize + 1, SOON).await;
         println!(
             "{what}: logins work again after {took:?}; the command line said no after {told:?}, the slowest refusal took \
-             {slowest:?}; all sessions live {mended:?} later"
+             {slowest:?}; all sessions live {repaired:?} later"
         );
         assert!(took <= lab::at_this_load(limit), "{took:?}; {}", self.logs());
         // Two heartbeats, and room for a busy machine.
         assert!(
-            mended <= lab::at_this_load(Duration::from_millis(4_000)),
-            "{mended:?}, more than two heartbeats; {}",
+            repaired <= lab::at_this_load(Duration::from_millis(4_000)),
+            "{repaired:?}, more than two heartbeats; {}",
             self.logs()
         );
         let most = lab::at_this_load(Duration::from_secs(2));
@@ -185,16 +186,16 @@ impl Scene {
         self.nothing_is_missing(&follower);
     }
 
-    /// Who followed the story all the time has each entry once, in order, and all that the new primary has.
+    /// Who followed the event stream all the time has each entry once, in order, and all that the new primary has.
     fn nothing_is_missing(&self, follower: &Following) {
-        let story = self.cli.run(&["events", "--json"]).ok();
-        let last = story.lines().last().expect("a story");
+        let events = self.cli.run(&["events", "--json"]).ok();
+        let last = events.lines().last().expect("a events");
         follower.wait_line(last, SOON);
         let seen = follower.lines();
         let places: Vec<(u64, u64)> = seen.iter().map(|line| place(line)).collect();
         assert!(places.is_sorted_by(|a, b| a < b), "in order, and none twice: {seen:#?}");
-        let missed: Vec<&str> = story.lines().filter(|line| !seen.iter().any(|seen| seen == line)).collect();
-        assert!(missed.is_empty() && seen.len() > 3 * LIVE as usize, "missed {missed:#?} of {story}");
+        let missed: Vec<&str> = events.lines().filter(|line| !seen.iter().any(|seen| seen == line)).collect();
+        assert!(missed.is_empty() && seen.len() > 3 * LIVE as usize, "missed {missed:#?} of {events}");
     }
 }
 
@@ -260,9 +261,9 @@ async fn a_primary_that_is_frozen_and_comes_back() {
     });
 }
 
-/// The rules for Redis in docs/security.md, with what Sentinel needs.
+/// The rules for Redis in docs/SECURITY.md, with what Sentinel needs.
 fn acl() -> String {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md")).unwrap();
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SECURITY.md")).unwrap();
     let line = readme.lines().find(|line| line.starts_with("user evenring on >CHANGE-ME resetkeys")).expect("the ACL");
     line.strip_prefix("user ").unwrap().replace("CHANGE-ME", "redis-word")
 }
@@ -298,8 +299,8 @@ fn the_doctor(watched: &Watched, url: &str, trusts: &str) {
     let good = doctor(url, trusts, &admin);
     let bad: Vec<_> = good.iter().filter(|(_, (level, _))| level != "ok").collect();
     assert!(bad.is_empty(), "{bad:?}");
-    assert!(good["redis.replicas"].1.starts_with("2 replicas, min-replicas-to-write 1"), "{good:?}");
-    assert!(good["redis.acl"].1.contains("and no more"), "{good:?}");
+    assert!(good["redis.replicas"].1.starts_with("replicas: 2, min-replicas-to-write 1"), "{good:?}");
+    assert!(good["redis.acl"].1.contains("exactly the rights"), "{good:?}");
 
     // In clear, by loopback: the certificates of the settings are for those who speak TLS.
     let replica = doctor(url, trusts, &watched.servers[1].url().replace("redis://", "redis://default:any@"));
@@ -391,7 +392,7 @@ fn a_call_on_a_real_asterisk_survives_the_failover() {
     let took = begin.elapsed();
     println!("kill -9 beside a real Asterisk: logins work again after {took:?}");
     assert!(took <= lab::at_this_load(LIMIT), "{took:?}; {}", daemon.log());
-    wait("the session", &|| row(&["sessions"], "sessions", &id, "id")["state"] == "live");
+    wait("the session", &|| row(&["sessions"], "sessions", &id, "session")["state"] == "live");
     wait("the second call", &|| phones.live() == 2);
     assert_eq!((phones.rings("cc100"), phones.rings("cc101")), (1, 1));
     assert!(cli.run(&["logout", "7"]).status.success());

@@ -7,7 +7,7 @@ mod lab;
 
 use std::time::Duration;
 
-use faults::{ground::Ground, soak, stage::Stage};
+use faults::{ground::Ground, setup::Setup, soak};
 
 const MINUTES: u64 = 3;
 
@@ -16,7 +16,7 @@ fn people_come_and_go_through_faults_and_nothing_is_lost_or_grows() {
     let minutes = std::env::var("EVENRING_SOAK_MINUTES").map_or(MINUTES, |text| text.parse().unwrap());
     let seed = faults::any_seed();
     println!("replay: ./dev soak --minutes {minutes} --seed {seed}");
-    let soaked = soak::run(&mut Stage::set(Ground::Sentinel), Duration::from_secs(minutes * 60), seed);
+    let soaked = soak::run(&mut Setup::set(Ground::Sentinel), Duration::from_secs(minutes * 60), seed);
     println!("{}", soaked.line());
     assert_eq!(soaked.wrong(), [""; 0]);
     let line: serde_json::Value = serde_json::from_str(&soaked.line()).unwrap();

@@ -83,7 +83,7 @@ fn what_is_away_at_the_start_is_waited_for_but_not_for_ever() {
         scope.spawn(|| {
             let mut cluster = no_daemons();
             cluster.redis.kill9();
-            starts_without(lab.node("a"), &mut cluster, "Redis is out of use", "redis", |cluster| {
+            starts_without(lab.node("a"), &mut cluster, "Redis unavailable", "redis", |cluster| {
                 cluster.redis.start_again();
             });
         });
@@ -143,7 +143,7 @@ impl Service<'_> {
         let done = self.machine.run(&["systemctl", "reload", UNIT]).status.success();
         if done {
             wait_until(SOON, "the daemon to have read its settings", || {
-                self.said(before).contains("settings read again")
+                self.said(before).contains("settings reloaded")
             });
         }
         fs::write(&path, text).unwrap();
@@ -242,7 +242,7 @@ fn follows_its_asterisk(service: &Service<'_>) {
     service.node().kill9();
     cluster.wait_node("a", "down");
     println!("Asterisk killed: seen out of the rotation after {:.0?}", begin.elapsed());
-    machine.wait_unit(UNIT, RUNNING, "Asterisk is away", SOON);
+    machine.wait_unit(UNIT, RUNNING, "Asterisk unavailable", SOON);
     service.phones.hang_up_all();
     service.node().start();
     cluster.wait_node("a", "active");
@@ -258,7 +258,7 @@ fn takes_over_settings(service: &Service<'_>) {
     assert!(said.contains("\"EVENRING_KEY\":\"node.weight\"") && said.contains("\"EVENRING_TO\":\"3\""), "{said}");
     wait_until(SOON, "Redis to know the new weight", || weight() == 3);
     let (done, said) = service.reload("#weight = 1", "wieght = 5");
-    assert!(!done && said.contains("unknown key node.wieght") && !said.contains("settings read again"), "{said}");
+    assert!(!done && said.contains("unknown key node.wieght") && !said.contains("settings reloaded"), "{said}");
     service.cluster.wait_beats("a", 2);
     assert_eq!((weight(), service.pid()), (3.into(), pid), "the old settings stay");
     assert_eq!(service.machine.state(UNIT), RUNNING);
@@ -271,9 +271,9 @@ fn keeps_a_journal(service: &Service<'_>) {
     let fields = ["EVENRING_NODE", "EVENRING_ALIAS", "EVENRING_AGENT", "PRIORITY", "SYSLOG_IDENTIFIER", "_TRANSPORT"];
     assert_eq!(fields.map(|field| line[field].as_str().unwrap()), ["a", "cc100x", "7", "5", "evenring", "journal"]);
     let session = line["EVENRING_SESSION"].as_str().unwrap();
-    let story = service.machine.journal(&[&format!("EVENRING_SESSION={session}")]);
-    let story: Vec<_> = story.iter().map(|line| line["MESSAGE"].as_str().unwrap()).collect();
-    assert_eq!(story[..3], ["order taken", "ringing", "live"]);
+    let events = service.machine.journal(&[&format!("EVENRING_SESSION={session}")]);
+    let events: Vec<_> = events.iter().map(|line| line["MESSAGE"].as_str().unwrap()).collect();
+    assert_eq!(events[..3], ["order taken", "ringing", "live"]);
     assert!(!service.said(0).contains(config::AMI_USER.1), "the secret in the journal");
 }
 

@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
 mod lab;
-mod ledger;
+mod redis_fixture;
 
 use std::fmt::Write as _;
 
 use lab::evenring::{Cli, Output};
-use ledger::{Cluster, login, session};
+use redis_fixture::{Cluster, login, session};
 
 /// Colours, clears the screen, writes from right to left, and forges a line.
 const EVIL: &str = "x\u{1b}[2J\u{9b}31m\u{202e}\u{7}\nerror: forged\r";
@@ -54,7 +54,7 @@ async fn all_that_is_shown_is_escaped() {
     cluster.run::<()>(&["HSET", "{evenring}:contacts:a", "cc100", &contact]).await;
     cluster.run::<()>(&["HSET", "{evenring}:phones:a", EVIL, "registered"]).await;
     cluster.run::<()>(&["HSET", "{evenring}:aliases", EVIL, "cc100@a"]).await;
-    cluster.run::<()>(&["XADD", "{evenring}:story", "*", "event", EVIL, "node", EVIL, "reason", EVIL]).await;
+    cluster.run::<()>(&["XADD", "{evenring}:events", "*", "event", EVIL, "node", EVIL, "reason", EVIL]).await;
     let cli = Cli::new(&cluster.redis.url());
     for verb in [&["status"][..], &["sessions"], &["phones"], &["alias", "list"], &["events"]] {
         for more in [&[][..], &["--json"]] {

@@ -1,4 +1,4 @@
-//! What we say to Asterisk: actions, checked when they are built.
+//! Actions to Asterisk, checked when they are built.
 //!
 //! Owns what may stand in an action. Must never know when it is sent or who wants it. An [`Action`] that exists holds no
 //! byte with which a value could become a header or a second action (promise P11), and none that Asterisk would refuse
@@ -14,20 +14,20 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::ids::{ChannelId, Extension};
 
-/// The longest line Asterisk takes, in bytes without its line end (measured: 1023 is too long).
+/// The longest line Asterisk fetches, in bytes without its line end (measured: 1023 is too long).
 pub const LINE_BYTES: usize = 1022;
 /// The most header lines of an action, `Action` and `ActionID` included (measured).
 pub const HEADER_LINES: usize = 128;
 /// The longest ActionID, in bytes: ours have at most 50. Asterisk would take more, but copies it into every item.
 pub const ACTION_ID_BYTES: usize = 128;
-/// The lines that [`Action::encode`] adds itself, and so nobody else may.
+/// The header lines that [`Action::encode`] adds itself; other headers must not have these names.
 const OWN_NAMES: [&str; 2] = ["Action", "ActionID"];
 
 /// Why an action cannot be built. Says which header, never the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ActionError {
     /// A control character: Asterisk would take what follows for another header or action.
-    #[error("{header} has the byte 0x{byte:02x} at position {position}; control characters are never sent")]
+    #[error("{header} has the byte 0x{byte:02x} at position {position}; control characters are not allowed")]
     Control {
         /// The header's name, escaped.
         header: String,
@@ -37,13 +37,13 @@ pub enum ActionError {
         position: usize,
     },
     /// A name that is empty, has a colon or blank, or is written by this program itself.
-    #[error("{header:?} cannot be the name of a header")]
+    #[error("{header:?} is not a valid header name")]
     Name {
         /// The name, escaped.
         header: String,
     },
     /// A line longer than [`LINE_BYTES`].
-    #[error("the line of {header} has {bytes} bytes; Asterisk takes at most {LINE_BYTES}")]
+    #[error("the line of {header} has {bytes} bytes; Asterisk accepts at most {LINE_BYTES}")]
     LineTooLong {
         /// The header's name.
         header: String,
@@ -54,13 +54,13 @@ pub enum ActionError {
     #[error("the action has more than {HEADER_LINES} header lines")]
     TooManyLines,
     /// An ActionID that is empty or longer than [`ACTION_ID_BYTES`].
-    #[error("an ActionID has 1 to {ACTION_ID_BYTES} bytes, this one {bytes}")]
+    #[error("an ActionID must have 1 to {ACTION_ID_BYTES} bytes, this one has {bytes}")]
     ActionId {
         /// Its bytes.
         bytes: usize,
     },
     /// A name of a channel variable that is more than a name: `F(x)` would run a function.
-    #[error("{name:?} cannot be the name of a channel variable: letters, digits and '_' only")]
+    #[error("{name:?} is not a valid name of a channel variable: use letters, digits and '_'")]
     VariableName {
         /// The name, escaped.
         name: String,
@@ -74,7 +74,7 @@ pub enum ActionError {
         found: char,
     },
     /// A dialplan priority starts at 1.
-    #[error("a dialplan priority is at least 1")]
+    #[error("a dialplan priority must be at least 1")]
     Priority,
 }
 
@@ -84,7 +84,7 @@ enum Value {
     Secret(SecretString),
 }
 
-/// Something to be said, complete but for its ActionID.
+/// An action, complete except for its ActionID.
 #[derive(Clone)]
 pub struct Action {
     name: Cow<'static, str>,
@@ -104,7 +104,7 @@ impl Action {
         Ok(Self { name, lines: Vec::new(), list: false, empty: None })
     }
 
-    /// A known action: the name is one of ours.
+    /// An action whose name is known to be valid.
     fn known(name: &'static str) -> Self {
         Self { name: Cow::Borrowed(name), lines: Vec::new(), list: false, empty: None }
     }
@@ -442,8 +442,10 @@ mod tests {
 
     #[test]
     fn an_originate_stands_on_the_wire_as_asterisk_takes_it() {
-        let expected = "Action: Originate\r\nActionID: er-1-1\r\nChannel: PJSIP/cc105\r\nChannelId: evenring-00000000000000ab\r\n\
-             Timeout: 20000\r\nAsync: true\r\nApplication: ConfBridge\r\nData: 8600051\r\nCallerID: \"Jürgen\" <100>\r\n\
+        let expected = "Action: Originate\r\nActionID: er-1-1\r\nChannel: PJSIP/cc105\r\nChannelId: \
+            evenring-00000000000000ab\r\n\
+             Timeout: 20000\r\nAsync: true\r\nApplication: ConfBridge\r\nData: 8600051\r\nCallerID: \"Jürgen\" \
+             <100>\r\n\
              Variable: __AGENT=6001\r\nVariable: B=\r\n\r\n";
         assert_eq!(text(&Action::originate(&call()).unwrap()), expected);
         let exten = Target::Exten { context: "agents".into(), exten: "6001".into(), priority: 1 };

@@ -1,7 +1,7 @@
 //! The few events that matter to this program.
 //!
 //! Owns their spelling: header names and values, on Asterisk 16 and 22 alike. Must never know what follows from an
-//! event. All others, and events about things that are no phone of ours, are [`Event::Other`].
+//! event. All others, and events about devices that are not phones, are [`Event::Other`].
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::frame::Message;
 /// Longest piece of a wrong value that is shown, in bytes.
 const SHOWN_BYTES: usize = 40;
 
-/// An event of a name that is known, but without what it should say. Nothing is guessed: take a fresh snapshot.
+/// A known event with a missing or unknown value. Nothing is guessed: a new snapshot is needed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// A header that the event always has is not there.
@@ -24,7 +24,7 @@ pub enum EventError {
         header: &'static str,
     },
     /// A header has a value that is not known.
-    #[error("the event {event} says {header}: {shown}, which is not understood")]
+    #[error("the event {event} has an unknown value: {header}: {shown}")]
     Value {
         /// The event.
         event: &'static str,
@@ -105,7 +105,7 @@ pub enum Event<'a> {
         /// The ChannelId that was asked for, even if no channel ever existed, and even if it is another call's.
         unique: &'a [u8],
     },
-    /// About a phone whose name is no id: it could not be dialled safely.
+    /// About a phone whose name is not a valid id: it could not be dialled safely.
     NoId {
         /// The channel driver.
         technology: Technology,
@@ -476,9 +476,9 @@ mod tests {
         check("Event: Hangup\r\nUniqueid: u\r\n", Err("the event Hangup has no header Cause"));
         check("Event: HangupRequest\r\nCause: 16\r\n", Err("the event HangupRequest has no header Uniqueid"));
         let text = "Event: PeerStatus\r\nPeer: PJSIP/cc100\r\nPeerStatus: \x1b[2J\r\n";
-        check(text, Err("the event PeerStatus says PeerStatus: \\x1b[2J, which is not understood"));
+        check(text, Err("the event PeerStatus has an unknown value: PeerStatus: \\x1b[2J"));
         let text = "Event: OriginateResponse\r\nResponse: Success\r\nReason: 256\r\n";
-        check(text, Err("the event OriginateResponse says Reason: 256, which is not understood"));
+        check(text, Err("the event OriginateResponse has an unknown value: Reason: 256"));
         let peer = |status: &str| {
             let message = Message::new(format!("Event: PeerStatus\r\nPeer: SIP/a b\r\nPeerStatus: {status}\r\n"));
             matches!(Event::parse(&message), Ok(Event::NoId { technology: Technology::Sip, name: b"a b" }))

@@ -190,7 +190,7 @@ impl Splitter {
             }
             let Some((to, used)) = self.end(buf, at) else { return self.unfinished(buf, at).map(|at| (at, None)) };
             let message = &buf[at..to];
-            if std::mem::take(&mut self.dropping) || self.is_unwanted(message) {
+            if std::mem::take(&mut self.dropping) || self.is_hangup_requested(message) {
                 self.skipped += 1;
                 at = used;
                 continue;
@@ -251,7 +251,7 @@ impl Splitter {
     /// is done with: of an event that is left out, all but those last bytes.
     fn unfinished(&mut self, buf: &[u8], at: usize) -> Result<usize, FrameError> {
         let rest = buf.get(at..).unwrap_or_default();
-        if self.dropping || self.is_unwanted(rest) {
+        if self.dropping || self.is_hangup_requested(rest) {
             self.dropping = true;
             return Ok(at.max(buf.len().saturating_sub(3)));
         }
@@ -282,7 +282,7 @@ impl Splitter {
 
     /// Asks about a message, or about the beginning of one. A name that ends beyond the limit is never looked at, whole or in
     /// pieces: see [`Splitter::unfinished`].
-    fn is_unwanted(&self, message: &[u8]) -> bool {
+    fn is_hangup_requested(&self, message: &[u8]) -> bool {
         let (Some(wanted), Some(name)) = (self.wanted, message.strip_prefix(b"Event: ")) else { return false };
         let most = self.limits.message_bytes.saturating_add(2).saturating_sub(b"Event: ".len());
         let name = name.get(..most).unwrap_or(name);
@@ -479,7 +479,8 @@ mod tests {
     #[test]
     fn unwanted_events_are_left_out_and_counted() {
         let mut splitter = Splitter::new(Limits::DEFAULT).only(|name| name == b"Hangup");
-        let text = "Event: RTCPSent\r\nX: 1\r\n\r\n\r\nEvent: Hangup\r\n\r\nEvent: HangupRequest\r\n\r\n\nResponse: Success\r\n\r\n";
+        let text = "Event: RTCPSent\r\nX: 1\r\n\r\n\r\nEvent: Hangup\r\n\r\nEvent: HangupRequest\r\n\r\n\nResponse: \
+            Success\r\n\r\n";
         let mut buf = BytesMut::from(format!("{BANNER}{text}").as_str());
         let mut found = Vec::new();
         while let Some(item) = splitter.next(&mut buf).expect("fine") {

@@ -5,7 +5,7 @@
 
 use crate::ids::{Generation, SessionId};
 
-/// What every ActionID of ours begins with.
+/// The prefix of every ActionID.
 const PREFIX: &str = "er-";
 
 /// The ActionID of an Originate: `er-<generation>-o-<session>-<try>`. Its `OriginateResponse` comes long after the
@@ -27,7 +27,7 @@ pub(super) fn plain_action_id(generation: Generation, seq: u64) -> String {
     format!("{PREFIX}{generation}-{seq}")
 }
 
-/// Whether `id` is a [`plain_action_id`] of this daemon's life: if nobody waits for it, it comes too late.
+/// Whether `id` is a [`plain_action_id`] of this generation: if no action waits for it, it comes too late.
 pub(super) fn is_plain_of(id: &[u8], generation: Generation) -> bool {
     std::str::from_utf8(id)
         .ok()

@@ -1,4 +1,4 @@
-//! The items of lists: what `Status`, `CoreShowChannels`, `SIPpeers`, `IAXpeerlist` and `PJSIPShowContacts` tell.
+//! The items of lists: what `Status`, `CoreShowChannels`, `SIPpeers`, `IAXpeerlist` and `PJSIPShowContacts` return.
 //!
 //! Owns their spelling. Must never know why the list was asked for. Items of `DeviceStateList` are read by
 //! [`super::event::Event::parse`]: they are events of the same shape.
@@ -144,7 +144,8 @@ mod tests {
         let read = |text: String| Peer::parse(&Message::new(text)).unwrap().unwrap();
         let sip = |address: &str, status: &str| {
             let peer = read(format!(
-                "Event: PeerEntry\r\nChanneltype: SIP\r\nObjectName: cc200\r\nIPaddress: {address}\r\nStatus: {status}\r\n"
+                "Event: PeerEntry\r\nChanneltype: SIP\r\nObjectName: cc200\r\nIPaddress: {address}\r\nStatus: \
+                    {status}\r\n"
             ));
             assert_eq!(peer.phone, Phone::parse(b"SIP/cc200"));
             (peer.has_address, peer.silent)
@@ -179,6 +180,6 @@ mod tests {
         assert_eq!((contact.expires_at_s, contact.user_agent), (Some(9), &b""[..]));
         let message = text("Status: Odd\r\n");
         let error = Contact::parse(&message).unwrap_err().to_string();
-        assert_eq!(error, "the event ContactList says Status: Odd, which is not understood");
+        assert_eq!(error, "the event ContactList has an unknown value: Status: Odd");
     }
 }

@@ -1,8 +1,8 @@
-//! How much a peer may send, and what is said when it sends more.
+//! Limits on what a peer may send, and the errors when it sends more.
 //!
 //! Owns the limits of a stream. Must never know how a stream is read.
 
-/// How much a peer may send before it is taken for broken.
+/// Limits on what a peer may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest first line, in bytes with its line end. Asterisk's has about 30.
@@ -26,13 +26,14 @@ impl Default for Limits {
     }
 }
 
-/// Why a stream cannot be read on. All of them end the connection: a message that was dropped would leave a gap in what
-/// is known, and after a gap only a fresh start tells the truth.
+/// Why a stream is unreadable. Each error ends the connection: a dropped message would leave a gap in the known state, and
+/// only a new snapshot repairs a gap.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The first line is no AMI banner: another service listens there.
+    /// The first line is not an AMI banner: another service listens there.
     #[error(
-        "the peer is not an Asterisk manager: its first line should be `Asterisk Call Manager/x.y.z` but begins `{shown}`"
+        "the peer is not Asterisk's AMI: its first line should be `Asterisk Call Manager/x.y.z`, but starts with \
+            `{shown}`"
     )]
     NotAmi {
         /// The first bytes, escaped and cut short.

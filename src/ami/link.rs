@@ -17,12 +17,11 @@ use super::action::{Action, EventMask};
 use super::frame::{Banner, FrameError, Item, Message};
 use super::id::{is_plain_of, plain_action_id};
 use super::outcome::{Answer, CloseReason, LinkEffect, NotSent, Stage, Strays, Tag, Unknown};
+pub use super::pending::LIST_ITEMS;
 use super::pending::{Owner, Pending};
 
 /// The most actions that may wait for an answer at a time.
 pub const OPEN_ACTIONS: usize = 1024;
-/// The most items of a list, but for one of devices.
-pub const LIST_ITEMS: usize = 100_000;
 /// How long after the login a missing `FullyBooted` is remarked upon. A real start took up to a second, one with broken
 /// name look-ups 50.
 pub const BOOT_HINT_AFTER: Duration = Duration::from_secs(10);
@@ -234,7 +233,7 @@ impl Link {
         [self.stage_deadline, ping, self.pending.next_deadline()].into_iter().flatten().min()
     }
 
-    /// What is to be done next. Take all before waiting.
+    /// Returns the next effect. Take all of them before waiting.
     pub fn next_effect(&mut self) -> Option<LinkEffect> {
         self.effects.pop_front()
     }
@@ -249,7 +248,7 @@ impl Link {
         self.pending.len()
     }
 
-    /// Messages so far that belonged to nobody.
+    /// Messages so far without a pending action.
     pub fn strays(&self) -> Strays {
         self.strays
     }

@@ -360,4 +360,24 @@ mod tests {
         let message = Message::with("Event: Status\nData: x\nActionID: 1\r\n".into(), LineEnd::Lf);
         assert_eq!((message.get("Data"), message.action_id()), (Some(&b"x"[..]), Some(&b"1"[..])));
     }
+
+    #[test]
+    fn either_byte_is_found_wherever_it_stands() {
+        for length in 0..=20 {
+            // Most of them differ in one bit from a byte that is looked for.
+            for filler in [b'x', b':' + 1, b'\n' + 1, b':' | 0x80, b'\n' | 0x80] {
+                let text = vec![filler; length];
+                assert_eq!(first_of(&text, b':', b'\n'), None, "{text:?}");
+                for at in 0..length {
+                    for found in [b':', b'\n'] {
+                        let mut text = text.clone();
+                        text[at] = found;
+                        assert_eq!(first_of(&text, b':', b'\n'), Some(at), "{text:?}");
+                        text[length - 1] = b':';
+                        assert_eq!(first_of(&text, b':', b'\n'), Some(at), "{text:?}");
+                    }
+                }
+            }
+        }
+    }
 }

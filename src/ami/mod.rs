@@ -1,4 +1,4 @@
-//! The language of the Asterisk Manager Interface (AMI), pure: bytes, messages, events, actions and one session.
+//! The protocol of the Asterisk Manager Interface (AMI), pure: bytes, messages, events, actions and one session.
 //!
 //! Owns what may stand on the wire and what an answer means. Must never know sockets, files, clocks, random sources,
 //! logs or what a node wants from Asterisk: everything takes (input, now) and gives effects. What is said here about
@@ -15,12 +15,11 @@
 //! | [`action`] | what we say: checked when built, so that nothing can be injected |
 //! | [`id`] | ActionIDs: which answer belongs to which action |
 //! | [`link`] | one session: greeting, login, boot, pings, answers, deadlines |
-//! | [`outcome`] | what a session tells its owner: effects, answers, reasons |
+//! | [`outcome`] | the results of a session for its owner: effects, answers, reasons |
 //! | `pending` | the actions whose answer has not come |
 //! | [`backoff`] | how long to wait before the next connection |
 
 pub mod action;
-pub mod backoff;
 pub mod event;
 pub mod frame;
 pub mod id;

@@ -1,4 +1,4 @@
-//! What a session tells its owner: effects, answers and reasons.
+//! The results of an AMI session for its owner: effects, answers and reasons.
 //!
 //! Owns the words, and what a person should do about each. Must never know how they come about: that is
 //! [`super::link`].
@@ -72,26 +72,26 @@ pub enum Answer {
 /// Why an action never reached the wire.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotSent {
-    /// Before Asterisk is booted, it would say yes and do nothing.
+    /// Before Asterisk is booted, it would accept the action and do nothing.
     #[error("Asterisk is not ready yet")]
     NotReady,
     /// The session is ending or over.
     #[error("the session is over")]
     Closed,
-    /// Asterisk does not answer as fast as it is asked.
-    #[error("{limit} actions wait for an answer already")]
+    /// Asterisk answers too slowly.
+    #[error("too many actions are waiting for an answer ({limit})")]
     TooManyOpen {
         /// [`super::link::OPEN_ACTIONS`].
         limit: usize,
     },
-    /// Asterisk does not read what it is sent.
-    #[error("{waiting_bytes} bytes wait to be read by Asterisk already")]
+    /// Asterisk does not read from the connection.
+    #[error("Asterisk has not read {waiting_bytes} bytes yet")]
     Clogged {
         /// Bytes that are not written yet.
         waiting_bytes: usize,
     },
     /// An action with this ActionID waits for its answer.
-    #[error("its ActionID is in use")]
+    #[error("its ActionID is already in use")]
     IdInUse,
     /// The ActionID cannot stand on the wire.
     #[error(transparent)]
@@ -117,7 +117,7 @@ pub enum Unknown {
         limit: usize,
     },
     /// A list of devices with more of them than are wanted.
-    #[error("the list has {beyond} more items than the first {} that are kept", .items.len())]
+    #[error("the list has {beyond} items beyond the first {}, which are kept", .items.len())]
     ListCut {
         /// The first, as many as [`super::link::LinkSettings::devices_most`] says.
         items: Vec<Message>,
@@ -158,8 +158,8 @@ impl fmt::Display for Stage {
             Self::Login => "during the login",
             Self::Boot => "before it was fully booted",
             Self::Up => "while in use",
-            Self::Logoff => "after the goodbye",
-            Self::Closed => "when it was over",
+            Self::Logoff => "after the logoff",
+            Self::Closed => "after its end",
         })
     }
 }
@@ -167,18 +167,19 @@ impl fmt::Display for Stage {
 /// Why a session is over: what happened, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CloseReason {
-    /// Wrong name or secret, or not allowed from here. Asterisk tells no difference.
+    /// Wrong name or secret, or not permitted from this address. Asterisk does not say which.
     #[error("Asterisk refused the login: {message}; check user, secret, permit and deny in manager.conf")]
     LoginRefused {
-        /// Its words.
+        /// Asterisk's message.
         message: String,
     },
-    /// It says so to those who connect while it ends.
-    #[error("Asterisk is shutting down; nothing to do, the connection is tried again")]
+    /// Asterisk's answer to connections during its shutdown.
+    #[error("Asterisk is shutting down; no action needed, evenring reconnects")]
     ShuttingDown,
     /// Banner, challenge or answer did not come.
     #[error(
-        "no complete login within {after:?} (stuck {stage}); is this port an Asterisk manager, and is Asterisk alive?"
+        "no complete login within {after:?} (stuck {stage}); check that this port is Asterisk's AMI and that Asterisk \
+            is running"
     )]
     LoginTimeout {
         /// The time that was allowed.
@@ -186,26 +187,26 @@ pub enum CloseReason {
         /// What was waited for.
         stage: Stage,
     },
-    /// Connected, but nobody answers: host or network are gone, or Asterisk hangs.
-    #[error("Asterisk did not answer a ping within {after:?}; the connection is tried again, look at host and network")]
+    /// Connected, but no answer: host or network failed, or Asterisk hangs.
+    #[error("Asterisk did not answer a ping within {after:?}; evenring reconnects, check the host and the network")]
     PingTimeout {
         /// The time that was allowed.
         after: Duration,
     },
-    /// Asterisk ended, or dropped us: it does that to those who read too slowly.
+    /// Asterisk ended, or dropped the connection because it was read too slowly.
     #[error("Asterisk closed the connection {stage}; {}", lost_hint(*stage))]
     Lost {
         /// How far the session had come.
         stage: Stage,
     },
-    /// We asked for it.
+    /// The owner logged off.
     #[error("logged off")]
     LoggedOff,
-    /// What came is no AMI, or broke a limit.
-    #[error("{0}; check host and port of the manager")]
+    /// The peer does not send AMI, or broke a limit.
+    #[error("{0}; check host and port in ami.address")]
     Unreadable(FrameError),
     /// The settings cannot be put into a login.
-    #[error("the login cannot be sent: {0}; check the user name in the settings")]
+    #[error("cannot send the login: {0}; check ami.username")]
     Settings(ActionError),
 }
 
@@ -222,23 +223,23 @@ impl CloseReason {
 
 fn lost_hint(stage: Stage) -> &'static str {
     match stage {
-        Stage::Greeting => "it does so when more than authlimit connections wait for a login",
-        Stage::Login => "it does so after authtimeout",
+        Stage::Greeting => "this happens when more than authlimit connections wait for a login",
+        Stage::Login => "this happens after authtimeout",
         Stage::Boot | Stage::Up => {
-            "the connection is tried again; if Asterisk still runs, set writetimeout = 5000 in manager.conf"
+            "evenring reconnects; if Asterisk is still running, set writetimeout = 5000 in manager.conf"
         }
-        Stage::Logoff | Stage::Closed => "nothing to do",
+        Stage::Logoff | Stage::Closed => "no action needed",
     }
 }
 
-/// Messages that belong to nobody. They do no harm; many of them mean that something is wrong.
+/// Messages without a pending action. A few are harmless; many mean that something is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Strays {
     /// Answers without ActionID: Asterisk could not read a request.
     pub unaddressed: u64,
-    /// Answers with an ActionID for which nobody waits (any more).
+    /// Answers to an unknown or completed action.
     pub foreign: u64,
-    /// Items of lists for which nobody waits any more.
+    /// Items of lists that are no longer awaited.
     pub late: u64,
     /// Neither event nor answer.
     pub unreadable: u64,

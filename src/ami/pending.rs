@@ -10,8 +10,10 @@ use crate::ids::Now;
 use super::action::Action;
 use super::event::number;
 use super::frame::Message;
-use super::link::LIST_ITEMS;
 use super::outcome::{Answer, Tag, Unknown};
+
+/// The most items of a list, but for one of devices.
+pub const LIST_ITEMS: usize = 100_000;
 
 struct Open {
     tag: Tag,

@@ -1,5 +1,5 @@
-//! `evenring ami`: what the manager interface says, for people and programs. Owns how a message looks as JSON and as text.
-//! Must never act on one.
+//! `evenring ami`: AMI messages for people and programs. Owns how a message looks as JSON and as text. Must never act on
+//! one.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -22,12 +22,14 @@ use super::{CliError, DONE, FAILED, escape, output};
 use crate::ami::action::EventMask;
 use crate::ami::frame::{Frame, Limits, LineEnd, Part, Splitter};
 use crate::ami::link::Boot;
+use crate::ami_client::link_settings;
+use crate::ami_client::{Ami, FromAmi};
 use crate::config::Settings;
-use crate::daemon::ami::{Ami, FromAmi};
-use crate::daemon::{clock::Clock, link_settings, random_bits};
 use crate::ids::Generation;
+use crate::runtime::clock::Clock;
+use crate::runtime::random::random_bits;
 
-/// What a capture may hold: far more than a connection may, because nothing depends on it.
+/// Limits of a capture: far higher than those of a connection, because nothing depends on it.
 const LIMITS: Limits = Limits { banner_bytes: 256, message_bytes: 256 << 20, headers: usize::MAX };
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 << 10;
@@ -42,13 +44,14 @@ pub(super) struct AmiArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AmiWhat {
-    /// Prints captured bytes of a manager as JSON Lines. Needs no configuration.
+    /// Decode captured AMI bytes to JSON Lines. Needs no configuration.
     #[command(after_help = SHAPE)]
     Decode(DecodeArgs),
-    /// Follows the manager of this node, until Ctrl-C. Logs in as the configured AMI user, beside the daemon.
+    /// Follow the events of this node's Asterisk until Ctrl-C. Logs in as the configured AMI user, beside the daemon.
     #[command(after_help = "\
-Shows what the user may read (its read classes in manager.conf). The connection is made again when it is lost; a login
-that is refused ends it. With --json, lines have the shape that `evenring ami decode --help` describes.
+Shows the events that the user may read (its read classes in manager.conf). Reconnects if the
+connection is lost; exits if the login is refused. With --json, lines have the format described in
+`evenring ami decode --help`.
 
 Examples:
   evenring ami tail --event Hangup --event OriginateResponse
@@ -57,16 +60,18 @@ Examples:
 }
 
 const SHAPE: &str = "\
-One line for each message:
+Prints one line for each message:
   {\"kind\":\"event\",\"name\":\"Hangup\",\"headers\":[[\"Event\",\"Hangup\"],[\"Cause\",\"16\"]]}
   kind     event, response, banner or error
-  name     the event's name; what an answer says (Success); the version of a banner; empty for an error
-  headers  all header lines in their order; a line without colon has an empty name. What is not UTF-8 shows as U+FFFD
-  raw      only if some of it is not UTF-8: the bytes of the whole message in base64, as they came (header lines with
+  name     name of the event, result of a response (Success), version of a banner; empty for errors
+  headers  all header lines in order; a line without a colon has an empty name. Bytes that are not
+           UTF-8 become U+FFFD
+  raw      only if the message is not UTF-8: its bytes in base64, as received (header lines with
            their line ends, without the empty line that ends the message)
-  message  only for an error: what is wrong. Decoding goes on behind it
-A capture may begin anywhere, also in the middle of a message, and hold several connections one after the other.
-Exit codes: 0 all was read, 1 there were errors or the file cannot be read.
+  message  only for an error: what is wrong. Decoding continues after it
+A capture may start anywhere, even in the middle of a message, and may contain several connections
+in a row.
+Exit codes: 0 everything was decoded, 1 there were errors or the file cannot be read.
 
 Examples:
   evenring ami decode capture.bin | jq -c 'select(.kind == \"event\") | .name'
@@ -74,17 +79,17 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(super) struct DecodeArgs {
-    /// The captured bytes; `-` for standard input.
+    /// File with the captured bytes; `-` is standard input.
     #[arg(value_name = "FILE|-")]
     file: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct TailArgs {
-    /// Only events of this name. May be given several times.
+    /// Show only events of this name; may be given several times.
     #[arg(long = "event", value_name = "NAME")]
     events: Vec<String>,
-    /// JSON Lines instead of text.
+    /// Print JSON Lines instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -111,7 +116,7 @@ impl<'a> Line<'a> {
             (Some(_), _, _) => ("error", &b""[..], error),
             (None, Some(name), _) => ("event", name, None),
             (None, None, Some(name)) => ("response", name, None),
-            (None, None, None) => ("error", &b""[..], Some("neither an event nor an answer")),
+            (None, None, None) => ("error", &b""[..], Some("neither an event nor a response")),
         };
         let headers = frame.headers().map(|(name, value)| (text(name), text(value))).collect();
         let raw = std::str::from_utf8(frame.as_bytes()).is_err().then(|| STANDARD.encode(frame.as_bytes()));
@@ -147,14 +152,14 @@ pub(super) fn decode(args: &DecodeArgs) -> u8 {
 /// Why decoding ends before the end.
 enum Stop {
     Read(io::Error),
-    /// Nobody reads what is written.
+    /// The reader of the output has gone.
     Write,
 }
 
 struct Decoder<W: Write> {
     out: W,
     errors: bool,
-    /// `None` before the first line has come: its end decides, as that of every greeting does.
+    /// `None` before the first line: its line end decides about all others.
     splitter: Option<(Splitter, LineEnd)>,
 }
 
@@ -226,7 +231,7 @@ impl<W: Write> Decoder<W> {
                         used
                     }
                 },
-                // The splitter was told that there is none.
+                // The splitter was told that there is no banner.
                 Ok((used, Part::Banner(_))) => used,
                 Err(error) => {
                     self.put(&Line::bare("error", b"", Some(&error.to_string())))?;
@@ -385,7 +390,7 @@ mod tests {
         check(
             b"e: 16\r\n\r\nEvent: A\r\n\r\nAsterisk Call Manager/5.0.4\r\nEvent: B\r\n\r\nEvent: C\r\nK",
             &[
-                r#"{"kind":"error","name":"","headers":[["e","16"]],"message":"neither an event nor an answer"}"#,
+                r#"{"kind":"error","name":"","headers":[["e","16"]],"message":"neither an event nor a response"}"#,
                 r#"{"kind":"event","name":"A","headers":[["Event","A"]]}"#,
                 r#"{"kind":"banner","name":"5.0.4","headers":[]}"#,
                 r#"{"kind":"event","name":"B","headers":[["Event","B"]]}"#,

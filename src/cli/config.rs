@@ -1,6 +1,6 @@
 //! `evenring config check` and `evenring config dump`.
 //!
-//! Owns how settings and what is wrong with them are shown. Must never show a secret, nor connect to anything.
+//! Owns how settings and their problems are shown. Must never show a secret or connect to anything.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -16,14 +16,14 @@ pub(super) const EXIT_BAD_SETTINGS: u8 = 2;
 /// Checks the settings at `path` (or the default place) with this process's environment. Prints `ok` and warnings on
 /// stdout, errors on stderr. The exit code is 0, or 2 after an error.
 ///
-/// A machine that only asks Redis needs no login for Asterisk, and in a shell systemd's credentials are missing: a
-/// login that is not complete is only noted. A secret file that is named but cannot be used is an error.
+/// An incomplete AMI login is only a note, because a machine that only talks to Redis needs none, and a shell does not
+/// have systemd's credentials. A secret file that is named but unusable is an error.
 pub(super) fn check(path: Option<&Path>) -> u8 {
     check_to(path, process_env(), &mut io::stdout().lock(), &mut io::stderr().lock()).unwrap_or(EXIT_BAD_SETTINGS)
 }
 
-/// Prints all settings in force on stdout, as a settings file with masked secrets. The exit code is 0, or 2 after an
-/// error, which stands on stderr.
+/// Prints all settings in effect on stdout, as a settings file with masked secrets. The exit code is 0, or 2 after an
+/// error, which is printed on stderr.
 pub(super) fn dump(path: Option<&Path>) -> u8 {
     dump_to(path, process_env(), &mut io::stdout().lock(), &mut io::stderr().lock()).unwrap_or(EXIT_BAD_SETTINGS)
 }
@@ -43,7 +43,7 @@ fn check_to(
         return refuse(err, &ConfigError { problems });
     }
     for error in [settings.require_ami().err(), settings.contacts_login().err()].into_iter().flatten() {
-        writeln!(out, "note: `evenring run` needs more than these settings: {}", escape::line(&error.to_string()))?;
+        writeln!(out, "note: `evenring run` needs more settings: {}", escape::line(&error.to_string()))?;
     }
     for warning in settings.warnings() {
         writeln!(out, "warning: {}", escape::line(&warning))?;
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn settings_are_checked() {
         check("ami.username = \"u\"\nami.secret = \"hunter2\"", EXIT_OK, "ok\n", "");
-        let note = "note: `evenring run` needs more than these settings: ";
+        let note = "note: `evenring run` needs more settings: ";
         check("", EXIT_OK, &format!("{note}ami.username is not set"), "");
         check("ami.username = \"u\"", EXIT_OK, &format!("{note}ami.username is set, but no secret"), "");
         let contacts = "ami.username = \"u\"\nami.secret = \"x\"\nami.contacts.username = \"c\"";

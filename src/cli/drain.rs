@@ -1,5 +1,5 @@
-//! `evenring drain` and `evenring resume`: takes a node out of the rotation and back into it, and waits until it is
-//! empty. Owns the waiting and the wording. Must never move an order itself: the script does.
+//! `evenring drain` and `evenring resume`: take a node out of the rotation and back into it; `drain --wait` waits until
+//! it is empty. Owns the waiting and the texts. Must never move an order itself: the script does.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -10,33 +10,35 @@ use serde::Serialize;
 
 use super::{CliError, DONE, FAILED, USAGE, escape, output};
 use crate::config::{span, span_text};
-use crate::daemon::clock::Clock;
 use crate::ids::{NodeName, Now};
-use crate::node::Duty;
+use crate::node::AdminState;
 use crate::registry::view::NodeRow;
 use crate::registry::{Moved, Registry, RegistryError, Turned};
+use crate::runtime::clock::Clock;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Agents who are logged in stay until they log out; nobody is cut. Orders to ring that the node has not carried
-out are placed elsewhere. The node drains until `evenring resume`, also over restarts of its daemon.
+Agents who are logged in stay until they log out; no call is dropped. Logins that the node has not
+rung yet are placed on other nodes. The node keeps draining until `evenring resume`, even if its
+daemon restarts.
 
-Exit codes: 0 done (with --wait: the node is empty), 1 the deadline passed, 2 no such node, 3 Redis cannot be used.
+Exit codes: 0 done (with --wait: the node is empty), 1 the deadline passed, 2 no such node,
+3 Redis unavailable.
 
 Examples:
-  evenring drain tel-1                            no more logins on tel-1
+  evenring drain tel-1                            no new logins on tel-1
   evenring drain tel-1 --wait --deadline 30m && systemctl stop asterisk
   evenring resume tel-1")]
 pub(super) struct DrainArgs {
-    /// The node.
+    /// Name of the node.
     node: NodeName,
-    /// Waits until no agent is left on it, local or remote.
+    /// Wait until no agent is left on the node, local or remote.
     #[arg(long)]
     wait: bool,
-    /// Waits no longer than this, e.g. 90s or 30m. The node goes on draining.
+    /// Wait at most this long, e.g. 90s or 30m. The node keeps draining.
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = span)]
     deadline: Option<Duration>,
-    /// One JSON document instead of text.
+    /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -44,9 +46,9 @@ pub(super) struct DrainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  evenring resume tel-1")]
 pub(super) struct ResumeArgs {
-    /// The node.
+    /// Name of the node.
     node: NodeName,
-    /// One JSON document instead of text.
+    /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -62,20 +64,20 @@ struct Answer<'a> {
     others: usize,
 }
 
-/// How often a node is looked at while it empties.
+/// Interval at which a draining node is checked.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Redis, or what it knows of the node, may be away for so long while we wait: a failover, a restart.
+/// How long Redis, or its record of the node, may be missing during the wait: a failover, a restart.
 const AWAY_MOST: Duration = Duration::from_secs(15);
 
 pub(super) async fn drain(registry: &mut Registry, args: &DrainArgs) -> Result<u8, CliError> {
-    let Some(turned) = turn(registry, &args.node, Duty::Draining).await? else { return Ok(USAGE) };
+    let Some(turned) = request(registry, &args.node, AdminState::Drain).await? else { return Ok(USAGE) };
     if !args.json {
         say_drained(&args.node, &turned);
     }
     if turned.others == 0 {
         let node = &args.node;
         output::warn(&format!(
-            "no other node is in the rotation: nobody can log in until one is, or until `evenring resume {node}`"
+            "no other node is in the rotation: all logins are refused until one is, or until `evenring resume {node}`"
         ));
     }
     let (left, over) = if args.wait {
@@ -84,15 +86,16 @@ pub(super) async fn drain(registry: &mut Registry, args: &DrainArgs) -> Result<u
         (look(registry, &args.node).await?.unwrap_or_default(), true)
     };
     if args.json {
-        say_json(&args.node, Duty::Draining, &turned, left);
+        say_json(&args.node, AdminState::Drain, &turned, left);
     } else if over {
         let hint = if left.is_empty() || args.wait { "" } else { "; they stay until they log out" };
         output::line_out(&format!("{}: {}{hint}", args.node, left.text()));
     }
     if !over {
         output::complain(&format!(
-            "{}: {} after {}; it goes on draining: wait again, end them (`evenring sessions`, `evenring logout`), or \
-             give up with `evenring resume {}`",
+            "{}: {} after {}; the node keeps draining: wait again, log them out (`evenring sessions`, `evenring \
+                logout`), or \
+             cancel with `evenring resume {}`",
             args.node,
             left.text(),
             span_text(args.deadline.unwrap_or_default()),
@@ -103,14 +106,14 @@ pub(super) async fn drain(registry: &mut Registry, args: &DrainArgs) -> Result<u
 }
 
 pub(super) async fn resume(registry: &mut Registry, args: &ResumeArgs) -> Result<u8, CliError> {
-    let Some(turned) = turn(registry, &args.node, Duty::Serving).await? else { return Ok(USAGE) };
+    let Some(turned) = request(registry, &args.node, AdminState::Ready).await? else { return Ok(USAGE) };
     if args.json {
         let left = look(registry, &args.node).await?.unwrap_or_default();
-        say_json(&args.node, Duty::Serving, &turned, left);
+        say_json(&args.node, AdminState::Ready, &turned, left);
     } else {
         let words = match turned.before {
-            Duty::Draining => "takes logins again",
-            Duty::Serving => "was not draining",
+            AdminState::Drain => "takes logins again",
+            AdminState::Ready => "was not draining",
         };
         output::line_out(&format!("{}: {words}", args.node));
     }
@@ -118,42 +121,42 @@ pub(super) async fn resume(registry: &mut Registry, args: &ResumeArgs) -> Result
 }
 
 /// `None`, with a complaint: there is no such node.
-async fn turn(registry: &mut Registry, node: &NodeName, to: Duty) -> Result<Option<Turned>, RegistryError> {
-    let turned = registry.turn(node, to).await?;
+async fn request(registry: &mut Registry, node: &NodeName, to: AdminState) -> Result<Option<Turned>, RegistryError> {
+    let turned = registry.set_admin_state(node, to).await?;
     if turned.is_none() {
         no_such_node(registry, node).await?;
     }
     Ok(turned)
 }
 
-/// Says which nodes there are.
+/// Prints that there is no such node, with the names of those that exist.
 pub(super) async fn no_such_node(registry: &mut Registry, node: &NodeName) -> Result<(), RegistryError> {
     let names: Vec<String> = registry.nodes().await?.into_iter().map(|row| row.name).collect();
-    let known = if names.is_empty() { "none has ever registered".to_owned() } else { names.join(", ") };
+    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     output::complain(&format!("there is no node {node}; known nodes: {known}"));
     Ok(())
 }
 
 fn say_drained(node: &NodeName, turned: &Turned) {
     let mut text = match turned.before {
-        Duty::Serving => format!("{node}: drains: no more logins"),
-        Duty::Draining => format!("{node}: was draining already"),
+        AdminState::Ready => format!("{node}: draining: no new logins, active sessions stay"),
+        AdminState::Drain => format!("{node}: already draining"),
     };
     let failed = turned.moved.iter().filter(|moved| moved.node.is_none()).count();
     let elsewhere = turned.moved.len() - failed;
-    for (count, what) in [(elsewhere, "placed elsewhere"), (failed, "failed: no other node can ring them")] {
+    for (count, what) in [(elsewhere, "placed on other nodes"), (failed, "failed, no other node can ring them")] {
         if count > 0 {
             // Writing to a String cannot fail.
-            let _ = write!(text, "; orders {what}: {count}");
+            let _ = write!(text, "; queued logins {what}: {count}");
         }
     }
     output::line_out(&text);
 }
 
-fn say_json(node: &NodeName, now: Duty, turned: &Turned, left: Left) {
+fn say_json(node: &NodeName, now: AdminState, turned: &Turned, left: Left) {
     output::json(&Answer {
         node: node.as_str(),
-        draining: now == Duty::Draining,
+        draining: now == AdminState::Drain,
         changed: turned.before != now,
         moved: &turned.moved,
         agents: left.agents,
@@ -162,7 +165,7 @@ fn say_json(node: &NodeName, now: Duty, turned: &Turned, left: Left) {
     });
 }
 
-/// Who is still logged in on a node.
+/// How many agents are still logged in on a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Left {
     agents: u64,
@@ -179,9 +182,9 @@ impl Left {
         match (agents, remote) {
             (0, 0) => "no agents are left".to_owned(),
             (1, 0) => "1 agent is left".to_owned(),
-            (0, 1) => "1 agent is left, a remote one".to_owned(),
+            (0, 1) => "1 agent is left (remote)".to_owned(),
             (_, 0) => format!("{agents} agents are left"),
-            (_, _) => format!("{} agents are left, {remote} of them remote", agents + remote),
+            (_, _) => format!("{} agents are left ({remote} remote)", agents + remote),
         }
     }
 }
@@ -192,7 +195,7 @@ async fn look(registry: &mut Registry, node: &NodeName) -> Result<Option<Left>, 
     Ok(registry.nodes().await?.into_iter().find(|row| row.name == node.as_str()).map(left))
 }
 
-/// Waits until nobody is left. What is left in the end, and whether it is over.
+/// Waits until no agent is left. Returns who is left at the end, and whether the node is empty.
 async fn wait(
     registry: &mut Registry,
     node: &NodeName,
@@ -201,14 +204,14 @@ async fn wait(
     let clock = Clock::start();
     let mut progress = Progress::default();
     let (mut left, mut empty_before, mut seen) = (Left::default(), false, clock.now());
-    // Until then a node that Redis has just heard of again may not have said who is on it.
+    // Until then, a node that has just registered again may not have reported its sessions.
     let (repair, mut untold_until) = (registry.repair_time(), clock.now());
     loop {
         let now = clock.now();
         match look(registry, node).await {
             Ok(Some(found)) => {
                 progress.show(node, found);
-                // A Redis that has just forgotten everything shows nobody, until the daemon has told it again.
+                // A Redis that has just lost its data shows no sessions until the daemon has reported them again.
                 if found.is_empty() && empty_before && now >= untold_until {
                     progress.end();
                     return Ok((found, true));
@@ -240,7 +243,7 @@ async fn wait(
     }
 }
 
-/// What a waiting person sees: on a terminal one line that changes, else a line for every change.
+/// Progress of the wait: one changing line on a terminal, otherwise a line for every change.
 #[derive(Debug, Default)]
 struct Progress {
     shown: Option<Left>,
@@ -254,7 +257,7 @@ impl Progress {
         }
         let mut out = std::io::stderr();
         let text = escape::line(&format!("{node}: {}", left.text())).into_owned();
-        // A reader who has gone is no error.
+        // A closed stderr is not an error.
         if out.is_terminal() {
             self.open = true;
             let _ = write!(out, "\r\x1b[K{text}");
@@ -281,7 +284,7 @@ mod tests {
         assert_eq!(text(0, 0), "no agents are left");
         assert_eq!(text(1, 0), "1 agent is left");
         assert_eq!(text(12, 0), "12 agents are left");
-        assert_eq!(text(2, 1), "3 agents are left, 1 of them remote");
-        assert_eq!(text(0, 1), "1 agent is left, a remote one");
+        assert_eq!(text(2, 1), "3 agents are left (1 remote)");
+        assert_eq!(text(0, 1), "1 agent is left (remote)");
     }
 }

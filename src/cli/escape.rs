@@ -1,5 +1,5 @@
-//! Text that came from outside, made harmless for whoever reads it: on a terminal, in a log, in JSON. Owns which characters
-//! are shown escaped, and how. Must never know where the text came from or goes to.
+//! Escapes text from outside for terminals, logs and JSON. Owns which characters are escaped, and how. Must never know
+//! where the text comes from or goes to.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

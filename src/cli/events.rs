@@ -1,5 +1,5 @@
-//! `evenring events`: what happened in the cluster, in order. Owns the filters, the look of a line and how an outage of Redis is
-//! waited for. Must never change the order, nor leave an entry out that was asked for.
+//! `evenring events`: what happened in the cluster, in order. Owns the filters, the format of a line and how an outage of
+//! Redis is bridged. Must never change the order or omit a matching entry.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,13 +11,13 @@ use super::output::Shown;
 use super::{CliError, DONE, output};
 use crate::config::span;
 use crate::ids::{Agent, Alias, Case, NodeName};
-use crate::registry::story::{Entry, Place};
+use crate::registry::events::{Cursor, Entry};
 use crate::registry::{Registry, RegistryError};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Several filters must all fit. A session is named by its id, or by the beginning of it that a line shows.
-Redis keeps the last 100,000 entries.
+Filters are combined with AND. A session can be named by its id, or by the first digits that a
+line shows. Redis keeps the last 100,000 events.
 
 Examples:
   evenring events --since 1h
@@ -25,35 +25,35 @@ Examples:
   evenring events --session 5f3a09c1
   evenring events --event failed --event refused --since 1d --json | jq -r .reason | sort | uniq -c")]
 pub(super) struct EventsArgs {
-    /// Waits for more, until it is stopped. Without --since it begins now.
+    /// Follow new events until interrupted. Starts now unless --since is given.
     #[arg(long, short)]
     follow: bool,
-    /// Only what is not older than this, by the clock of Redis: 90s, 1h, 2d.
+    /// Show events newer than this, by Redis's clock: 90s, 1h, 2d.
     #[arg(long, value_name = "TIME", value_parser = span)]
     since: Option<Duration>,
-    /// Only of this session, and of those that it replaces or is replaced by.
+    /// Show only this session, and sessions that it replaces or that replace it.
     #[arg(long, value_name = "ID", value_parser = session_start)]
     session: Option<String>,
-    /// Only on this node.
+    /// Show only this node.
     #[arg(long, value_name = "NAME")]
     node: Option<NodeName>,
-    /// Only of this alias or phone.
+    /// Show only this alias or extension.
     #[arg(long)]
     alias: Option<Alias>,
-    /// Only of this agent.
+    /// Show only this agent.
     #[arg(long, value_name = "ID")]
     agent: Option<Agent>,
-    /// Only of this kind; may be repeated.
+    /// Show only this kind of event; may be given several times.
     #[arg(long, value_name = "KIND")]
     event: Vec<String>,
-    /// JSON Lines: one document for each entry. `at` is in ms since 1970 on Redis's clock.
+    /// Print JSON Lines, one document for each event. `at` is in ms since 1970 on Redis's clock.
     #[arg(long)]
     json: bool,
 }
 
-/// How long nobody asks a Redis that is out of use.
+/// Wait between two attempts while Redis is unavailable.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// How long one question waits for something to happen; the registry makes it shorter if it must.
+/// How long one read waits for new events; the registry shortens it if necessary.
 const WAIT: Duration = Duration::from_secs(5);
 /// The length of a session's id, and how much of it a line shows.
 const SESSION_DIGITS: usize = 16;
@@ -61,12 +61,12 @@ const SHOWN_DIGITS: usize = 8;
 
 fn session_start(text: &str) -> Result<String, String> {
     let fine = (4..=SESSION_DIGITS).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if fine { Ok(text.to_ascii_lowercase()) } else { Err("4 to 16 hexadecimal digits".to_owned()) }
+    if fine { Ok(text.to_ascii_lowercase()) } else { Err("expected 4 to 16 hexadecimal digits".to_owned()) }
 }
 
 impl EventsArgs {
     fn wants(&self, entry: &Entry, case: Case) -> bool {
-        // What replaces what stands in the reason.
+        // The reason names the session that is replaced.
         let named = entry.reason.split(' ').filter(|word| word.len() == SESSION_DIGITS);
         let mut named = named.chain([entry.session.as_str()]);
         let mut about = |id: &String| named.any(|word| word.starts_with(id.as_str()));
@@ -74,13 +74,13 @@ impl EventsArgs {
             && self.node.as_ref().is_none_or(|node| entry.node == node.as_str())
             && self.alias.as_ref().is_none_or(|alias| {
                 let alias = case.one_spelling(alias.as_str());
-                [&entry.alias, &entry.phone].iter().any(|name| case.one_spelling(name) == alias)
+                [&entry.alias, &entry.extension].iter().any(|name| case.one_spelling(name) == alias)
             })
             && self.agent.as_ref().is_none_or(|agent| entry.agent == agent.as_str())
             && (self.event.is_empty() || self.event.contains(&entry.event))
     }
 
-    /// Prints one; false: nobody reads any more.
+    /// Prints one event; false when the reader has gone.
     fn show(&self, entry: &Entry) -> bool {
         if self.json {
             return output::json_line(entry);
@@ -89,9 +89,9 @@ impl EventsArgs {
     }
 }
 
-/// Time, node, event, alias, agent, the session's first digits, and more about it.
+/// Formats time, node, event, alias and agent, the session's first digits and the reason.
 fn line(entry: &Entry) -> Shown {
-    let Entry { at, event, node, session, alias, agent, reason, phone, .. } = entry;
+    let Entry { at, event, node, session, alias, agent, reason, extension: phone, .. } = entry;
     let time = format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(*at));
     let who = if agent.is_empty() || agent == phone { alias.clone() } else { format!("{alias}/{agent}") };
     let session = session.get(..SHOWN_DIGITS).unwrap_or(session);
@@ -103,15 +103,15 @@ pub(super) async fn run(registry: &mut Registry, args: &EventsArgs) -> Result<u8
     let mut place = match (args.since, args.follow) {
         (Some(span), _) => {
             let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-            Place::at(registry.now_ms().await?.saturating_sub(span))
+            Cursor::at(registry.now_ms().await?.saturating_sub(span))
         }
-        (None, true) => Place::at(registry.now_ms().await?),
-        (None, false) => Place::start(),
+        (None, true) => Cursor::at(registry.now_ms().await?),
+        (None, false) => Cursor::start(),
     };
     let case = registry.case();
     let mut away = Away::default();
     loop {
-        let page = registry.story(&mut place, args.follow.then_some(WAIT)).await;
+        let page = registry.events(&mut place, args.follow.then_some(WAIT)).await;
         let entries = if args.follow { away.wait_out(page).await? } else { Some(page?) };
         let Some(entries) = entries else { continue };
         if entries.is_empty() && !args.follow {
@@ -123,23 +123,23 @@ pub(super) async fn run(registry: &mut Registry, args: &EventsArgs) -> Result<u8
     }
 }
 
-/// Whether Redis is out of use, and that somebody has been told.
+/// Whether an outage of Redis has been reported.
 #[derive(Debug, Default)]
 struct Away(bool);
 
 impl Away {
-    /// `None`: ask again, from the same place.
+    /// Returns `None` during an outage: ask again from the same cursor.
     async fn wait_out(&mut self, page: Result<Vec<Entry>, RegistryError>) -> Result<Option<Vec<Entry>>, RegistryError> {
         match page {
             Ok(entries) => {
                 if std::mem::take(&mut self.0) {
-                    output::warn("Redis is back: going on where it was");
+                    output::warn("Redis is back: continuing");
                 }
                 Ok(Some(entries))
             }
             Err(error) if error.is_outage() => {
                 if !std::mem::replace(&mut self.0, true) {
-                    output::warn(&format!("{error}; waiting"));
+                    output::warn(&format!("{error}; retrying"));
                 }
                 sleep(ASK_AGAIN).await;
                 Ok(None)

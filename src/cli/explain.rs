@@ -1,13 +1,13 @@
-//! `evenring explain`: the placement script in its dry mode. Owns the wording. Must never ring anybody.
+//! `evenring explain`: the placement script in its dry mode. Owns the texts. Must never ring a phone.
 
 use clap::Args;
 use serde::Serialize;
 
 use super::login::{refusal, show_candidates};
 use super::{CliError, DONE, FAILED, NO_REDIS, WhoArgs, output};
-use crate::daemon::new_session;
 use crate::registry::Registry;
-use crate::registry::view::{Candidate, Verdict};
+use crate::registry::view::{Candidate, PlacementState, Verdict, reason_text};
+use crate::runtime::random::new_session;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  evenring explain cc100x\n  evenring explain cc100x --campaign sales --json")]
@@ -19,8 +19,8 @@ pub(super) struct ExplainArgs {
 #[derive(Serialize)]
 struct Answer<'a> {
     node: &'a str,
-    state: &'a str,
-    reason: &'a str,
+    state: &'a PlacementState,
+    reason: String,
     nodes: &'a [Candidate],
 }
 
@@ -28,7 +28,12 @@ pub(super) async fn run(registry: &mut Registry, args: &ExplainArgs) -> Result<u
     let placement = registry.explain(&args.who.request(), new_session()).await?;
     if args.who.json {
         let p = &placement;
-        output::json(&Answer { node: &p.node, state: &p.state, reason: &p.reason, nodes: &p.nodes });
+        output::json(&Answer {
+            node: &p.node,
+            state: &p.state,
+            reason: reason_text(p.reason.as_ref()),
+            nodes: &p.nodes,
+        });
     } else {
         match placement.verdict {
             Verdict::Existing => output::line_out(&format!(

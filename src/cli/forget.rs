@@ -1,4 +1,4 @@
-//! `evenring forget`: takes a dead node off the list. Owns the wording. Must never decide whether it is dead: the script
+//! `evenring forget`: removes a dead node from the list. Owns the texts. Must never decide whether it is dead: the script
 //! does.
 
 use clap::Args;
@@ -11,18 +11,18 @@ use crate::registry::{Forgotten, Registry};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Only a node whose lease has ended (`stopped` or `lost`) and that has no session left. With it goes
-what it said of its phones, and whether it was draining. One that comes back after all registers
-as a new node.
+Works only for a node whose lease has expired (`stopped` or `lease-expired`) and that has no
+sessions left. Also removes its phones and its drain flag. If the node comes back, it registers
+as a new one.
 
-Exit codes: 0 forgotten, 1 it lives or has sessions, 2 no such node, 3 Redis cannot be used.
+Exit codes: 0 forgotten, 1 the node is alive or has sessions, 2 no such node, 3 Redis unavailable.
 
 Example:
   evenring forget tel-1")]
 pub(super) struct ForgetArgs {
-    /// The node.
+    /// Name of the node.
     node: NodeName,
-    /// One JSON document instead of text.
+    /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -31,7 +31,7 @@ pub(super) struct ForgetArgs {
 struct Answer<'a> {
     node: &'a str,
     forgotten: bool,
-    /// Why not; empty if it is.
+    /// Why it was not forgotten; empty if it was.
     reason: &'a str,
     /// Explicit aliases that still name it.
     aliases: &'a [String],
@@ -48,15 +48,17 @@ pub(super) async fn run(registry: &mut Registry, args: &ForgetArgs) -> Result<u8
         Forgotten::Alive(left) => {
             let left = span_text(left);
             let why = format!(
-                "{node} lives, its lease goes on for {left}: stop its daemon first, or take it out of the rotation with \
-                 `evenring drain {node}`"
+                "{node} is alive, its lease runs for another {left}: stop its daemon first, or take it out of the \
+                    rotation \
+                 with `evenring drain {node}`"
             );
             Some(("alive", why))
         }
         Forgotten::Busy(sessions) => {
             let why = format!(
-                "{node} has open sessions ({sessions}): a living node ends those of a dead one, up to a minute after that \
-                 one has stopped; see `evenring sessions`, and try again"
+                "{node} has open sessions ({sessions}): another node ends them within a minute after {node} has \
+                    stopped; see \
+                 `evenring sessions`, and try again"
             );
             Some(("sessions", why))
         }
@@ -72,12 +74,15 @@ pub(super) async fn run(registry: &mut Registry, args: &ForgetArgs) -> Result<u8
         None => output::line_out(&format!("{node}: forgotten")),
     }
     if !aliases.is_empty() {
-        output::warn(&format!("aliases that still name {node}: {}; see `evenring alias`", aliases.join(", ")));
+        output::warn(&format!(
+            "explicit aliases still name {node}: {}; change them with `evenring alias`",
+            aliases.join(", ")
+        ));
     }
     Ok(if refused.is_none() { DONE } else { FAILED })
 }
 
-/// Explicit aliases that ring on this node.
+/// Explicit aliases with a phone on this node.
 async fn still_named(registry: &mut Registry, node: &NodeName) -> Result<Vec<String>, CliError> {
     let end = format!("@{node}");
     let rows = registry.aliases().await?.into_iter();

@@ -1,8 +1,8 @@
 //! Where log lines go, and in which form.
 //!
-//! Owns the one subscriber of the process; lines go to stderr or to the journal's socket, by a thread of their own
-//! ([`writer`]). Must never know what is logged. What each level means: `error` somebody must act, `warn` something is degraded and repairs itself,
-//! `info` one line per decision and state change, `debug` and `trace` for finding faults.
+//! Owns the one subscriber of the process; a thread of its own ([`writer`]) writes lines to stderr or to the journal's
+//! socket. Must never know what is logged. Levels: `error` an operator must act, `warn` something is degraded and
+//! repairs itself, `info` one line per decision and state change, `debug` and `trace` for troubleshooting.
 
 mod journal;
 mod writer;
@@ -35,13 +35,13 @@ pub(super) const FILTER_VARIABLE: &str = "EVENRING_LOG";
 /// The log could not be set up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LoggingError {
-    /// The filter of the environment is none.
+    /// The filter in the environment is invalid.
     #[error("the environment variable {FILTER_VARIABLE}: {0}")]
     Filter(String),
-    /// The system gives no thread, or no handle of stderr.
-    #[error("the log cannot be written: {0}")]
+    /// The system provides no thread, or no handle for stderr.
+    #[error("cannot write the log: {0}")]
     System(String),
-    /// Somebody else has set up logging in this process.
+    /// Logging was already set up in this process.
     #[error("logging was already set up")]
     Twice,
 }
@@ -77,11 +77,11 @@ enum Stderr {
 
 /// Sets up logging for this process, once. `EVENRING_LOG` replaces the filter of the settings.
 ///
-/// Without the journal's socket, lines meant for it become JSON on stderr, and the first of them says so. Whoever logs
-/// never waits for whoever reads; a panic is logged as well.
+/// Without the journal's socket, lines meant for it are written as JSON to stderr, and the first of them says so.
+/// Logging never blocks; a panic is logged as well.
 ///
 /// # Errors
-/// If the filter in `EVENRING_LOG` is none, or logging was set up before.
+/// If the filter in `EVENRING_LOG` is invalid, or logging was set up before.
 pub(super) fn init(log: &LogSettings) -> Result<Log, LoggingError> {
     let own = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
     let (filter, handle) = reload::Layer::new(filter(own.as_deref(), &log.filter)?);
@@ -107,11 +107,11 @@ pub(super) fn init(log: &LogSettings) -> Result<Log, LoggingError> {
     };
     set.map_err(|_| LoggingError::Twice)?;
     if let Some(error) = fallback {
-        tracing::warn!(%error, "the journal's socket cannot be used: logging JSON to stderr instead");
+        tracing::warn!(%error, "journald's socket is unavailable: logging JSON to stderr instead");
     }
     let last = outlet.clone();
     std::panic::set_hook(Box::new(move |panic| {
-        tracing::error!(reason = %panic, "the daemon has panicked: please report it");
+        tracing::error!(reason = %panic, "the daemon panicked: this is a bug, please report it");
         last.flush(LAST_LINES);
     }));
     Ok(Log { filter: FilterHandle(handle), outlet, dropped })
@@ -127,21 +127,24 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Waits for what has not been written yet, but not for a reader who does not read.
+    /// Waits until pending lines are written, but not for a reader that hangs.
     pub(super) fn finish(&self) {
         self.outlet.flush(LAST_LINES);
     }
 }
 
-/// Changes the filter while lines are written.
+/// Changes the filter of the running log.
 #[derive(Debug, Clone)]
 pub(super) struct FilterHandle(reload::Handle<EnvFilter, Registry>);
 
 impl FilterHandle {
-    /// Takes this filter from now on; or why that has no effect.
+    /// Uses this filter from now on.
+    ///
+    /// # Errors
+    /// Why it has no effect.
     pub(super) fn set(&self, text: &str) -> Result<(), String> {
         if std::env::var(FILTER_VARIABLE).is_ok_and(|own| !own.is_empty()) {
-            return Err(format!("the environment variable {FILTER_VARIABLE} stands above log.filter"));
+            return Err(format!("the environment variable {FILTER_VARIABLE} overrides log.filter"));
         }
         let filter = filter(None, text).map_err(|error| error.to_string())?;
         self.0.reload(filter).map_err(|error| error.to_string())
@@ -236,7 +239,7 @@ mod tests {
         assert_eq!(filter(None, "info").expect("a filter").to_string(), "info");
         assert_eq!(filter(Some("debug"), "info").expect("a filter").to_string(), "debug");
         let error = filter(Some("inof"), "info").expect_err("no level").to_string();
-        assert!(error.starts_with("the environment variable EVENRING_LOG: \"inof\" is no level"), "{error}");
+        assert!(error.starts_with("the environment variable EVENRING_LOG: \"inof\" is not a level"), "{error}");
     }
 
     #[test]

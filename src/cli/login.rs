@@ -1,5 +1,5 @@
-//! `evenring login`: asks Redis to place a login, shows the choice, and on request waits until the phone has answered.
-//! Owns the waiting and the wording. Must never choose a node: `registry/scripts/place.lua` does.
+//! `evenring login`: asks Redis to place a login, shows the choice, and on request waits until the phone answers.
+//! Owns the waiting and the texts. Must never choose a node: `registry/scripts/place.lua` does.
 
 use std::time::Duration;
 
@@ -9,11 +9,14 @@ use serde::Serialize;
 use super::watch::{Seen, Watch};
 use super::{CliError, DONE, FAILED, NO_REDIS, WhoArgs, output};
 use crate::config::Settings;
-use crate::daemon::clock::Clock;
-use crate::daemon::new_session;
 use crate::ids::SessionId;
-use crate::registry::view::{Placement, SessionRow, Verdict};
+use crate::registry::view::{
+    EndReason, OwnReason, Parsed, Placement, PlacementReason, PlacementState, RefusalReason, SessionRow, SessionState,
+    Verdict, reason_text,
+};
 use crate::registry::{Registry, RegistryError};
+use crate::runtime::clock::Clock;
+use crate::runtime::random::new_session;
 
 #[derive(Debug, Args)]
 #[command(
@@ -22,7 +25,7 @@ use crate::registry::{Registry, RegistryError};
 pub(super) struct LoginArgs {
     #[command(flatten)]
     who: WhoArgs,
-    /// Waits until the phone has answered, or it is clear that it will not.
+    /// Wait until the phone answers or the login fails.
     #[arg(long)]
     wait: bool,
 }
@@ -31,8 +34,8 @@ pub(super) struct LoginArgs {
 struct Answer<'a> {
     session: Option<String>,
     node: &'a str,
-    state: &'a str,
-    reason: &'a str,
+    state: &'a PlacementState,
+    reason: String,
     nodes: &'a [crate::registry::view::Candidate],
 }
 
@@ -48,26 +51,30 @@ pub(super) async fn run(registry: &mut Registry, settings: &Settings, args: &Log
     {
         let last = wait(registry, settings, session, args.who.json).await?;
         (node, state, reason) = match last {
-            Some(row) => (row.node, row.state, row.reason),
-            None => (node, "failed".to_owned(), "forgotten-by-redis".to_owned()),
+            Some(row) => (row.node, PlacementState::Session(row.state), row.reason.map(PlacementReason::Session)),
+            None => {
+                let failed = PlacementState::Session(Parsed::Known(SessionState::Failed));
+                (node, failed, Some(PlacementReason::Session(EndReason::Own(OwnReason::ForgottenByRedis))))
+            }
         };
     }
     if args.who.json {
         let session = placement.session.map(|id| id.to_string());
-        output::json(&Answer { session, node: &node, state: &state, reason: &reason, nodes: &placement.nodes });
+        let reason = reason_text(reason.as_ref());
+        output::json(&Answer { session, node: &node, state: &state, reason, nodes: &placement.nodes });
     }
     let good = match placement.verdict {
         Verdict::NotNow => return Ok(NO_REDIS),
         Verdict::Refused | Verdict::WouldPlace => false,
-        Verdict::Placed | Verdict::Existing => !args.wait || state == "live",
+        Verdict::Placed | Verdict::Existing => !args.wait || state.is(SessionState::Live),
     };
     Ok(if good { DONE } else { FAILED })
 }
 
-/// How often a Redis that has just come back is asked again.
+/// Interval at which a Redis that answers `not-now` is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Asks for a place. Who waits also waits out the moments after an outage in which nothing is decided.
+/// Places the login. With `--wait`, `not-now` is retried for up to three leases.
 async fn place(registry: &mut Registry, settings: &Settings, args: &LoginArgs) -> Result<Placement, RegistryError> {
     let (request, session) = (args.who.request(), new_session());
     let clock = Clock::start();
@@ -97,30 +104,32 @@ fn announce(placement: &Placement) {
     show_candidates(placement);
 }
 
-/// Why nobody rings, in words that say what to do.
+/// Explains why no phone rings, and what to do.
 pub(super) fn refusal(placement: &Placement) -> String {
     let alias = &placement.alias;
     let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
-    match placement.reason.as_str() {
-        "unknown-alias" => format!(
-            "{alias}: no node knows such a phone, and it is no explicit alias; check the spelling, `evenring phones` and \
+    let reason = match &placement.reason {
+        Some(PlacementReason::Refusal(Parsed::Known(reason))) => *reason,
+        other => return format!("{alias}: refused: {}", reason_text(other.as_ref())),
+    };
+    match reason {
+        RefusalReason::UnknownAlias => format!(
+            "{alias}: no node knows this phone, and there is no such explicit alias; check the spelling, `evenring phones` and \
              `evenring alias list`"
         ),
-        "no-node" => format!(
-            "{alias}: no node has registered with this Redis; start `evenring run` on one, and check redis.namespace. If Redis has \
-             just lost its data, the nodes are back in a second: try again"
+        RefusalReason::NoNode => format!(
+            "{alias}: no node has registered in this Redis; start `evenring run` on one, and check redis.namespace. If Redis has \
+             just lost its data, the nodes register again within a second: try again"
         ),
-        "recovering" => format!(
-            "{alias}: not now: Redis was unavailable until a moment ago, and not all nodes have reported since; try again in a \
-             few seconds"
+        RefusalReason::Recovering => format!(
+            "{alias}: not now: Redis has just recovered, and not all nodes have reported since; try again in a few seconds"
         ),
-        "empty-alias" => format!("{alias}: this explicit alias names no phone; see `evenring alias list`"),
-        "no-eligible-node" => format!("{alias}: no node can ring this phone now; the reasons:"),
-        "in-use" => format!(
-            "{alias}: agent {} is logged in there (session {session} on node {}); log that one out first",
+        RefusalReason::EmptyAlias => format!("{alias}: this explicit alias lists no phones; see `evenring alias list`"),
+        RefusalReason::NoEligibleNode => format!("{alias}: no node can ring this phone now:"),
+        RefusalReason::InUse => format!(
+            "{alias}: in use by agent {} (session {session} on node {}); log them out first",
             placement.agent, placement.node
         ),
-        other => format!("{alias}: refused: {other}"),
     }
 }
 
@@ -132,14 +141,14 @@ pub(super) fn show_candidates(placement: &Placement) {
     let mut table = output::table(&["NODE", "LOAD", "ELIGIBLE"]);
     for candidate in &placement.nodes {
         let chosen = if candidate.eligible && candidate.name == placement.node { "yes, chosen" } else { "yes" };
-        let eligible = if candidate.eligible { chosen } else { &candidate.why };
+        let eligible = candidate.reason.as_ref().map_or(chosen, Parsed::as_str);
         table.add_row([candidate.name.clone(), output::load(candidate.load), eligible.to_owned()]);
     }
     output::print_table(&table);
 }
 
 /// Waits until the session is live or over, or for longer than that ever takes; while it is queued it takes as long as it
-/// takes. `None`: Redis has lost it, and its node, which says again what rings there, has not.
+/// fetches. `None`: Redis has lost it, and its node, which says again what rings there, has not.
 async fn wait(
     registry: &mut Registry,
     settings: &Settings,
@@ -160,11 +169,11 @@ async fn wait(
                     output::line_out(&now);
                 }
                 shown = now;
-                if row.place.is_some() {
+                if row.queue_position.is_some() {
                     until = watch.now().after(most);
                 }
                 // At the end, how it stands is the answer.
-                if row.is_over() || row.state == "live" || watch.now() >= until {
+                if row.is_over() || row.state == SessionState::Live || watch.now() >= until {
                     return Ok(Some(*row));
                 }
             }
@@ -174,9 +183,11 @@ async fn wait(
 }
 
 fn progress(row: &SessionRow) -> String {
-    match row.place {
-        Some(place) => format!("{} on {}, place {place}", row.state, row.node),
-        None if row.reason.is_empty() => format!("{} on {}", row.state, row.node),
-        None => format!("{}: {}", row.state, row.reason),
+    match row.queue_position {
+        Some(place) => format!("{} on {}, position {place}", row.state, row.node),
+        None => match &row.reason {
+            None => format!("{} on {}", row.state, row.node),
+            Some(reason) => format!("{}: {reason}", row.state),
+        },
     }
 }

@@ -1,6 +1,6 @@
-//! The verbs: one file each, thin; they print what the rooms below say.
+//! The command line: one file for each command, thin; it prints what the modules below return.
 //!
-//! Owns the command line, exit codes and wording on the terminal. Must never decide anything about calls or nodes.
+//! Owns the command line, exit codes and the texts on the terminal. Must never decide anything about calls or nodes.
 
 mod alias;
 mod ami;
@@ -32,71 +32,71 @@ use crate::ids::{Agent, Alias, Campaign};
 use crate::node::session::Class;
 use crate::registry::{LoginRequest, Registry, RegistryError};
 
-/// Evenly spreads agents over the Asterisk nodes of a call centre, at login.
+/// Spread agents evenly over the Asterisk nodes of a call centre at login.
 #[derive(Debug, Parser)]
 #[command(
     version,
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done (login --wait: live), 1 failed or refused, 2 wrong usage or configuration,
-3 Redis cannot be used, 4 another daemon has this node's name (run).
+3 Redis unavailable or not-now, 4 another daemon has this node's name (run).
 
 Examples:
-  evenring run                                   the daemon of this node
-  evenring login cc100x --agent 7 --wait         log an agent in, wait until he answers
-  evenring explain cc100x                        where would it ring, and why not elsewhere
-  evenring status                                all nodes
-  evenring sessions --json                       all sessions, for programs
-  evenring events --follow                       what happens in the cluster, as it happens
-  evenring logout cc100x                         hang up and log out
-  evenring doctor                                what is wrong, and what to do
-  evenring drain tel-1 --wait                    no more logins on a node; wait until it is empty"
+  evenring run                                   run the daemon of this node
+  evenring login cc100x --agent 7 --wait         log an agent in and wait for the answer
+  evenring explain cc100x                        show where a login would ring, and why
+  evenring status                                show all nodes
+  evenring sessions --json                       list open sessions as JSON
+  evenring events --follow                       follow what happens in the cluster
+  evenring logout cc100x                         hang up and log the agent out
+  evenring doctor                                find problems and how to fix them
+  evenring drain tel-1 --wait                    drain a node and wait until it is empty"
 )]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
-    /// The configuration file; without it /etc/evenring/config.toml, if there is one.
+    /// Configuration file [default: /etc/evenring/config.toml, if it exists].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Runs the daemon of this node, in the foreground.
+    /// Run the daemon of this node in the foreground.
     Run,
-    /// Logs an agent in: picks the node and rings the phone.
+    /// Log an agent in: choose a node and ring the phone.
     Login(login::LoginArgs),
-    /// Logs an agent out: hangs up and ends the session.
+    /// Log an agent out: hang up and end the session.
     Logout(logout::LogoutArgs),
-    /// Shows all nodes.
+    /// Show all nodes with their state and load.
     Status(JsonArgs),
-    /// Shows the sessions.
+    /// Show sessions: who is logged in where.
     Sessions(sessions::SessionsArgs),
-    /// Shows what happened in the whole cluster, in order, or follows it.
+    /// Show or follow the events of the whole cluster, in order.
     Events(events::EventsArgs),
-    /// Takes a node out of the rotation; who is logged in there stays.
+    /// Drain a node: no new logins, active sessions stay.
     Drain(drain::DrainArgs),
-    /// Takes a drained node back into the rotation.
+    /// Resume a drained node: it takes logins again.
     Resume(drain::ResumeArgs),
-    /// Takes a dead node off the list.
+    /// Forget a node that will not come back.
     Forget(forget::ForgetArgs),
-    /// Says what is wrong with this node and the cluster, and what to do.
+    /// Check this node and the cluster; each finding says what to do.
     Doctor(doctor::DoctorArgs),
-    /// Shows where a login would ring and why, and rings nobody.
+    /// Show where a login would ring and why, without ringing.
     Explain(explain::ExplainArgs),
-    /// Shows which phones can ring where.
+    /// Show which phones can ring on which nodes.
     Phones(phones::PhonesArgs),
-    /// Shows and changes explicit aliases.
+    /// Show and change explicit aliases.
     Alias(alias::AliasArgs),
-    /// Shows what Asterisk's manager interface says: a capture, or a live connection.
+    /// Show AMI messages, from a capture or a live connection.
     Ami(ami::AmiArgs),
-    /// Checks or shows the configuration.
+    /// Check or show the configuration.
     Config(ConfigArgs),
 }
 
 #[derive(Debug, Args)]
 struct JsonArgs {
-    /// One JSON document instead of a table.
+    /// Print one JSON document instead of a table.
     #[arg(long)]
     json: bool,
 }
@@ -109,27 +109,27 @@ struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigWhat {
-    /// Says what is wrong with the configuration, and what is unwise.
+    /// Check the configuration: report errors and unwise settings.
     Check,
-    /// Shows all settings in force, secrets masked.
+    /// Print all settings in effect, with secrets masked.
     Dump,
 }
 
-/// Who logs in, as `login` and `explain` take it.
+/// The agent who logs in, as `login` and `explain` take it.
 #[derive(Debug, Args)]
 struct WhoArgs {
-    /// The alias (`cc100x`) or the bare extension (`cc100`).
+    /// Alias (`cc100x`) or bare extension (`cc100`).
     alias: Alias,
-    /// The person; by default named after the phone.
+    /// Id of the agent [default: the name of the phone].
     #[arg(long, value_name = "ID")]
     agent: Option<Agent>,
-    /// The campaign.
+    /// Campaign of the login.
     #[arg(long, value_name = "NAME")]
     campaign: Option<Campaign>,
-    /// The phone is not on this site: placed, but never counted as load.
+    /// Remote agent: placed like any other, but never counted as load.
     #[arg(long)]
     remote: bool,
-    /// One JSON document instead of text.
+    /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -145,19 +145,19 @@ impl WhoArgs {
     }
 }
 
-/// Done, or live.
+/// Success; with `login --wait`, the session is live.
 const DONE: u8 = 0;
-/// Failed or refused.
+/// The command failed or was refused.
 const FAILED: u8 = 1;
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
-/// Redis cannot be used.
+/// Redis is unavailable.
 const NO_REDIS: u8 = 3;
 
-/// Another daemon speaks for this node.
+/// Another daemon has this node's name.
 const NAME_TAKEN: u8 = 4;
 
-/// Why a verb could not do its work.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
     #[error(transparent)]
@@ -168,7 +168,7 @@ enum CliError {
     Daemon(#[from] DaemonError),
     #[error(transparent)]
     Logging(#[from] logging::LoggingError),
-    #[error("the runtime cannot start: {0}")]
+    #[error("cannot start the async runtime: {0}")]
     Runtime(std::io::Error),
 }
 
@@ -198,14 +198,14 @@ impl CliError {
 pub fn main() -> ExitCode {
     if let Some(argument) = std::env::args_os().find(|argument| argument.to_string_lossy().contains(char::is_control)) {
         // Before clap sees it, which would show it as it is.
-        output::complain(&format!("the argument {argument:?} has a control character; none of ours may"));
+        output::complain(&format!("the argument {argument:?} contains a control character, which is not allowed"));
         return ExitCode::from(USAGE);
     }
     let cli = Cli::parse();
     let is_daemon = matches!(cli.verb, Verb::Run);
     let result = cli.run();
     ExitCode::from(result.unwrap_or_else(|error| {
-        // Each problem of the settings has a line; the words of a server have one at all.
+        // Each problem of the settings has its own line; a server's error is escaped into one line.
         let settings = matches!(error, CliError::Config(_) | CliError::Daemon(DaemonError::Config(_)));
         let text = error.to_string();
         let lines = if settings { text } else { escape::line(&text).into_owned() };

@@ -1,7 +1,7 @@
-//! How things look on a terminal: tables, colours, errors, JSON. Owns the look, and that nothing which came from outside
-//! does anything to a terminal. Must never know what is shown.
+//! Output on a terminal: tables, colours, errors, JSON. Owns the format, and escapes every text from outside so that it
+//! cannot control the terminal. Must never know what is shown.
 //!
-//! Colours only where a person looks at a terminal and `NO_COLOR` is not set.
+//! Colours are used only if the output is a terminal and `NO_COLOR` is not set.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -10,6 +10,8 @@ use comfy_table::{Attribute, Color, ContentArrangement, presets};
 use serde::Serialize;
 
 use super::escape;
+use crate::node::keyword::Keyword;
+use crate::registry::view::{Parsed, SessionState, ShownNodeState};
 
 /// Whether standard output is a terminal that wants colours.
 pub(super) fn colours() -> bool {
@@ -37,17 +39,17 @@ impl Shown {
         self
     }
 
-    /// With a word of the story behind it, padded, in the colour of how good it is.
+    /// With a word of the event stream behind it, padded, in the colour of how good it is.
     pub(super) fn then_event(self, word: &str) -> Self {
         let colour = match word {
             "live" | "node-up" | "node-resume" => Some(anstyle::AnsiColor::Green),
-            "failed" | "refused" | "stranded" | "node-down" | "node-lost" | "drift" | "keepalive" => {
+            "failed" | "refused" | "stranded" | "node-down" | "node-lease-expired" | "drift" | "keepalive" => {
                 Some(anstyle::AnsiColor::Red)
             }
             "ended" | "logout" => None,
             _ => Some(anstyle::AnsiColor::Yellow),
         };
-        self.then_word(word, 14, colour.map(anstyle::AnsiColor::on_default))
+        self.then_word(word, 18, colour.map(anstyle::AnsiColor::on_default))
     }
 
     /// Without blanks at its end.
@@ -106,16 +108,43 @@ impl Table {
     }
 }
 
-/// A state, in the colour of how good it is.
-pub(super) fn state(word: &str) -> Cell {
-    let colour = match word {
-        "active" | "live" => Color::Green,
-        "placed" | "queued" | "ringing" | "starting" | "draining" | "stopping" | "stopped" => Color::Yellow,
-        "down" | "lost" | "failed" | "refused" => Color::Red,
-        _ => return word.into(),
+/// What is shown in a colour: how good it is.
+pub(super) trait Coloured: Keyword {
+    fn colour(self) -> Option<Color>;
+}
+
+impl Coloured for SessionState {
+    fn colour(self) -> Option<Color> {
+        match self {
+            Self::Live => Some(Color::Green),
+            Self::Placed | Self::Queued | Self::Ringing => Some(Color::Yellow),
+            Self::Failed => Some(Color::Red),
+            Self::Ended => None,
+        }
+    }
+}
+
+impl Coloured for ShownNodeState {
+    fn colour(self) -> Option<Color> {
+        match self {
+            Self::Active => Some(Color::Green),
+            Self::Starting | Self::Draining | Self::Stopping | Self::Stopped => Some(Color::Yellow),
+            Self::Down | Self::LeaseExpired | Self::Unknown => Some(Color::Red),
+        }
+    }
+}
+
+/// A state, in its colour; that of another version has none.
+pub(super) fn state<T: Coloured>(state: &Parsed<T>) -> Cell {
+    let Cell(cell) = state.as_str().into();
+    let colour = match state {
+        Parsed::Known(state) => state.colour(),
+        Parsed::Other(_) => None,
     };
-    let Cell(cell) = word.into();
-    Cell(if colours() { cell.fg(colour) } else { cell })
+    Cell(match colour.filter(|_| colours()) {
+        Some(colour) => cell.fg(colour),
+        None => cell,
+    })
 }
 
 /// Prints a table without blanks at the ends of its lines.
@@ -151,7 +180,7 @@ pub(super) fn json<T: Serialize>(value: &T) {
         Ok(text) => {
             put(&escape::json(&text));
         }
-        Err(error) => complain(&format!("cannot be written as JSON: {error}")),
+        Err(error) => complain(&format!("cannot write JSON: {error}")),
     }
 }
 
@@ -211,6 +240,15 @@ pub(super) fn load(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_state_but_the_end_has_a_colour() {
+        let plain: Vec<_> = SessionState::ALL.into_iter().filter(|state| state.colour().is_none()).collect();
+        assert_eq!(plain, [SessionState::Ended]);
+        let plain: Vec<_> = ShownNodeState::ALL.into_iter().filter(|state| state.colour().is_none()).collect();
+        assert_eq!(plain, []);
+        assert_eq!(ShownNodeState::Stopping.colour(), Some(Color::Yellow));
+    }
 
     #[test]
     fn numbers_for_people() {

@@ -1,5 +1,5 @@
-//! `evenring phones`: which phones can ring on which node, with contact details where a second AMI user brings them.
-//! Owns the table and the shape of the JSON. Must never ask Asterisk: the nodes have reported.
+//! `evenring phones`: which phones can ring on which node, with contact details if a second AMI user is configured.
+//! Owns the table and the form of the JSON. Must never ask Asterisk: it shows what the nodes have reported.
 
 use clap::Args;
 use serde::Serialize;
@@ -12,9 +12,9 @@ use crate::registry::view::PhoneRow;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  evenring phones\n  evenring phones cc100 --json")]
 pub(super) struct PhonesArgs {
-    /// Only this extension.
+    /// Show only this extension.
     extension: Option<Extension>,
-    /// One JSON document instead of a table.
+    /// Print one JSON document instead of a table.
     #[arg(long)]
     json: bool,
 }
@@ -32,14 +32,15 @@ pub(super) async fn run(registry: &mut Registry, args: &PhonesArgs) -> Result<u8
     }
     if phones.is_empty() {
         output::line_out(
-            "No node knows such a phone. Nodes report theirs when their Asterisk has booted: see `evenring status`.",
+            "No node knows such a phone. Nodes report their phones once they are in sync with Asterisk: see `evenring \
+                status`.",
         );
         return Ok(DONE);
     }
     let mut table = output::table(&["EXTENSION", "NODE", "STATE", "CONTACT"]);
     for phone in &phones {
         let uri = phone.contact.as_ref().and_then(|contact| contact.get("uri")).and_then(|uri| uri.as_str());
-        table.add_row([phone.extension.as_str(), &phone.node, &phone.state, uri.unwrap_or_default()]);
+        table.add_row([phone.extension.as_str(), &phone.node, phone.state.as_str(), uri.unwrap_or_default()]);
     }
     output::print_table(&table);
     Ok(DONE)

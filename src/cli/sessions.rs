@@ -1,21 +1,22 @@
-//! `evenring sessions`: who is logged in where. Owns the table and the shape of the JSON. Must never change one.
+//! `evenring sessions`: who is logged in where. Owns the table and the form of the JSON. Must never change a session.
 
 use clap::Args;
 use serde::Serialize;
 
 use super::{CliError, DONE, output};
 use crate::registry::Registry;
-use crate::registry::view::{SessionRow, Which};
+use crate::registry::view::{SessionRow, Which, reason_text};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  evenring sessions\n  evenring sessions --all --json | jq '.sessions[] | select(.state == \"failed\")'"
+    after_help = "Examples:\n  evenring sessions\n  evenring sessions --all --json | jq '.sessions[] | select(.state \
+        == \"failed\")'"
 )]
 pub(super) struct SessionsArgs {
-    /// Also those that ended a short time ago (placement.session_keep).
+    /// Include sessions that ended recently (within placement.session_keep).
     #[arg(long)]
     all: bool,
-    /// One JSON document instead of a table. `since` is in ms since 1970 on Redis's clock.
+    /// Print one JSON document instead of a table. `since` is in ms since 1970 on Redis's clock.
     #[arg(long)]
     json: bool,
 }
@@ -45,24 +46,24 @@ pub(super) async fn run(registry: &mut Registry, args: &SessionsArgs) -> Result<
         "CAMPAIGN",
         "NODE",
         "STATE",
-        "PLACE",
+        "POSITION",
         "CLASS",
         "FOR",
         "REASON",
     ]);
     for session in &sessions {
         table.add_row([
-            output::Cell::from(&session.id),
+            output::Cell::from(&session.session),
             output::Cell::from(&session.alias),
             output::Cell::from(&session.extension),
             output::Cell::from(&session.agent),
             output::Cell::from(&session.campaign),
             output::Cell::from(&session.node),
             output::state(&session.state),
-            session.place.map(|place| place.to_string()).unwrap_or_default().into(),
+            session.queue_position.map(|place| place.to_string()).unwrap_or_default().into(),
             if session.remote { "remote" } else { "local" }.into(),
             output::age(now.saturating_sub(session.since)).into(),
-            output::Cell::from(&session.reason),
+            output::Cell::from(reason_text(session.reason.as_ref())),
         ]);
     }
     output::print_table(&table);

@@ -1,9 +1,10 @@
-//! `evenring status`: all nodes. Owns the table and the shape of the JSON. Must never compute what the scripts can.
+//! `evenring status`: all nodes. Owns the table and the form of the JSON. Must never compute what the scripts can.
 
 use serde::Serialize;
 
 use super::{CliError, DONE, output};
-use crate::registry::view::{KeepaliveRow, NodeRow};
+use crate::node::left_out::Why;
+use crate::registry::view::{KeepaliveRow, NodeRow, Parsed};
 use crate::registry::{LeftOutRow, Registry};
 
 #[derive(Serialize)]
@@ -18,7 +19,7 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         return Ok(DONE);
     }
     if nodes.is_empty() {
-        output::line_out("No node has registered yet. Start `evenring run` on one.");
+        output::line_out("No node has registered yet. Start `evenring run` on a node.");
         return Ok(DONE);
     }
     let heads = [
@@ -63,22 +64,19 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
     for node in &nodes {
         if let Some(KeepaliveRow { runs, at, reason, result }) = &node.keepalive {
             let (ago, result) =
-                (output::age(now.saturating_sub(*at)), if result.is_empty() { "it runs" } else { result });
+                (output::age(now.saturating_sub(*at)), if result.is_empty() { "still running" } else { result });
             let times = if *runs == 1 { "once".to_owned() } else { format!("{runs} times, the last") };
-            output::line_out(&format!(
-                "{}: the keepalive command ran {times} {ago} ago: {reason}; {result}",
-                node.name
-            ));
+            output::line_out(&format!("{}: keepalive command ran {times} {ago} ago: {reason}; {result}", node.name));
         }
     }
     Ok(DONE)
 }
 
-fn words(reason: &str) -> &str {
+fn words(reason: &Parsed<Why>) -> &str {
     match reason {
-        "name" => "whose names are no ids",
-        "max-phones" => "over ami.max_phones",
-        "max-devices" => "over ami.max_devices",
-        other => other,
+        Parsed::Known(Why::Name) => "with names that are not valid ids",
+        Parsed::Known(Why::MaxPhones) => "over ami.max_phones",
+        Parsed::Known(Why::MaxDevices) => "over ami.max_devices",
+        Parsed::Other(reason) => reason,
     }
 }

@@ -1,56 +1,56 @@
-//! One session, seen by who waits for it. Owns that lost news do no harm, and that a Redis which is away, or has just
-//! forgotten everything, is given the time to be told again. Must never know what is waited for.
+//! Watches one session for a command that waits for it. Owns polling, so that a lost notification does no harm, and the
+//! time that the nodes have to report to a Redis that was away or has lost its data. Must never know what is waited for.
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 
-use crate::daemon::clock::Clock;
 use crate::ids::{Now, SessionId};
 use crate::registry::view::{SessionRow, Which};
 use crate::registry::{Registry, RegistryError};
+use crate::runtime::clock::Clock;
 
-/// How often the session is looked at when no news came.
+/// Interval at which the session is read if no notification comes.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// What a look shows.
+/// The result of one read.
 #[derive(Debug)]
 pub(super) enum Seen {
     /// The session.
     There(Box<SessionRow>),
-    /// Redis does not show it, but its node may still be about to say it again.
+    /// Redis does not have it, but its node may still report it.
     Missing,
-    /// Redis has lost it, and nobody has said it again in the time that takes.
+    /// Redis has lost it, and no node has reported it in time.
     Forgotten,
 }
 
-/// A look at a session, again and again.
+/// Repeated reads of one session.
 pub(super) struct Watch {
     session: SessionId,
     clock: Clock,
     repair: Duration,
-    /// When it was there last.
+    /// When Redis last had it.
     seen: Now,
     news: Option<Pin<Box<dyn Stream<Item = redis::Msg> + Send>>>,
 }
 
 impl Watch {
-    /// Begins to listen for its news.
+    /// Starts watching.
     pub(super) fn new(registry: &Registry, session: SessionId) -> Self {
         let clock = Clock::start();
         Self { session, clock, repair: registry.repair_time(), seen: clock.now(), news: None }
     }
 
-    /// How long we have watched.
+    /// Time since the start of the watch.
     pub(super) fn now(&self) -> Now {
         self.clock.now()
     }
 
-    /// How it stands.
+    /// Reads the session.
     ///
     /// # Errors
-    /// Redis is out of use, for longer than a repair takes.
+    /// Redis has been unavailable for longer than the nodes need to report again.
     pub(super) async fn look(&mut self, registry: &mut Registry) -> Result<Seen, RegistryError> {
         let row = self.try_look(registry).await;
         let over = self.clock.now().since(self.seen) > self.repair;
@@ -69,7 +69,7 @@ impl Watch {
         }
     }
 
-    /// Listens first, so that nothing is missed between the look and the news.
+    /// Subscribes before reading, so that no change is missed in between.
     async fn try_look(&mut self, registry: &mut Registry) -> Result<Option<SessionRow>, RegistryError> {
         if self.news.is_none() {
             self.news = Some(Box::pin(registry.subscribe_session(self.session).await?.into_on_message()));
@@ -77,12 +77,12 @@ impl Watch {
         Ok(registry.sessions(Which::One(self.session)).await?.pop())
     }
 
-    /// Waits until there may be something new to see.
+    /// Waits for a notification, or for the next poll.
     pub(super) async fn wait(&mut self) {
         let Some(news) = &mut self.news else { return tokio::time::sleep(LOOK_AGAIN).await };
         match tokio::time::timeout(LOOK_AGAIN, news.next()).await {
             Ok(Some(_)) | Err(_) => {}
-            // The server has gone: listen anew, but not in a hurry.
+            // The connection is lost: subscribe again after a pause.
             Ok(None) => {
                 self.news = None;
                 tokio::time::sleep(LOOK_AGAIN).await;

@@ -1,6 +1,6 @@
-//! Two settings side by side: what differs, and what of it can be taken over by a daemon that runs.
+//! Compares two settings: what differs, and what of it a running daemon can apply.
 //!
-//! Owns which keys these are. Must never show a secret (P13), nor carry anything out.
+//! Owns which keys can be applied. Must never show a secret (P13) or apply anything itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,8 +8,8 @@ use secrecy::ExposeSecret;
 
 use super::{AmiUser, Settings};
 
-/// What is taken over without a restart: these keys, and all of `[ring]`. What is for a connection to Asterisk, with the
-/// next one.
+/// Keys that are applied without a restart, besides all of `[ring]`. Those of a connection to Asterisk apply to the next
+/// one.
 const LIVE: [&str; 15] = [
     "node.weight",
     "node.max_agents",
@@ -35,7 +35,7 @@ const ABSENT: &str = "not set";
 pub struct Change {
     /// `section.key`.
     pub key: String,
-    /// What is in force.
+    /// The value in effect.
     pub from: String,
     /// What the new settings say.
     pub to: String,
@@ -76,7 +76,7 @@ impl Settings {
         changes
     }
 
-    /// Takes over what can be: see [`Changes::live`].
+    /// Applies what can be applied without a restart: see [`Changes::live`].
     pub fn take_over(&mut self, new: &Self) {
         let name = std::mem::replace(&mut self.node, new.node.clone()).name;
         self.node.name = name;

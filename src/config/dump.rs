@@ -1,4 +1,4 @@
-//! All settings in force, as text that is a settings file again.
+//! All settings in effect, as the text of a settings file.
 //!
 //! Owns the form of `evenring config dump`. Must never see more of a secret than whether there is one (P13).
 
@@ -6,7 +6,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::source::span_text;
-use super::{AmiUser, RingTarget, Settings};
+use super::{AmiUser, Settings};
+use crate::ring_policy::RingTarget;
 
 /// A TOML file in the making.
 struct Page(String);

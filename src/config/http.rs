@@ -1,6 +1,6 @@
 //! `[http]`: where health checks and metrics are served.
 //!
-//! Owns that one address. Must never know what is served there.
+//! Owns this one address. Must never know what is served there.
 
 use std::net::SocketAddr;
 
@@ -34,8 +34,8 @@ pub(super) fn http(reader: &mut Reader) -> Option<HttpSettings> {
         return None;
     };
     if !address.ip().is_loopback() {
-        let why = "there is no login: let only your monitoring reach it";
-        reader.warnings.push(format!("{key}: {address} is not only this host: {why}"));
+        let why = "it has no authentication: allow only your monitoring to reach it";
+        reader.warnings.push(format!("{key}: {address} is reachable from other hosts: {why}"));
     }
     Some(HttpSettings { listen: Some(address) })
 }

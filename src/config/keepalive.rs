@@ -6,8 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::AmiAddress;
-use super::sections::{MILLISECOND, MINUTE};
-use super::source::Reader;
+use super::source::{MILLISECOND, MINUTE, Reader};
 
 /// Words of the command.
 const WORDS_MAX: usize = 32;
@@ -21,7 +20,7 @@ pub struct KeepaliveSettings {
     pub after: Duration,
     /// From the beginning of one run to that of the next, at least.
     pub every: Duration,
-    /// The command is killed when it has run for so long.
+    /// The command is killed after this time.
     pub timeout: Duration,
 }
 
@@ -34,12 +33,12 @@ pub(super) fn keepalive(reader: &mut Reader, ami: Option<&AmiAddress>) -> Option
     let command = command?;
     if let Some(program) = command.first() {
         if !program.starts_with('/') {
-            reader.fail(key, format!("{program:?} is not a whole path: start it with /"));
+            reader.fail(key, format!("{program:?} is not an absolute path"));
         } else if !Path::new(program).is_file() {
-            reader.warnings.push(format!("{key}: there is no {program}"));
+            reader.warnings.push(format!("{key}: {program} does not exist"));
         }
         if ami.is_some_and(|address| !address.is_loopback()) {
-            let why = "that nothing listens there may be a firewall's word, while calls live";
+            let why = "a firewall may refuse the connection while calls are active";
             reader.warnings.push(format!("{key} is set, and ami.address is not on this host: {why}"));
         }
     }

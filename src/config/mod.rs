@@ -1,7 +1,7 @@
 //! Checked settings: what an operator can choose, its defaults and its limits.
 //!
-//! Owns the settings file, the environment and secret files, all read at load time and never again. Must never know
-//! a room above (it uses `crate::ids` only), and never shows a secret (P13).
+//! Owns the settings file, the environment and secret files, all read only at load time. Must never use a module above it
+//! (only `crate::ids`), or show a secret (P13).
 //!
 //! Layers, highest first: `EVENRING__SECTION__KEY` in the environment, the TOML file, the defaults.
 
@@ -9,13 +9,14 @@ mod changes;
 mod dump;
 mod http;
 mod keepalive;
+mod live;
 mod net;
 mod redis;
+mod redis_url;
 mod secret;
 mod sections;
 mod sentinel;
 mod source;
-mod template;
 #[cfg(test)]
 mod tests;
 
@@ -31,13 +32,14 @@ use serde::Deserialize;
 pub use self::changes::{Change, Changes};
 pub use self::http::HttpSettings;
 pub use self::keepalive::KeepaliveSettings;
+pub use self::live::LiveSettings;
 pub use self::net::{AmiAddress, Namespace, Transport};
 pub use self::secret::SECRET_BYTES_MAX;
 pub use self::sections::check_filter;
 pub use self::sentinel::SentinelSettings;
 pub use self::source::{span, span_text};
-pub use self::template::{Placeholder, TEMPLATE_BYTES_MAX, Template, TemplateError};
 use crate::ids::{Campaign, Case, NodeName};
+use crate::ring_policy::RingSettings;
 
 /// The file that is read if no other is named. It may be missing.
 pub const DEFAULT_PATH: &str = "/etc/evenring/config.toml";
@@ -95,7 +97,7 @@ pub struct NodeSettings {
     pub name: NodeName,
     /// Its share of the logins, 1 to 1000.
     pub weight: u32,
-    /// Local agents it takes at most; `None` is no cap.
+    /// Maximum number of local agents; `None` for no cap.
     pub max_agents: Option<u32>,
     /// Campaigns it takes agents of; empty is all.
     pub campaigns: Vec<Campaign>,
@@ -116,7 +118,7 @@ pub struct AmiSettings {
     pub login_timeout: Duration,
     /// From an action to its answer.
     pub action_timeout: Duration,
-    /// A ping is sent when nothing came for so long.
+    /// A ping is sent after this long without a message.
     pub ping_interval: Duration,
     /// From a ping to its answer; then the connection is given up.
     pub ping_timeout: Duration,
@@ -131,7 +133,7 @@ pub struct AmiSettings {
 }
 
 impl AmiSettings {
-    /// Secret files and credentials that are named but cannot be used. Only who needs the login fails by them.
+    /// Secret files and credentials that are named but unusable. Only commands that need the login fail because of them.
     pub fn secret_problems(&self) -> Vec<String> {
         [&self.user, &self.contacts_user].into_iter().filter_map(|user| user.secret.as_ref().err().cloned()).collect()
     }
@@ -146,7 +148,7 @@ pub struct AmiLogin {
     pub secret: SecretString,
 }
 
-/// What was given of a login; half of one is no problem until somebody needs it.
+/// The configured part of a login; an incomplete login is an error only for commands that need it.
 #[derive(Debug, Clone)]
 struct AmiUser {
     username: Option<String>,
@@ -187,7 +189,7 @@ pub struct PlacementSettings {
     pub heartbeat: Duration,
     /// Nodes tried for one login, 1 to 10.
     pub tries: u32,
-    /// An order older than this rings nobody.
+    /// An older order is not rung.
     pub order_expiry: Duration,
     /// How long a session stays readable after its end.
     pub session_keep: Duration,
@@ -217,52 +219,10 @@ impl Rejoin {
     }
 }
 
-/// How a phone is rung.
-#[derive(Debug, Clone)]
-pub struct RingSettings {
-    /// The channel to originate.
-    pub dial: Template,
-    /// What the agent meets after answering.
-    pub target: RingTarget,
-    /// What the phone shows.
-    pub caller_id: Template,
-    /// How long the phone rings, 1 to 120 seconds.
-    pub timeout: Duration,
-    /// Channel variables, without commas.
-    pub variables: BTreeMap<String, Template>,
-    /// Originates per second in the long run.
-    pub rate: u32,
-    /// Originates at once after a quiet time.
-    pub burst: u32,
-    /// Phones that ring at the same time; who is over it waits.
-    pub at_once: u32,
-}
-
-/// What an answered channel is connected with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RingTarget {
-    /// A dialplan application.
-    Application {
-        /// Its name, e.g. `ConfBridge`.
-        name: String,
-        /// Its arguments; `None` if they are set to nothing.
-        data: Option<Template>,
-    },
-    /// A place in the dialplan.
-    Dialplan {
-        /// The context.
-        context: Template,
-        /// The extension in it.
-        exten: Template,
-        /// The priority, from 1.
-        priority: u32,
-    },
-}
-
 /// What is logged, and how.
 #[derive(Debug, Clone)]
 pub struct LogSettings {
-    /// A `tracing` filter such as `info`, or with a level for a room, as the sample shows; checked.
+    /// A `tracing` filter such as `info`, or with a level for a module, as the sample shows; checked.
     pub filter: String,
     /// The form of a line.
     pub format: LogFormat,
@@ -298,8 +258,7 @@ impl Settings {
     /// Reads the file at `path`, or at [`DEFAULT_PATH`] if there is one, and `env` above it (see [`process_env`]).
     ///
     /// # Errors
-    /// Every problem found: a named file that is missing, what is no TOML, unknown keys, values out of bounds,
-    /// contradictions.
+    /// All problems: a missing file, invalid TOML, unknown keys, values out of bounds, contradictions.
     pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         Self::load_or_default(path, Path::new(DEFAULT_PATH), env)
     }
@@ -314,7 +273,7 @@ impl Settings {
             Ok(text) => text,
             Err(error) if path.is_none() && error.kind() == ErrorKind::NotFound => String::new(),
             Err(error) => {
-                let problem = format!("{} cannot be read: {error}: check the path and its permissions", file.display());
+                let problem = format!("cannot read {}: {error}; check the path and its permissions", file.display());
                 return Err(ConfigError { problems: vec![problem] });
             }
         };
@@ -328,8 +287,8 @@ impl Settings {
         let world_readable = std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0);
         if let (Some(key), true) = (reader.inline_secrets.first(), world_readable) {
             let shown = file.display();
-            let advice = format!("use {key}_file, or chmod 0640 {shown} with a group that the daemon is in");
-            reader.open_files.push(format!("{key} stands in {shown}, which everybody can read: {advice}"));
+            let advice = format!("use {key}_file, or chmod 0640 {shown} with the daemon's group");
+            reader.open_files.push(format!("{key} is in {shown}, which is world-readable: {advice}"));
         }
         match settings {
             Some(mut settings) if reader.problems.is_empty() => {
@@ -347,6 +306,11 @@ impl Settings {
         }
     }
 
+    /// How many phones of one Asterisk the daemon keeps at most.
+    pub fn max_phones(&self) -> usize {
+        usize::try_from(self.ami.max_phones).unwrap_or(usize::MAX)
+    }
+
     /// The login for Asterisk, which only the daemon needs.
     ///
     /// # Errors
@@ -354,7 +318,7 @@ impl Settings {
     pub fn require_ami(&self) -> Result<AmiLogin, ConfigError> {
         let missing = |what: &str| ConfigError { problems: vec![what.to_owned()] };
         self.ami_login()?.ok_or_else(|| {
-            missing("ami.username is not set: the daemon needs a manager user of its Asterisk (see manager.conf)")
+            missing("ami.username is not set: the daemon needs an AMI user of its Asterisk (see manager.conf)")
         })
     }
 
@@ -384,18 +348,19 @@ impl Settings {
         &self.warnings
     }
 
-    /// All settings in force as a TOML file, secrets as `***`. What is absent stands in a comment.
+    /// All settings in effect as a TOML file, secrets as `***`. Absent settings are comments.
     pub fn dump(&self) -> String {
         dump::dump(self)
     }
 }
 
-/// The environment of this process, for [`Settings::load`]. What is no UTF-8 is marked, and refused there if it is ours.
+/// The environment of this process, for [`Settings::load`]. Values that are not UTF-8 are marked, and
+/// refused there if they belong to evenring.
 pub fn process_env() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
 }
 
-/// A name without a secret is an error for whoever needs the login; a secret without a name is no login.
+/// A name without a secret is an error for commands that need the login; a secret without a name is ignored.
 fn login(user: &AmiUser, section: &str) -> Result<Option<AmiLogin>, ConfigError> {
     let fail = |problem: String| ConfigError { problems: vec![problem] };
     let Some(username) = user.username.clone() else { return Ok(None) };

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
-use super::net::{Reach, RedisUrl};
-use super::sections::{MILLISECOND, MINUTE, absolute};
-use super::source::Reader;
+use super::redis_url::{Reach, RedisUrl};
+use super::source::{MILLISECOND, MINUTE, Reader, absolute};
 use super::{RedisSettings, SentinelSettings, Transport, secret};
 
 const REDIS_PASSWORD: secret::Place =
@@ -76,7 +75,7 @@ fn redis_url(reader: &mut Reader) -> Option<RedisUrl> {
     let Some(entry) = reader.take("redis.url") else { return "redis://127.0.0.1:6379".parse().ok() };
     let url = match entry.value.as_str() {
         Some(text) => text.parse::<RedisUrl>(),
-        None => Err("a URL must be a text in quotes"),
+        None => Err("a URL must be a quoted string"),
     };
     match url {
         Ok(url) => {
@@ -97,13 +96,13 @@ fn warn_redis(reader: &mut Reader, reach: Reach, password: Option<&SecretString>
     let mut warn = |text: &str| reader.warnings.push(format!("redis.url: {text}"));
     match reach {
         Reach::Local => {}
-        Reach::Plain if secured => warn("the password travels in clear: use rediss://"),
-        Reach::Insecure if secured => warn("#insecure trusts anybody with the password: set redis.ca_file instead"),
-        Reach::Insecure => warn("#insecure trusts anybody: set redis.ca_file instead"),
+        Reach::Plain if secured => warn("the password is sent unencrypted: use rediss://"),
+        Reach::Insecure if secured => warn("#insecure sends the password to any server: set redis.ca_file instead"),
+        Reach::Insecure => warn("#insecure accepts any certificate: set redis.ca_file instead"),
         Reach::Plain | Reach::Tls => {}
     }
     if reach != Reach::Local && !secured {
-        warn("no password, and Redis is not on this host: anybody who reaches it can ring your agents");
+        warn("no password, and Redis is not on this host: anyone who can reach it can ring your agents");
     }
 }
 
@@ -114,11 +113,11 @@ fn warn_sentinel(reader: &mut Reader, sentinel: Option<&SentinelSettings>, has_l
             warn("sentinel_username and redis.sentinel_password have no effect without redis+sentinel:// in redis.url");
         }
         Some(sentinel) if has_login && sentinel.to_sentinels == Transport::Plain && !sentinel.is_local() => {
-            warn("sentinel_password travels in clear: use rediss+sentinel://");
+            warn("sentinel_password is sent unencrypted: use rediss+sentinel://");
         }
         None | Some(_) => {}
     }
     if sentinel.is_some_and(|sentinel| sentinel.hosts.len() < 3) {
-        warn("url: fewer than three sentinels are named: name all there are, so that one that is away does no harm");
+        warn("url: fewer than three sentinels are listed: list all of them, so that losing one does no harm");
     }
 }

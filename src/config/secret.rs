@@ -1,4 +1,4 @@
-//! Secrets: where they may stand, in which order they win, and what they may hold.
+//! Secrets: where they may be set, which source takes precedence, and what they may contain.
 //!
 //! Owns secret files and systemd credentials. Must never put a secret's text into a message, a `Debug` or a dump (P13).
 //!
@@ -24,11 +24,11 @@ pub(super) struct Place {
     pub(super) credential: &'static str,
 }
 
-/// A secret that is there, is not there, or that could not be had (with the reason, for whoever needs it).
+/// A secret, none, or the reason why it could not be read.
 pub(super) type Found = Result<Option<SecretString>, String>;
 
 /// Looks in all places in order. Contradictions are problems at once; a file that cannot be read only is one for
-/// those who need the secret, because the verbs of a web machine do not.
+/// those who need the secret, because commands on a machine without Asterisk do not.
 pub(super) fn find(reader: &mut Reader, place: &Place, credentials: Option<&Path>) -> Found {
     let value = reader.take(place.value_key);
     let file = reader.take(place.file_key);
@@ -37,7 +37,7 @@ pub(super) fn find(reader: &mut Reader, place: &Place, credentials: Option<&Path
             if std::mem::discriminant(&value.layer) == std::mem::discriminant(&file.layer) {
                 let Place { value_key, file_key, .. } = place;
                 let at = reader.place(&value.layer);
-                reader.problems.push(format!("{value_key} and {file_key} are both set in {at}: keep one of them"));
+                reader.problems.push(format!("{value_key} and {file_key} are both set in {at}: remove one of them"));
                 return Ok(None);
             }
             if value.layer > file.layer { of_value(reader, place, value) } else { of_file(reader, place, file) }
@@ -50,7 +50,7 @@ pub(super) fn find(reader: &mut Reader, place: &Place, credentials: Option<&Path
 
 fn of_value(reader: &mut Reader, place: &Place, entry: Entry) -> Found {
     let Value::String(text) = entry.value else {
-        reader.fail(place.value_key, "a secret must be a text in quotes");
+        reader.fail(place.value_key, "a secret must be a quoted string");
         return Ok(None);
     };
     if entry.layer == Layer::File {
@@ -69,15 +69,13 @@ fn of_file(reader: &mut Reader, place: &Place, entry: Entry) -> Found {
     let layer = entry.layer.clone();
     let Some(path) = reader.convert::<PathBuf>(place.file_key, entry) else { return Ok(None) };
     if !path.is_absolute() {
-        reader.fail(place.file_key, "give the whole path, from /");
+        reader.fail(place.file_key, "the path must be absolute");
         return Ok(None);
     }
     reader.secret_files.push(path.clone());
     if std::fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
         let shown = path.display();
-        reader
-            .open_files
-            .push(format!("{}: everybody on this machine can read {shown}: chmod 0600 {shown}", place.file_key));
+        reader.open_files.push(format!("{}: {shown} is world-readable: chmod 0600 {shown}", place.file_key));
     }
     from_file(&path).map(Some).map_err(|why| format!("{} in {}: {why}", place.file_key, reader.place(&layer)))
 }
@@ -94,7 +92,7 @@ fn from_file(path: &Path) -> Result<SecretString, String> {
     let mut text = String::new();
     let limit = SECRET_BYTES_MAX as u64 + 3;
     let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text));
-    read.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    read.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -112,7 +110,7 @@ fn checked(text: String) -> Result<SecretString, &'static str> {
         return Err("the secret is longer than 1000 bytes");
     }
     if text.chars().any(|c| c.is_ascii_control()) {
-        return Err("the secret has a control character, perhaps a second line: write it on one line");
+        return Err("the secret contains a control character, perhaps a second line: write it on one line");
     }
     Ok(text.into())
 }

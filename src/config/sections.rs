@@ -4,22 +4,20 @@
 //! it gives up, so that all problems are found in one go.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
 use super::net::is_host;
-use super::source::{Reader, span_text};
+use super::source::{MILLISECOND, MINUTE, Reader, SECOND, absolute, span_text};
 use super::{
-    AmiSettings, AmiUser, Files, LogFormat, LogSettings, NodeSettings, Placeholder, PlacementSettings, RingSettings,
-    RingTarget, Settings, Template, Transport, http, keepalive, redis, secret,
+    AmiSettings, AmiUser, Files, LogFormat, LogSettings, NodeSettings, PlacementSettings, Settings, Transport, http,
+    keepalive, redis, secret,
 };
 use crate::ids::{Campaign, Case, NodeName};
+use crate::ring_policy::{Placeholder, RingSettings, RingTarget, Template};
 
-pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-pub(super) const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Bytes of a manager user's name.
 const USERNAME_BYTES_MAX: usize = 100;
@@ -71,12 +69,15 @@ fn node(reader: &mut Reader, host: &str) -> Option<NodeSettings> {
         None => {
             let name = name_of_host(host);
             if name.is_none() {
-                reader.problems.push(format!("node.name is not set, and the host name {host:?} gives none: set it"));
+                reader.problems.push(format!(
+                    "node.name is not set, and the host name {host:?} is not a valid name: \
+                    set node.name"
+                ));
             }
             if host.starts_with("localhost") {
-                reader.warnings.push(
-                    "node.name is not set and this host is called localhost: nodes need names of their own".to_owned(),
-                );
+                reader
+                    .warnings
+                    .push("node.name is not set, and the host name is localhost: set a unique node.name".to_owned());
             }
             name
         }
@@ -135,7 +136,7 @@ fn check_ami(reader: &mut Reader, ami: &AmiSettings) {
     if ami.address.transport == Transport::Plain {
         if !ami.address.is_loopback() {
             warnings.push(format!(
-                "ami.address: the calls of {} travel in clear: use tls:// or a manager on this host",
+                "ami.address: AMI traffic with {} is unencrypted: use tls://, or an Asterisk on this host",
                 ami.address
             ));
         }
@@ -146,7 +147,7 @@ fn check_ami(reader: &mut Reader, ami: &AmiSettings) {
         }
     }
     if ami.user.username.is_some() && ami.user.username == ami.contacts_user.username {
-        let why = "one manager user with both \"originate\" and \"system\" can run shell commands: use two";
+        let why = "one AMI user with both \"originate\" and \"system\" can run shell commands: use two users";
         warnings.push(format!("ami.contacts.username is the same as ami.username: {why}"));
     }
 }
@@ -164,19 +165,6 @@ fn ami_user(reader: &mut Reader, key: &str, place: &secret::Place, credentials: 
     Some(AmiUser { username, secret })
 }
 
-pub(super) fn absolute(reader: &mut Reader, key: &str) -> Option<Option<PathBuf>> {
-    let path: Option<PathBuf> = reader.optional(key)?;
-    let Some(path) = path else { return Some(None) };
-    if !path.is_absolute() {
-        reader.fail(key, format!("{path:?} is not a whole path: start it with /"));
-        return None;
-    }
-    if let Err(error) = std::fs::File::open(&path) {
-        reader.warnings.push(format!("{key}: {} cannot be read: {error}", path.display()));
-    }
-    Some(Some(path))
-}
-
 fn placement(reader: &mut Reader) -> Option<PlacementSettings> {
     let alias_suffix: Option<String> = reader.read("placement.alias_suffix", "x");
     let case = reader.read::<Case>("placement.case", "exact");
@@ -191,7 +179,8 @@ fn placement(reader: &mut Reader) -> Option<PlacementSettings> {
         && lease < heartbeat * 3
     {
         let (lease, heartbeat) = (span_text(lease), span_text(heartbeat));
-        let why = "a late heartbeat would take the node out: make the lease at least three heartbeats";
+        let why = "one late heartbeat would take the node out of the rotation: set the lease to at least three \
+            heartbeats";
         reader.problems.push(format!("placement.lease is {lease} with a placement.heartbeat of {heartbeat}: {why}"));
     }
     let suffix = alias_suffix?;
@@ -268,7 +257,7 @@ fn target(reader: &mut Reader) -> Option<RingTarget> {
     let application_is_set = name.is_some() || data.is_some();
     match (context, exten) {
         (Some(_), Some(_)) if application_is_set => {
-            let why = "ring.application (or data) and ring.context with ring.exten are both set: keep one of the two";
+            let why = "ring.application (or data) and ring.context with ring.exten are both set: remove one of them";
             reader.problems.push(why.to_owned());
             None
         }
@@ -313,7 +302,8 @@ fn variables(reader: &mut Reader) -> Option<BTreeMap<String, Template>> {
             && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
             && name.len() <= 80;
         if !valid {
-            reader.fail(&key, "a variable's name is 1 to 80 letters, digits and '_'; functions cannot be set");
+            reader
+                .fail(&key, "the name of a variable must be 1 to 80 letters, digits and '_'; functions cannot be set");
         }
         let Some(text) = reader.convert::<String>(&key, entry) else { continue };
         let comma = Some((',', "it would start another variable"));
@@ -345,10 +335,10 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
     let is_word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric());
     let lone = |part: &&str| is_word(part) && !LEVELS.contains(&part.to_lowercase().as_str());
     if let Some(part) = filter.split(',').map(str::trim).find(lone) {
-        return Err(format!("{part:?} is no level: write {}, or \"{part}=debug\" for a module", LEVELS.join(", ")));
+        return Err(format!("{part:?} is not a level: use {}, or \"{part}=debug\" for a module", LEVELS.join(", ")));
     }
     if filter.trim().is_empty() {
-        return Err("the filter is empty: write \"info\"".to_owned());
+        return Err("the filter is empty: use \"info\"".to_owned());
     }
-    EnvFilter::builder().parse(filter).map(|_| ()).map_err(|error| format!("{filter:?} is no filter: {error}"))
+    EnvFilter::builder().parse(filter).map(|_| ()).map_err(|error| format!("{filter:?} is not a valid filter: {error}"))
 }

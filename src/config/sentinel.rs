@@ -1,4 +1,4 @@
-//! Where the sentinels are, and which primary they watch.
+//! The sentinels, and the primary that they monitor.
 //!
 //! Owns the form of a `redis+sentinel://` URL. Must never ask a sentinel: the registry does.
 
@@ -36,7 +36,8 @@ pub struct SentinelSettings {
 /// What a URL says: where, and the login for Redis itself.
 pub(super) type Parsed = (SentinelSettings, Option<String>, Option<SecretString>);
 
-const FORM: &str = "not a Sentinel URL: write \"redis+sentinel://host1:26379,host2:26379,host3:26379/mymaster\" (the name in `sentinel \
+const FORM: &str = "not a Sentinel URL: write \"redis+sentinel://host1:26379,host2:26379,host3:26379/mymaster\" (the \
+    name in `sentinel \
      monitor`; a database may follow as /2), or \"rediss+sentinel://\" for TLS";
 
 /// Reads a URL with one of the two schemes; `None` for any other text.
@@ -53,9 +54,9 @@ pub(super) fn parse(text: &str) -> Option<Result<Parsed, &'static str>> {
 fn parse_rest(transport: Transport, rest: &str) -> Result<Parsed, &'static str> {
     let (authority, path) = rest
         .split_once('/')
-        .ok_or("it names no primary: end it with the name in `sentinel monitor`, such as /mymaster")?;
+        .ok_or("the URL names no primary: end it with the name in `sentinel monitor`, such as /mymaster")?;
     if path.contains('@') {
-        return Err("an '@' stands behind the host: percent-encode the password, or give it as redis.password");
+        return Err("an '@' follows the host: percent-encode the password, or set redis.password");
     }
     let (path, to_sentinels) = match path.split_once('?') {
         None => (path, transport),
@@ -70,21 +71,22 @@ fn parse_rest(transport: Transport, rest: &str) -> Result<Parsed, &'static str> 
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if primary.is_empty() || !primary.chars().all(is_name) {
         return Err(
-            "the primary's name has letters, digits, '.', '-' and '_': write the one in `sentinel monitor`, such as /mymaster",
+            "the primary's name may contain letters, digits, '.', '-' and '_': use the one in `sentinel monitor`, \
+                such as /mymaster",
         );
     }
     let db = db
         .parse()
         .ok()
         .filter(|db| (0..=1_000_000).contains(db))
-        .ok_or("the database behind the primary's name is no number")?;
+        .ok_or("the database after the primary's name is not a number")?;
     let (credentials, hosts) = match authority.rsplit_once('@') {
         Some((credentials, hosts)) => (Some(credentials), hosts),
         None => (None, authority),
     };
     let hosts = hosts.split(',').map(host).collect::<Option<Vec<_>>>().ok_or(FORM)?;
     if hosts.len() > SENTINELS_MAX {
-        return Err("it names more than 15 sentinels");
+        return Err("the URL lists more than 15 sentinels");
     }
     let (username, password) = match credentials {
         None => (None, None),
@@ -178,8 +180,8 @@ mod tests {
         check("redis+sentinel://a:26379", Err("names no primary"));
         check("redis+sentinel://a:26379/", Err("the primary's name"));
         check("redis+sentinel://a/my master", Err("the primary's name"));
-        check("redis+sentinel://a/m/x", Err("is no number"));
-        check("redis+sentinel://a/m/-1", Err("is no number"));
+        check("redis+sentinel://a/m/x", Err("is not a number"));
+        check("redis+sentinel://a/m/-1", Err("is not a number"));
         check("redis+sentinel:///m", Err("write \"redis+sentinel://host1"));
         check("redis+sentinel://a,,b/m", Err("write \"redis+sentinel://host1"));
         check("redis+sentinel://a:0/m", Err("write \"redis+sentinel://host1"));

@@ -1,7 +1,7 @@
-//! Where settings come from: one TOML file, with the environment above it.
+//! The sources of settings: one TOML file, overridden by the environment.
 //!
-//! Owns layers, key paths, unknown keys and the wording of problems. Must never know what a key means, and never puts
-//! a value into a message unless its reader did so: a value may be a secret (P13).
+//! Owns layers, key paths, unknown keys and the texts of problems. Must never know what a key means, or put a value into a
+//! message unless its reader did so: a value may be a secret (P13).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -14,7 +14,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// What every environment variable of ours starts with. `EVENRING_LOG` is none of them.
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+
+/// The prefix of environment variables with settings. `EVENRING_LOG` is not one of them.
 const ENV_PREFIX: &str = "EVENRING__";
 /// Keys below this one are the operator's own names, so the environment keeps their letters' case.
 const VARIABLES: &str = "ring.variables";
@@ -66,7 +70,7 @@ impl TryFrom<String> for Span {
 }
 
 impl Reader {
-    /// Takes the file's text (empty for none) and the environment apart into key paths.
+    /// Splits the file's text (empty for none) and the environment into key paths.
     pub(super) fn new(file: &Path, text: &str, env: impl Iterator<Item = (String, String)>) -> Self {
         let mut reader = Self {
             file_name: file.display().to_string(),
@@ -88,8 +92,10 @@ impl Reader {
 
     fn add_file(&mut self, text: &str) {
         if text.len() > FILE_BYTES_MAX {
-            self.problems
-                .push(format!("{} is larger than {FILE_BYTES_MAX} bytes: is it the right file?", self.file_name));
+            self.problems.push(format!(
+                "{} is larger than {FILE_BYTES_MAX} bytes: check that it is the right file",
+                self.file_name
+            ));
             return;
         }
         match config::File::from_str(text, FileFormat::Toml).collect() {
@@ -123,7 +129,7 @@ impl Reader {
             _ => parts.join(".").to_lowercase(),
         };
         if let Some((other, _)) = self.env.insert(key, (name.clone(), value)) {
-            self.problems.push(format!("the environment variables {other} and {name} set the same key: keep one"));
+            self.problems.push(format!("the environment variables {other} and {name} set the same key: remove one"));
         }
     }
 
@@ -207,7 +213,7 @@ impl Reader {
         }
     }
 
-    /// Everything nobody took is unknown. To be called when all keys have been read.
+    /// Reports every key that was not read as unknown. Call it when all keys have been read.
     pub(super) fn refuse_the_rest(&mut self) {
         let file = std::mem::take(&mut self.file).into_iter().map(|(key, value)| (key, value.is_object(), Layer::File));
         let env = std::mem::take(&mut self.env).into_iter().map(|(key, (name, _))| (key, false, Layer::Env(name)));
@@ -255,7 +261,7 @@ pub fn span_text(span: Duration) -> String {
     humantime::format_duration(span).to_string()
 }
 
-/// The environment has texts only: a text, a number or a list with commas, whichever the type takes.
+/// The environment has texts only: a text, a number or a list with commas, whichever the type fetches.
 fn from_env_text<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let mut tries = vec![Value::from(text)];
     tries.extend(text.trim().parse::<i64>().ok().map(Value::from));
@@ -315,4 +321,17 @@ fn plain(value: ValueKind) -> Value {
         ValueKind::Table(table) => table.into_iter().map(|(key, value)| (key, plain(value.kind))).collect(),
         ValueKind::Array(array) => array.into_iter().map(|value| plain(value.kind)).collect(),
     }
+}
+
+pub(super) fn absolute(reader: &mut Reader, key: &str) -> Option<Option<PathBuf>> {
+    let path: Option<PathBuf> = reader.optional(key)?;
+    let Some(path) = path else { return Some(None) };
+    if !path.is_absolute() {
+        reader.fail(key, format!("{path:?} is not an absolute path"));
+        return None;
+    }
+    if let Err(error) = std::fs::File::open(&path) {
+        reader.warnings.push(format!("{key}: cannot read {}: {error}", path.display()));
+    }
+    Some(Some(path))
 }

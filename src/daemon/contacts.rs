@@ -1,6 +1,6 @@
 //! The optional second AMI user: addresses, round-trip times and expiry of contacts, which only class `system` may
 //! read. Owns its own AMI connection and how often it asks. Must never decide who is registered: the main
-//! connection does, and all works without this one.
+//! connection does, and everything works without this one.
 
 use std::time::Duration;
 
@@ -8,20 +8,21 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
-use super::ami::{Ami, FromAmi, Renewed, ToAmi};
-use super::clock::{Clock, Repeats};
 use crate::ami::action::Action;
 use crate::ami::item::Contact;
 use crate::ami::link::LinkSettings;
 use crate::ami::outcome::{Answer, Tag};
+use crate::ami_client::{Ami, FromAmi, Renewed, ToAmi};
 use crate::config::Settings;
 use crate::ids::{Generation, NodeName};
 use crate::registry::{Registry, RegistryError};
+use crate::runtime::clock::Clock;
+use crate::runtime::log_throttle::LogThrottle;
 
 /// Keeps the two connections' ActionIDs apart.
 const CONNECTIONS_FROM: u32 = 1 << 31;
 
-/// One contact, as it stands in Redis.
+/// One contact, as stored in Redis.
 #[derive(Debug, Serialize)]
 struct Details<'a> {
     uri: &'a str,
@@ -65,7 +66,7 @@ impl Contacts {
         let (to_ami, orders) = mpsc::channel(4);
         let (told, mut from_ami) = mpsc::channel(64);
         let ask = async move {
-            let mut repeats = Repeats::default();
+            let mut throttle = LogThrottle::default();
             let mut tick = clock.every(interval);
             loop {
                 tokio::select! {
@@ -85,8 +86,9 @@ impl Contacts {
                             }
                         }
                         Some(FromAmi::Answer(_, Answer::Error { message, .. })) => {
-                            if let Some(held) = repeats.allow(&message, clock.now()) {
-                                warn!(%node, reason = message, held, "no contact details: the second AMI user needs \
+                            if let Some(suppressed) = throttle.allow(&message, clock.now()) {
+                                warn!(%node, reason = message, suppressed, "no contact details: the second AMI user \
+                                    needs \
                                     read = system and write = system,reporting");
                             }
                         }

@@ -1,9 +1,10 @@
-//! The task that runs the operators' command for an Asterisk that stays away. Owns when it runs, and what is said of it. Must
-//! never run it while calls may live: it knows only what the node loop saw last, and where that is not enough, nothing runs.
+//! The task that runs the operators' command for an Asterisk that stays unavailable. Owns when it runs, and how that is
+//! reported. Must never run it while calls may be alive: if what the node loop saw last does not rule that out, nothing
+//! runs.
 //!
-//! Two things are enough. Nothing listens where AMI was: then there is no Asterisk, and no call. Or it is silent, and
-//! there was not one channel when it was last in sync: then the one who hangs has nothing to lose that anybody knows
-//! of. An Asterisk that was frozen with calls gets them back when it thaws, so nobody touches it.
+//! Two situations rule it out. Nothing listens at the AMI address: there is no Asterisk, and no call. Or Asterisk does
+//! not respond, and had no channel when it was last in sync. An Asterisk that was frozen with calls resumes them when it
+//! continues, so the command never runs then.
 
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -14,20 +15,20 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::clock::Clock;
-use super::metrics::Metrics;
-use super::vitals::{Name, Vitals};
+use super::observability::metrics::Metrics;
+use super::observability::status::{DaemonStatus, Name};
 use crate::config::{KeepaliveSettings, span_text};
 use crate::ids::{Generation, NodeName, Now};
-use crate::node::Duty;
+use crate::node::AdminState;
 use crate::registry::{Registry, RegistryError};
+use crate::runtime::clock::Clock;
 
-/// How much of the command's stderr is logged.
+/// How much of the command's stderr is logged, in bytes.
 const SAID_BYTES: usize = 1_000;
 const SAID_LINES: usize = 5;
-/// How long stderr is read after the end of the command: what it started may hold it open for ever.
+/// How long stderr is read after the command ends: its children may hold it open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// How long to wait where Redis says that this is not our node.
+/// Pause after Redis says that this daemon does not own the node.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The task.
@@ -41,12 +42,12 @@ pub(super) struct Keepalive {
     pub(super) metrics: Metrics,
 }
 
-/// How AMI is away.
+/// Why AMI is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
     /// Nothing listens there.
     Gone(Duration),
-    /// It hangs, and had no channel.
+    /// Asterisk hangs, and had no channel.
     Hangs(Duration),
 }
 
@@ -55,12 +56,14 @@ impl std::fmt::Display for Why {
         let whole = |span: &Duration| span_text(Duration::from_secs(span.as_secs()));
         match self {
             Self::Gone(span) => write!(f, "nothing has listened at ami.address for {}", whole(span)),
-            Self::Hangs(span) => write!(f, "AMI has been silent for {}, without a channel before", whole(span)),
+            Self::Hangs(span) => {
+                write!(f, "AMI has not responded for {}, and there were no channels before", whole(span))
+            }
         }
     }
 }
 
-/// What is to be done.
+/// The decision.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     /// Nothing, until something changes.
@@ -71,11 +74,11 @@ enum Verdict {
     Run(Why),
 }
 
-/// See the head of this file. A node that drains is in somebody's hands.
-fn verdict(vitals: &Vitals, settings: &KeepaliveSettings, last: Option<Now>, now: Now) -> Verdict {
-    let (Some(away), false) = (vitals.away, vitals.stopping) else { return Verdict::Nothing };
-    match (vitals.name, vitals.duty) {
-        (Name::Ours, Duty::Serving) => {}
+/// Decides; see the header of this file. The command never runs on a draining node: an operator is working on it.
+fn verdict(status: &DaemonStatus, settings: &KeepaliveSettings, last: Option<Now>, now: Now) -> Verdict {
+    let (Some(away), false) = (status.away, status.stopping) else { return Verdict::Nothing };
+    match (status.name, status.admin_state) {
+        (Name::Ours, AdminState::Ready) => {}
         (Name::Ours | Name::Unasked | Name::Held, _) => return Verdict::Nothing,
     }
     let (since, why): (Now, fn(Duration) -> Why) = match (away.refused, away.channels) {
@@ -119,18 +122,18 @@ impl std::fmt::Display for End {
 
 impl Keepalive {
     /// Watches until the daemon ends.
-    pub(super) async fn run(mut self, mut vitals: watch::Receiver<Vitals>) {
+    pub(super) async fn run(mut self, mut status: watch::Receiver<DaemonStatus>) {
         let mut last = None;
         loop {
             let now = self.clock.now();
-            let seen = verdict(&vitals.borrow_and_update(), &self.settings, last, now);
+            let seen = verdict(&status.borrow_and_update(), &self.settings, last, now);
             let until = match seen {
                 Verdict::Nothing => None,
                 Verdict::Wait(until) => Some(until),
                 Verdict::Run(why) => match self.begin(why).await {
                     Ok(()) => {
                         last = Some(self.clock.now());
-                        self.once(&vitals).await;
+                        self.once(&status).await;
                         continue;
                     }
                     Err(left) => {
@@ -141,13 +144,13 @@ impl Keepalive {
                 },
             };
             tokio::select! {
-                changed = vitals.changed() => if changed.is_err() { return },
+                changed = status.changed() => if changed.is_err() { return },
                 () = self.clock.sleep_until(until) => {}
             }
         }
     }
 
-    /// Says in Redis that it runs. `Err`: not yet, for so long. A Redis that is away keeps nobody from it.
+    /// Records the run in Redis. `Err` is how long to wait before the next run. An outage of Redis does not prevent a run.
     async fn begin(&mut self, why: Why) -> Result<(), Duration> {
         let (node, generation, every) = (&self.node, self.generation, self.settings.every);
         let why = why.to_string();
@@ -156,38 +159,38 @@ impl Keepalive {
             Ok(None) => {}
             Ok(Some(left)) => return Err(left),
             Err(RegistryError::Fenced | RegistryError::Forgotten) => return Err(ASK_AGAIN),
-            Err(error) => debug!(%node, reason = %error, "the run stands in no table"),
+            Err(error) => debug!(%node, reason = %error, "the run was not recorded"),
         }
         let program = self.settings.command.first().map_or("", String::as_str);
-        warn!(%node, reason = why, program, "Asterisk stays away: running the keepalive command");
+        warn!(%node, reason = why, program, "Asterisk still unavailable: running the keepalive command");
         Ok(())
     }
 
-    /// Runs it, unless Asterisk is back by now.
-    async fn once(&mut self, vitals: &watch::Receiver<Vitals>) {
-        let back = vitals.borrow().away.is_none();
+    /// Runs the command, unless Asterisk is back by now.
+    async fn once(&mut self, status: &watch::Receiver<DaemonStatus>) {
+        let back = status.borrow().away.is_none();
         let (end, stderr) = if back { (Err("not run: Asterisk is back"), String::new()) } else { self.spawn().await };
         let result = end.as_ref().map_or_else(|back| (*back).to_owned(), End::to_string);
         let node = &self.node;
         match &end {
             Ok(End::Ended(status)) if status.success() => {
-                info!(%node, result, stderr, "the keepalive command has ended");
+                info!(%node, result, stderr, "keepalive command finished");
             }
             Ok(End::Ended(_) | End::Killed(_) | End::NotStarted(_)) => {
-                warn!(%node, result, stderr, "the keepalive command has failed");
+                warn!(%node, result, stderr, "keepalive command failed");
             }
-            Err(_) => info!(%node, result, "the keepalive command was not needed"),
+            Err(_) => info!(%node, result, "keepalive command not needed"),
         }
         if let Ok(end) = &end {
             self.metrics.keepalive.inc(end.label());
         }
         let ended = self.registry.keepalive_ended(node, self.generation, &result);
         if let Err(error) = self.metrics.redis("keepalive", ended).await {
-            debug!(%node, reason = %error, "the end of the run stands in no table");
+            debug!(%node, reason = %error, "the end of the run was not recorded");
         }
     }
 
-    /// How it ended, and the beginning of what it said.
+    /// Runs the command; returns how it ended and the beginning of its stderr.
     async fn spawn(&self) -> (Result<End, &'static str>, String) {
         let Some((program, arguments)) = self.settings.command.split_first() else {
             return (Err("not run: there is no command"), String::new());
@@ -214,7 +217,7 @@ impl Keepalive {
     }
 }
 
-/// Waits for the end, and reads stderr meanwhile: who writes much must not wait for us.
+/// Waits for the end while reading stderr, so that the command never blocks on a full pipe.
 async fn wait(
     child: &mut Child,
     stderr: &mut Option<ChildStderr>,
@@ -228,7 +231,7 @@ async fn wait(
     }
 }
 
-/// Reads some, and keeps the first of it. False: there is no more.
+/// Reads a part of stderr, and keeps its beginning. Returns false at the end.
 async fn read(stderr: &mut Option<ChildStderr>, said: &mut Vec<u8>) -> bool {
     let Some(pipe) = stderr else { return false };
     let mut part = [0; 1024];
@@ -264,7 +267,7 @@ fn first_lines(said: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::vitals::Away;
+    use super::super::observability::status::Away;
     use super::*;
 
     fn at(s: u64) -> Now {
@@ -278,14 +281,14 @@ mod tests {
 
     /// Asterisk is away since second 100; the last run was at `last`, and it is `now`.
     #[track_caller]
-    fn check(change: impl FnOnce(&mut Vitals, &mut Away), last: Option<u64>, now: u64, expected: Verdict) {
+    fn check(change: impl FnOnce(&mut DaemonStatus, &mut Away), last: Option<u64>, now: u64, expected: Verdict) {
         let mut away = Away { since: at(100), refused: None, silent: false, channels: Some(3) };
-        let mut vitals = Vitals::new();
-        vitals.name = Name::Ours;
-        change(&mut vitals, &mut away);
-        vitals.away = vitals.away.or(Some(away));
+        let mut status = DaemonStatus::new();
+        status.name = Name::Ours;
+        change(&mut status, &mut away);
+        status.away = status.away.or(Some(away));
         let settings = settings(&["/bin/true"], Duration::from_secs(1));
-        assert_eq!(verdict(&vitals, &settings, last.map(at), at(now)), expected, "{vitals:?}");
+        assert_eq!(verdict(&status, &settings, last.map(at), at(now)), expected, "{status:?}");
     }
 
     #[test]
@@ -296,7 +299,8 @@ mod tests {
         check(|_, away| away.refused = Some(at(110)), None, 170, run(Why::Gone, 60));
         check(|_, away| (away.refused, away.channels) = (Some(at(110)), None), None, 170, run(Why::Gone, 60));
         // Silent: only without a channel.
-        let silent = |channels| move |_: &mut Vitals, away: &mut Away| (away.silent, away.channels) = (true, channels);
+        let silent =
+            |channels| move |_: &mut DaemonStatus, away: &mut Away| (away.silent, away.channels) = (true, channels);
         check(silent(Some(0)), None, 160, run(Why::Hangs, 60));
         check(silent(Some(1)), None, 9_999, Verdict::Nothing);
         check(silent(None), None, 9_999, Verdict::Nothing);
@@ -306,7 +310,12 @@ mod tests {
         check(|_, away| away.refused = Some(at(110)), Some(200), 799, Verdict::Wait(at(800)));
         check(|_, away| away.refused = Some(at(110)), Some(200), 800, run(Why::Gone, 690));
         // Somebody works there, or it is not ours, or we end.
-        check(|v, away| (away.refused, v.duty) = (Some(at(110)), Duty::Draining), None, 9_999, Verdict::Nothing);
+        check(
+            |v, away| (away.refused, v.admin_state) = (Some(at(110)), AdminState::Drain),
+            None,
+            9_999,
+            Verdict::Nothing,
+        );
         check(|v, away| (away.refused, v.name) = (Some(at(110)), Name::Held), None, 9_999, Verdict::Nothing);
         check(|v, away| (away.refused, v.name) = (Some(at(110)), Name::Unasked), None, 9_999, Verdict::Nothing);
         check(|v, away| (away.refused, v.stopping) = (Some(at(110)), true), None, 9_999, Verdict::Nothing);

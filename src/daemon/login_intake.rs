@@ -1,6 +1,6 @@
-//! The task that works the shared inbox: logins that any RSMQ client has put there, in batches. Owns its connection, the
-//! subscription that wakes it if this node listens, and the poll for what no wake-up announced. Must never take an order:
-//! what it does is for the whole cluster, and this node's own orders wait for none of it.
+//! The task that reads the shared inbox: logins from any RSMQ client, in batches. Owns its connection, the subscription
+//! that wakes it if this node listens, and the poll for messages without a wake-up. Must never take an order: it works for
+//! the whole cluster, and this node's own orders must not wait for it.
 
 use std::time::Duration;
 
@@ -8,20 +8,24 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::clock::{Clock, Repeats};
-use super::metrics::Metrics;
-use super::reload::InForce;
-use crate::ami::backoff::Backoff;
+use super::observability::metrics::Metrics;
+use crate::config::LiveSettings;
 use crate::ids::{NodeName, Now};
-use crate::registry::{InboxMessage, Registry, RegistryError, Settled, view::Placement, view::Verdict};
+use crate::registry::view::{Placement, Verdict, reason_text};
+use crate::registry::{InboxMessage, Registry, RegistryError, Settled};
+use crate::runtime::backoff::Backoff;
+use crate::runtime::clock::Clock;
+use crate::runtime::log_throttle::LogThrottle;
+use crate::runtime::random::random_bits;
 
 /// Logins in one batch: two round trips.
 const BATCH_MOST: usize = 64;
-/// How long the intake may be without a word from Redis: a server that is frozen ends no subscription.
+/// Maximum time without an answer from Redis: a frozen server does not end a subscription.
 const CHECK: Duration = Duration::from_secs(1);
-/// Polls that a node may miss before its seat among those who listen is given to another.
+/// Polls that a node may miss before another node becomes listener in its place.
 const SEAT_POLLS: u32 = 3;
-/// How often a subscription that seems to be deaf is made anew: a client that sends no wake-ups looks the same.
+/// Minimum interval between renewals of a subscription that seems to receive nothing: it may also be a client without
+/// wake-ups.
 const DEAF_AGAIN: Duration = Duration::from_secs(60);
 
 /// The intake.
@@ -32,15 +36,15 @@ pub(super) struct LoginIntake {
     pub(super) poll: Duration,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
-    pub(super) settings: watch::Receiver<InForce>,
-    pub(super) junk: Repeats,
+    pub(super) settings: watch::Receiver<LiveSettings>,
+    pub(super) junk: LogThrottle,
 }
 
 /// The wake-ups, while this node listens for them.
 #[derive(Default)]
 struct Ear {
     subscription: Option<redis::aio::PubSubStream>,
-    /// When it was made anew because it seemed to be deaf.
+    /// When it was last renewed because it seemed to receive nothing.
     renewed: Option<Now>,
 }
 
@@ -74,9 +78,9 @@ impl Ear {
 }
 
 impl LoginIntake {
-    /// Works the inbox until the daemon stops. `open` says whether this node has been registered.
+    /// Reads the inbox until the daemon stops. `open` says whether this node has been registered.
     pub(super) async fn run(mut self, mut open: watch::Receiver<bool>) {
-        let (mut repeats, mut backoff) = (Repeats::default(), Backoff::REDIS);
+        let (mut throttle, mut backoff) = (LogThrottle::default(), Backoff::REDIS);
         loop {
             if open.wait_for(|open| *open).await.is_err() {
                 return std::future::pending().await;
@@ -85,13 +89,13 @@ impl LoginIntake {
                 biased;
                 // An error is a node loop that has ended: that is a stop as well. What is in hand comes back to the inbox.
                 _ = open.wait_for(|open| !*open) => continue,
-                error = self.work(&mut repeats, &mut backoff) => error,
+                error = self.work(&mut throttle, &mut backoff) => error,
             };
             let reason = error.to_string();
-            if let Some(held) = repeats.allow(&reason, self.clock.now()) {
-                warn!(node = %self.node, reason, held, "cannot work the inbox");
+            if let Some(suppressed) = throttle.allow(&reason, self.clock.now()) {
+                warn!(node = %self.node, reason, suppressed, "cannot read the inbox");
             }
-            let random = super::random_bits();
+            let random = random_bits();
             tokio::time::sleep(match error.needs_people() {
                 true => backoff.next_wait_for_people(random),
                 false => backoff.next_wait(random),
@@ -100,8 +104,8 @@ impl LoginIntake {
         }
     }
 
-    /// Works the inbox until Redis is out of use; why.
-    async fn work(&mut self, repeats: &mut Repeats, backoff: &mut Backoff) -> RegistryError {
+    /// Reads the inbox until Redis is unavailable; returns why.
+    async fn work(&mut self, throttle: &mut LogThrottle, backoff: &mut Backoff) -> RegistryError {
         let (mut ear, mut poll, mut check) = (Ear::default(), self.clock.every(self.poll), self.clock.every(CHECK));
         loop {
             let called = tokio::select! {
@@ -124,7 +128,7 @@ impl LoginIntake {
             if let Err(error) = self.drain(&mut ear, called).await {
                 return error;
             }
-            repeats.clear();
+            throttle.clear();
             backoff.reset();
         }
     }
@@ -182,8 +186,8 @@ impl LoginIntake {
         match (&message.login, settled) {
             (Ok(_), Settled::Placed(placement)) => self.tell_placement(&placement, took),
             (Err(reason), Settled::NoLogin) => {
-                if let Some(held) = self.junk.allow(reason, self.clock.now()) {
-                    warn!(%node, reason, held, "a message in the inbox is no login: dropped");
+                if let Some(suppressed) = self.junk.allow(reason, self.clock.now()) {
+                    warn!(%node, reason, suppressed, "invalid message in the inbox dropped");
                 }
                 self.metrics.unreadable_login();
             }
@@ -198,8 +202,10 @@ impl LoginIntake {
         self.metrics.placed(placement, took);
         match placement.verdict {
             // It comes back: by then the nodes have reported.
-            Verdict::NotNow => debug!(%node, alias, reason = placement.reason, "login left in the inbox"),
-            Verdict::Refused => warn!(%node, alias, reason = placement.reason, "login refused"),
+            Verdict::NotNow => {
+                debug!(%node, alias, reason = reason_text(placement.reason.as_ref()), "login left in the inbox")
+            }
+            Verdict::Refused => warn!(%node, alias, reason = reason_text(placement.reason.as_ref()), "login refused"),
             Verdict::Placed | Verdict::Existing | Verdict::WouldPlace => {
                 let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
                 info!(%node, session, alias, chosen = placement.node, "login from the inbox");

@@ -1,5 +1,5 @@
-//! The one loop that owns the node: hands it what happens, carries its effects out, and logs both. Owns the order of
-//! priorities and what waits for Redis. Must never decide anything about sessions or phones: `node` does.
+//! The loop that owns the node: passes it inputs, carries out its effects, and logs both. Owns the order of priorities
+//! and what waits for Redis. Must never decide anything about sessions or phones: `node` does.
 
 mod pending;
 mod tell;
@@ -11,32 +11,34 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use self::pending::Pending;
-use super::ami::{FromAmi, Silence, ToAmi};
-use super::books::{Batch, Done, Pulse};
-use super::clock::{Clock, Repeats};
-use super::metrics::Metrics;
-use super::notify::{self, Heart};
-use super::order_fetcher::Word;
-use super::reload::InForce;
-use super::vitals::{Away, Vitals};
+use super::observability::metrics::Metrics;
+use super::observability::status::{Away, DaemonStatus};
+use super::order_fetcher::FetcherMessage;
+use super::registry_writer::{HeartbeatReport, WriteBatch, WriteResult};
+use super::systemd::{self, WriterWatchdog};
 use crate::ami::action::Action;
-use crate::ami::backoff::Backoff;
 use crate::ami::event::Event;
 use crate::ami::outcome::{Answer, NotSent, Tag};
+use crate::ami_client::{FromAmi, PeerStatus, ToAmi};
+use crate::config::LiveSettings;
 use crate::ids::{NodeName, Now, SessionId};
 use crate::node::left_out::Group;
-use crate::node::{Duty, Effect, Input, Node, NodeState};
-use crate::registry::story::Told;
+use crate::node::{AdminState, Effect, Input, Node, NodeState};
+use crate::registry::events::NewEvent;
 use crate::registry::{Order, RegistryError, Taken};
+use crate::runtime::backoff::Backoff;
+use crate::runtime::clock::Clock;
+use crate::runtime::log_throttle::LogThrottle;
+use crate::runtime::random::random_bits;
 
-/// A name is asked for again so long after the end of its lease, and at least so often while it is renewed.
+/// A held name is requested again this long after its lease should end, and at least this often while it is renewed.
 const ASK_AFTER: Duration = Duration::from_millis(5);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// A daemon whose Asterisk or Redis is away is started all the same, before systemd gives up waiting and starts it again.
+/// A daemon without Asterisk or Redis reports ready after this, before systemd's start timeout.
 const READY_ANYWAY: Now = Now(Duration::from_secs(25));
-/// How long a stopping daemon waits for its last orders: as long as Redis is waited for.
+/// How long a stopping daemon waits for orders that are being fetched.
 const LAST_ORDERS: Duration = Duration::from_millis(600);
-/// How long a stopping daemon waits for Redis to take its last words, orders included.
+/// How long a stopping daemon waits for Redis to confirm its last batch, orders included.
 const LAST_WORDS: Duration = Duration::from_millis(1_200);
 
 /// Messages from AMI that are handled in one step.
@@ -45,57 +47,58 @@ const NEWS_AT_ONCE: usize = 64;
 /// Why the loop ended.
 #[derive(Debug, thiserror::Error)]
 pub enum LoopError {
-    /// Another daemon speaks for this node.
+    /// Another daemon has this node's name.
     #[error(
-        "another daemon has taken the name of node {node}; this one ends. Give every node its own [node] name, and run \
-         one evenring per node"
+        "another daemon has taken the name of node {node}: this daemon exits. Give every node its own node.name, and \
+            run one \
+         daemon per node"
     )]
     Fenced {
         /// The name.
         node: NodeName,
     },
-    /// This process stood still for longer than its lease: others may have its sessions, and it begins anew.
-    #[error("the daemon of node {node} stood still for {stood_ms} ms, longer than its lease")]
+    /// This process was suspended for longer than its lease: other nodes may have its sessions, and it starts a new generation.
+    #[error("the daemon of node {node} was suspended for {stood_ms} ms, longer than its lease")]
     StoodStill {
         /// The name.
         node: NodeName,
         /// How long.
         stood_ms: u128,
     },
-    /// A task ended that must not.
+    /// A task ended unexpectedly.
     #[error("the {0} task ended unexpectedly; this is a bug")]
     TaskEnded(&'static str),
 }
 
-/// What ends with the loop.
+/// What ends together with the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     /// The whole daemon.
     Process,
-    /// Only this life of it.
+    /// Only this generation.
     Anew,
 }
 
-/// What the loop listens to.
+/// The channels that the loop reads.
 #[derive(Debug)]
-pub(super) struct Ears {
+pub(super) struct Inputs {
     pub(super) ami: mpsc::Receiver<FromAmi>,
-    pub(super) orders: mpsc::Receiver<Word>,
-    pub(super) done: mpsc::Receiver<Done>,
-    pub(super) settings: watch::Receiver<InForce>,
+    pub(super) orders: mpsc::Receiver<FetcherMessage>,
+    pub(super) done: mpsc::Receiver<WriteResult>,
+    pub(super) settings: watch::Receiver<LiveSettings>,
     /// The signal by which the daemon was told to stop.
     pub(super) stop: watch::Receiver<Option<&'static str>>,
 }
 
-/// What the loop speaks to.
+/// The channels that the loop writes.
 #[derive(Debug)]
-pub(super) struct Mouths {
+pub(super) struct Outputs {
     pub(super) ami: mpsc::Sender<ToAmi>,
-    pub(super) batches: mpsc::Sender<Batch>,
+    pub(super) batches: mpsc::Sender<WriteBatch>,
     /// Whether orders may be fetched.
     pub(super) open: watch::Sender<bool>,
-    /// How the daemon is, for whoever asks.
-    pub(super) vitals: watch::Sender<Vitals>,
+    /// The daemon's status, for HTTP and metrics.
+    pub(super) status: watch::Sender<DaemonStatus>,
 }
 
 /// The loop.
@@ -104,9 +107,9 @@ pub(super) struct NodeLoop {
     name: NodeName,
     node: Node,
     clock: Clock,
-    mouths: Mouths,
+    outputs: Outputs,
     metrics: Metrics,
-    /// When the sessions were placed here that have not been answered yet.
+    /// When each session that has not been answered yet was placed here.
     chosen: BTreeMap<SessionId, Now>,
     /// When AMI sent the last event.
     heard_at: Option<Now>,
@@ -114,30 +117,30 @@ pub(super) struct NodeLoop {
     logged_in: Option<Now>,
     pending: Pending,
     /// Whether a batch is with the writer.
-    heart: Heart,
+    watchdog: WriterWatchdog,
     retry_at: Option<Now>,
     backoff: Backoff,
     registered: bool,
-    /// Somebody else has this node's name.
+    /// Another daemon has this node's name.
     name_is_held: bool,
     redis_down: bool,
-    /// That it is down stands in the log.
+    /// The outage has been logged.
     outage_said: bool,
     /// The last heartbeat that Redis took brought this node into the rotation.
     told_active: bool,
     lease: Duration,
-    /// When the loop went round last.
+    /// When the last iteration began.
     turned: Now,
-    repeats: Repeats,
-    name_repeats: Repeats,
-    /// Of a snapshot that is refused every second.
-    snapshot_repeats: Repeats,
-    /// Of all else that a fault can say again and again.
-    other_repeats: Repeats,
-    /// Who was left out when it was logged last.
+    throttle: LogThrottle,
+    name_throttle: LogThrottle,
+    /// For a snapshot that fails every second.
+    snapshot_throttle: LogThrottle,
+    /// For all other repeating messages.
+    other_throttle: LogThrottle,
+    /// The phones left out when that was last logged.
     left_out_said: Vec<Group>,
     ready_told: bool,
-    /// The last line that systemd got.
+    /// The last status line sent to systemd.
     status_told: String,
 }
 
@@ -147,7 +150,7 @@ impl NodeLoop {
         name: NodeName,
         node: Node,
         clock: Clock,
-        mouths: Mouths,
+        outputs: Outputs,
         metrics: Metrics,
         (longest_write, lease): (Duration, Duration),
     ) -> Self {
@@ -155,13 +158,13 @@ impl NodeLoop {
             name,
             node,
             clock,
-            mouths,
+            outputs,
             metrics,
             chosen: BTreeMap::new(),
             heard_at: None,
             logged_in: None,
             pending: Pending { beat: true, ..Pending::default() },
-            heart: Heart::new(longest_write),
+            watchdog: WriterWatchdog::new(longest_write),
             retry_at: None,
             backoff: Backoff::REDIS,
             registered: false,
@@ -171,10 +174,10 @@ impl NodeLoop {
             told_active: false,
             lease,
             turned: clock.now(),
-            repeats: Repeats::default(),
-            name_repeats: Repeats::default(),
-            snapshot_repeats: Repeats::default(),
-            other_repeats: Repeats::default(),
+            throttle: LogThrottle::default(),
+            name_throttle: LogThrottle::default(),
+            snapshot_throttle: LogThrottle::default(),
+            other_throttle: LogThrottle::default(),
             left_out_said: Vec::new(),
             ready_told: false,
             status_told: String::new(),
@@ -182,45 +185,45 @@ impl NodeLoop {
     }
 
     /// Runs until told to stop, or until the node's name is lost.
-    pub(super) async fn run(mut self, mut ears: Ears, heartbeat: Duration) -> Result<(), LoopError> {
+    pub(super) async fn run(mut self, mut inputs: Inputs, heartbeat: Duration) -> Result<(), LoopError> {
         let mut beat = self.clock.every(heartbeat);
         let mut news = Vec::with_capacity(NEWS_AT_ONCE);
         loop {
             let now = self.clock.now();
-            // Every heartbeat turns it.
+            // Every heartbeat causes an iteration.
             let stood = now.since(std::mem::replace(&mut self.turned, now));
             if stood >= self.lease {
                 let (node, stood_ms) = (self.name.clone(), stood.as_millis());
-                self.stop(ears, Ending::Anew).await?;
+                self.stop(inputs, Ending::Anew).await?;
                 return Err(LoopError::StoodStill { node, stood_ms });
             }
             self.carry_out();
-            self.mouths.open.send_if_modified(|open| std::mem::replace(open, self.registered) != self.registered);
+            self.outputs.open.send_if_modified(|open| std::mem::replace(open, self.registered) != self.registered);
             self.hand_to_writer();
             let now = self.clock.now();
             let deadline = [self.node.next_deadline(now), self.retry_at].into_iter().flatten().min();
             tokio::select! {
                 biased;
-                _ = ears.stop.changed() => {
-                    info!(node = %self.name, signal = (*ears.stop.borrow()).unwrap_or("none"), "stopping");
-                    return self.stop(ears, Ending::Process).await;
+                _ = inputs.stop.changed() => {
+                    info!(node = %self.name, signal = (*inputs.stop.borrow()).unwrap_or("none"), "stopping");
+                    return self.stop(inputs, Ending::Process).await;
                 }
-                done = ears.done.recv() => self.written(done.ok_or(LoopError::TaskEnded("registry"))?)?,
-                count = ears.ami.recv_many(&mut news, NEWS_AT_ONCE) => {
+                done = inputs.done.recv() => self.written(done.ok_or(LoopError::TaskEnded("registry"))?)?,
+                count = inputs.ami.recv_many(&mut news, NEWS_AT_ONCE) => {
                     if count == 0 {
                         return Err(LoopError::TaskEnded("AMI"));
                     }
                     news.drain(..).for_each(|message| self.heard(message));
                 }
-                word = ears.orders.recv() => self.ordered(word.ok_or(LoopError::TaskEnded("orders"))?),
-                Ok(()) = ears.settings.changed() => {
-                    let ring = ears.settings.borrow_and_update().ring.clone();
+                word = inputs.orders.recv() => self.ordered(word.ok_or(LoopError::TaskEnded("orders"))?),
+                Ok(()) = inputs.settings.changed() => {
+                    let ring = inputs.settings.borrow_and_update().ring.clone();
                     self.node.handle(Input::Settings(ring), self.clock.now());
                 }
                 _ = beat.tick() => {
                     self.pending.beat = true;
-                    if self.heart.beats(self.clock.now()) {
-                        notify::alive();
+                    if self.watchdog.beats(self.clock.now()) {
+                        systemd::alive();
                     }
                     self.tell_systemd();
                     self.tell_counts();
@@ -247,8 +250,9 @@ impl NodeLoop {
                 Err(error) => {
                     self.metrics.events_unreadable.inc();
                     let reason = error.to_string();
-                    if let Some(held) = self.other_repeats.allow(&reason, now) {
-                        warn!(node = %self.name, reason, held, "an event that cannot be read: asking Asterisk how it is");
+                    if let Some(suppressed) = self.other_throttle.allow(&reason, now) {
+                        warn!(node = %self.name, reason, suppressed, "unreadable AMI event: asking Asterisk for the \
+                            current state");
                     }
                     self.node.handle(Input::Gap, now);
                 }
@@ -256,61 +260,62 @@ impl NodeLoop {
             FromAmi::ShuttingDown(is) => self.node.handle(Input::ShuttingDown(is), now),
             FromAmi::LoggedIn(_) => {
                 self.logged_in = Some(now);
-                self.mouths.vitals.send_modify(|vitals| (vitals.connected, vitals.away) = (true, None));
+                self.outputs.status.send_modify(|status| (status.connected, status.away) = (true, None));
             }
             FromAmi::Answer(tag, answer) => {
                 debug!(node = %self.name, ?tag, ?answer, "answer");
                 self.node.handle(Input::Answer(tag, answer), now);
             }
-            FromAmi::Closed { silence, .. } => {
+            FromAmi::Closed { peer, .. } => {
                 self.logged_in = None;
                 let in_sync = matches!(self.node.state(), NodeState::Active | NodeState::Stopping);
                 let channels = in_sync.then(|| self.node.channels());
-                self.mouths.vitals.send_modify(|vitals| {
-                    let away = Away::again(vitals.away, silence, channels, now);
-                    (vitals.connected, vitals.away) = (false, Some(away));
+                self.outputs.status.send_modify(|status| {
+                    let away = Away::again(status.away, peer, channels, now);
+                    (status.connected, status.away) = (false, Some(away));
                 });
-                self.node.handle(Input::Closed { gone: silence == Silence::Nobody }, now);
+                self.node.handle(Input::Closed { gone: peer == PeerStatus::Refused }, now);
             }
         }
     }
 
-    fn ordered(&mut self, word: Word) {
+    fn ordered(&mut self, word: FetcherMessage) {
         let now = self.clock.now();
         match word {
-            Word::Order(Taken { order: Order::Ring(login), waited }, asked) => {
+            FetcherMessage::Order(Taken { order: Order::Ring(login), waited }, asked) => {
                 self.chosen.insert(login.session, Now(asked.0.saturating_sub(waited)));
                 // A node that drains gets none, so it may have resumed.
-                self.pending.beat |= self.node.duty() == Duty::Draining;
+                self.pending.beat |= self.node.admin_state() == AdminState::Drain;
                 self.node.handle(Input::Ring(login, asked), now);
             }
-            Word::Order(Taken { order: Order::HangUp(session), .. }, _) => {
+            FetcherMessage::Order(Taken { order: Order::HangUp(session), .. }, _) => {
                 self.node.handle(Input::HangUp(session), now)
             }
-            // Done by the script already; logged where it was fetched.
-            Word::Order(Taken { order: Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_), .. }, _) => {}
-            Word::Duty => self.pending.beat = true,
+            // Handled by the script already; logged where it was fetched.
+            FetcherMessage::Order(Taken { order: Order::Moved(_, _) | Order::Expired(_) | Order::Stale(_), .. }, _) => {
+            }
+            FetcherMessage::AdminState => self.pending.beat = true,
         }
     }
 
-    fn on_duty(&mut self, duty: Duty, now: Now) {
+    fn on_admin_state(&mut self, admin_state: AdminState, now: Now) {
         let node = &self.name;
-        match (self.node.duty(), duty) {
-            (Duty::Serving, Duty::Draining) => info!(%node, "draining: no logins come here, calls stay"),
-            (Duty::Draining, Duty::Serving) => info!(%node, "resumed: logins come here again"),
-            (Duty::Serving, Duty::Serving) | (Duty::Draining, Duty::Draining) => {}
+        match (self.node.admin_state(), admin_state) {
+            (AdminState::Ready, AdminState::Drain) => info!(%node, "draining: no new logins, active sessions stay"),
+            (AdminState::Drain, AdminState::Ready) => info!(%node, "resumed: taking logins again"),
+            (AdminState::Ready, AdminState::Ready) | (AdminState::Drain, AdminState::Drain) => {}
         }
-        self.node.handle(Input::Duty(duty), now);
+        self.node.handle(Input::AdminState(admin_state), now);
     }
 
-    fn written(&mut self, done: Done) -> Result<(), LoopError> {
+    fn written(&mut self, done: WriteResult) -> Result<(), LoopError> {
         let now = self.clock.now();
-        self.heart.answered();
+        self.watchdog.answered();
         let done = match done.held {
             None => done,
             Some((ref holder, left)) => {
                 self.wait_for_name(holder, left, now);
-                Done { held: None, ..done }
+                WriteResult { held: None, ..done }
             }
         };
         if done.registered {
@@ -320,23 +325,23 @@ impl NodeLoop {
         if !done.stale.is_empty() {
             self.node.handle(Input::Stale(done.stale), now);
         }
-        if let Some(duty) = done.duty {
-            self.on_duty(duty, now);
+        if let Some(admin_state) = done.admin_state {
+            self.on_admin_state(admin_state, now);
         }
         if let Some(state) = done.told {
             self.told_active = state == NodeState::Active;
         }
-        if let Some((books, asked)) = done.books {
-            self.mouths.vitals.send_modify(|vitals| (vitals.beat, vitals.booked) = (Some(now), done.booked));
-            self.node.handle(Input::Books(books, asked), now);
+        if let Some((recorded, asked)) = done.recorded {
+            self.outputs.status.send_modify(|status| (status.beat, status.counts_in_redis) = (Some(now), done.counts));
+            self.node.handle(Input::Recorded(recorded, asked), now);
         }
         if done.phones_lost {
-            let what = "Redis had lost what it was told of phones: told again";
-            self.metrics.drift_mended.inc();
-            if let Some(held) = self.other_repeats.allow(what, now) {
-                warn!(node = %self.name, what, held, "drift mended");
+            let what = "Redis had lost phone states: reported again";
+            self.metrics.drift_repaired.inc();
+            if let Some(suppressed) = self.other_throttle.allow(what, now) {
+                warn!(node = %self.name, what, suppressed, "drift repaired");
             }
-            self.pending.note(Told { event: "drift", session: None, reason: what.to_owned() });
+            self.pending.note(NewEvent { event: "drift", session: None, reason: what.to_owned() });
         }
         // Phones that were not written, or are lost: all of them are told again, whatever has changed since.
         if done.rest.phones.is_some() || done.phones_lost {
@@ -348,8 +353,8 @@ impl NodeLoop {
             None => self.redis_answers(),
             Some(RegistryError::Fenced) => return Err(LoopError::Fenced { node: self.name.clone() }),
             Some(RegistryError::Forgotten) => {
-                if let Some(held) = self.other_repeats.allow("forgotten", now) {
-                    warn!(node = %self.name, held, "Redis does not know this node any more: registering again");
+                if let Some(suppressed) = self.other_throttle.allow("forgotten", now) {
+                    warn!(node = %self.name, suppressed, "Redis no longer knows this node: registering again");
                 }
                 self.pending.beat = true;
             }
@@ -357,16 +362,17 @@ impl NodeLoop {
                 self.redis_down = true;
                 // A lost heartbeat does not wait for the next one: the lease goes on.
                 self.pending.beat = true;
-                let random = super::random_bits();
+                let random = random_bits();
                 let wait = match error.needs_people() {
                     true => self.backoff.next_wait_for_people(random),
                     false => self.backoff.next_wait(random),
                 };
                 self.retry_at = Some(now.after(wait));
                 let reason = error.to_string();
-                if let Some(held) = self.repeats.allow(&reason, now) {
+                if let Some(suppressed) = self.throttle.allow(&reason, now) {
                     self.outage_said = true;
-                    error!(node = %self.name, reason, held, "Redis is out of use: no logins here, calls go on");
+                    error!(node = %self.name, reason, suppressed, "Redis unavailable: logins suspended, active calls \
+                        unaffected; retrying");
                 }
                 self.tell_systemd();
             }
@@ -375,24 +381,24 @@ impl NodeLoop {
         Ok(())
     }
 
-    /// Another machine's daemon, or one that can no more show that it is dead: what this one knows waits for its turn.
+    /// Another daemon holds the name: what this one has to write waits until its lease expires.
     fn wait_for_name(&mut self, holder: &str, left: Duration, now: Now) {
         self.name_is_held = true;
         self.pending.beat = true;
         self.retry_at = Some(now.after((left + ASK_AFTER).min(ASK_AGAIN)));
-        if let Some(held) = self.name_repeats.allow(holder, now) {
-            warn!(node = %self.name, holder, lease = ?left, held, "another daemon holds this node's name: waiting for the \
-                end of its lease");
+        if let Some(suppressed) = self.name_throttle.allow(holder, now) {
+            warn!(node = %self.name, holder, lease = ?left, suppressed, "another daemon holds this node's name: \
+                waiting for its lease to expire");
         }
     }
 
     fn redis_answers(&mut self) {
         self.backoff.reset();
         self.redis_down = false;
-        // What comes and goes all the time is not said each time, and so not that it is over.
+        // A flapping outage is not logged each time, so neither is its end.
         if std::mem::take(&mut self.outage_said) {
             info!(node = %self.name, "Redis is back");
-            self.repeats.clear();
+            self.throttle.clear();
         }
         self.tell_systemd();
     }
@@ -409,7 +415,7 @@ impl NodeLoop {
                 Effect::Adopt(login, live) => {
                     self.pending.adopt(login, live);
                 }
-                Effect::Line(waiting) => self.pending.line = Some(waiting),
+                Effect::RingQueue(waiting) => self.pending.ring_queue = Some(waiting),
                 Effect::Beat => {
                     info!(node = %self.name, state = self.node.state().as_str(), "node state");
                     self.pending.beat = true;
@@ -433,11 +439,11 @@ impl NodeLoop {
     fn send(&mut self, tag: Tag, action_id: Option<String>, action: Action) {
         let now = self.clock.now();
         debug!(node = %self.name, action = action.name(), action_id, "action");
-        if let Err(refused) = self.mouths.ami.try_send(ToAmi::Send(tag, action_id, action)) {
+        if let Err(refused) = self.outputs.ami.try_send(ToAmi::Send(tag, action_id, action)) {
             self.metrics.actions_unsent.inc();
             let reason = refused.to_string();
-            if let Some(held) = self.other_repeats.allow(&reason, now) {
-                warn!(node = %self.name, reason, held, "action not sent");
+            if let Some(suppressed) = self.other_throttle.allow(&reason, now) {
+                warn!(node = %self.name, reason, suppressed, "action not sent");
             }
             self.node.handle(Input::Answer(tag, Answer::NotSent(NotSent::Closed)), now);
         }
@@ -445,48 +451,48 @@ impl NodeLoop {
 
     /// Hands what waits to the writer, one batch at a time.
     fn hand_to_writer(&mut self) {
-        if self.heart.is_busy() || self.retry_at.is_some() || self.pending.is_empty() {
+        if self.watchdog.is_busy() || self.retry_at.is_some() || self.pending.is_empty() {
             return;
         }
         self.write(false);
     }
 
     fn write(&mut self, leave: bool) {
-        let pulse = Pulse {
+        let heartbeat = HeartbeatReport {
             state: self.node.state(),
             channels: self.node.channels(),
             registrations: self.node.roster.registered(),
         };
-        let batch = std::mem::take(&mut self.pending).into_batch(pulse, leave);
-        if self.mouths.batches.try_send(batch).is_ok() {
-            self.heart.asked(self.clock.now());
+        let batch = std::mem::take(&mut self.pending).into_batch(heartbeat, leave);
+        if self.outputs.batches.try_send(batch).is_ok() {
+            self.watchdog.asked(self.clock.now());
         }
     }
 
-    /// Leaves the rotation, says the last words to Redis and goodbye to Asterisk. Calls are not touched.
-    async fn stop(mut self, mut ears: Ears, ending: Ending) -> Result<(), LoopError> {
+    /// Leaves the rotation, writes the last batch to Redis and logs off from Asterisk. Calls stay.
+    async fn stop(mut self, mut inputs: Inputs, ending: Ending) -> Result<(), LoopError> {
         if ending == Ending::Process {
-            notify::stopping();
+            systemd::stopping();
         }
-        self.mouths.open.send_replace(false);
-        self.mouths.vitals.send_modify(|vitals| vitals.stopping = true);
+        self.outputs.open.send_replace(false);
+        self.outputs.status.send_modify(|status| status.stopping = true);
         let give_up = self.clock.now().after(LAST_WORDS);
         self.node.handle(Input::Stopping, self.clock.now());
         if self.registered {
-            self.last_orders(&mut ears.orders).await;
+            self.last_orders(&mut inputs.orders).await;
         }
         let mut last = false;
-        while self.heart.is_busy() || !last {
-            if !self.heart.is_busy() {
+        while self.watchdog.is_busy() || !last {
+            if !self.watchdog.is_busy() {
                 self.carry_out();
                 self.write(true);
                 last = true;
             }
             tokio::select! {
-                done = ears.done.recv() => match done {
+                done = inputs.done.recv() => match done {
                     Some(done) => {
-                        // A Redis that has just forgotten this node is told of its calls, which nobody else knows; if not
-                        // by its next life.
+                        // A Redis that has just lost this node gets its calls again, which only this daemon knows; unless
+                        // the next generation reports them.
                         let forgotten = done.registered || matches!(done.error, Some(RegistryError::Forgotten));
                         last &= ending == Ending::Anew || !forgotten;
                         self.written(done)?;
@@ -494,14 +500,15 @@ impl NodeLoop {
                     None => break,
                 },
                 () = self.clock.sleep_until(Some(give_up)) => {
-                    warn!(node = %self.name, "Redis did not take the last words in time; the lease will end by itself");
+                    warn!(node = %self.name, "Redis did not confirm the shutdown in time: the lease will expire by \
+                        itself");
                     break;
                 }
             }
         }
-        if self.mouths.ami.try_send(ToAmi::Logoff).is_ok() {
+        if self.outputs.ami.try_send(ToAmi::Logoff).is_ok() {
             // Ends when the goodbye is said; the task drops its side.
-            let goodbye = async { while ears.ami.recv().await.is_some() {} };
+            let goodbye = async { while inputs.ami.recv().await.is_some() {} };
             tokio::select! {
                 () = goodbye => {}
                 () = self.clock.sleep_until(Some(self.clock.now().after(Duration::from_millis(300)))) => {}
@@ -510,8 +517,8 @@ impl NodeLoop {
         Ok(())
     }
 
-    /// Orders that were fetched are given back, also those of a fetch that is under way: after it the fetcher ends.
-    async fn last_orders(&mut self, orders: &mut mpsc::Receiver<Word>) {
+    /// Gives back fetched orders, including those of a fetch in progress: after it the fetcher ends.
+    async fn last_orders(&mut self, orders: &mut mpsc::Receiver<FetcherMessage>) {
         let until = Some(self.clock.now().after(LAST_ORDERS));
         loop {
             tokio::select! {

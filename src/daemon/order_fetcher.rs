@@ -1,6 +1,5 @@
-//! The task that fetches this node's orders, and nothing else: they go before all that is shared. Owns its connection, the
-//! subscription that wakes it and the safety poll for wake-ups that were lost. Must never ring anybody: orders go to the
-//! node loop.
+//! The task that fetches this node's orders and nothing else, because they are urgent. Owns its connection, the subscription
+//! that wakes it and the safety poll for lost wake-ups. Must never ring a phone: orders go to the node loop.
 
 use std::time::Duration;
 
@@ -8,19 +7,22 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use super::clock::{Clock, Repeats};
-use super::metrics::Metrics;
-use super::reload::InForce;
-use crate::ami::backoff::Backoff;
+use super::observability::metrics::Metrics;
+use crate::config::LiveSettings;
 use crate::ids::{Generation, NodeName, Now, SessionId};
-use crate::registry::{Order, Registry, RegistryError, Taken, Takes};
+use crate::registry::view::OwnReason;
+use crate::registry::{FetchSequence, Order, PlacedAgain, Registry, RegistryError, Taken};
+use crate::runtime::backoff::Backoff;
+use crate::runtime::clock::Clock;
+use crate::runtime::log_throttle::LogThrottle;
+use crate::runtime::random::random_bits;
 
 /// Orders fetched in one step.
-const TAKE_MOST: usize = 64;
-/// How long the fetcher may be without a word from Redis: a server that is frozen ends no subscription.
+const FETCH_MOST: usize = 64;
+/// Maximum time without an answer from Redis: a frozen server does not end a subscription.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// A subscription that lasts so long is no longer one that is dropped again and again.
+/// A subscription that lasts this long is stable.
 const STEADY: Duration = Duration::from_secs(30);
 
 /// The fetcher.
@@ -29,22 +31,22 @@ pub(super) struct OrderFetcher {
     pub(super) registry: Registry,
     pub(super) node: NodeName,
     pub(super) generation: Generation,
-    pub(super) takes: Takes,
+    pub(super) fetches: FetchSequence,
     pub(super) poll: Duration,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
-    pub(super) settings: watch::Receiver<InForce>,
+    pub(super) settings: watch::Receiver<LiveSettings>,
     /// Messages that cannot be read.
-    pub(super) junk: Repeats,
+    pub(super) junk: LogThrottle,
 }
 
-/// What the node loop is told.
+/// A message to the node loop.
 #[derive(Debug)]
-pub(super) enum Word {
+pub(super) enum FetcherMessage {
     /// An order was taken; with the moment at which Redis was asked for it.
     Order(Taken, Now),
-    /// Somebody said that this node drains or resumes: a heartbeat tells which.
-    Duty,
+    /// The node was drained or resumed: the next heartbeat tells which.
+    AdminState,
 }
 
 /// What woke it.
@@ -60,14 +62,14 @@ enum Wake {
 
 impl OrderFetcher {
     /// Fetches until the node loop is gone. `open` says whether this node has been registered.
-    pub(super) async fn run(mut self, orders: mpsc::Sender<Word>, mut open: watch::Receiver<bool>) {
-        let (mut repeats, mut backoff) = (Repeats::default(), Backoff::REDIS);
+    pub(super) async fn run(mut self, orders: mpsc::Sender<FetcherMessage>, mut open: watch::Receiver<bool>) {
+        let (mut throttle, mut backoff) = (LogThrottle::default(), Backoff::REDIS);
         loop {
             if open.wait_for(|open| *open).await.is_err() {
                 return;
             }
             let mut needs_people = false;
-            match self.listen(&orders, &mut open, &mut repeats, &mut backoff).await {
+            match self.listen(&orders, &mut open, &mut throttle, &mut backoff).await {
                 Ok(()) => return,
                 Err(RegistryError::Forgotten | RegistryError::Fenced) => {
                     debug!(node = %self.node, "not registered: no orders are taken");
@@ -75,8 +77,8 @@ impl OrderFetcher {
                 Err(error) => {
                     needs_people = error.needs_people();
                     let reason = error.to_string();
-                    if let Some(held) = repeats.allow(&reason, self.clock.now()) {
-                        warn!(node = %self.node, reason, held, "cannot fetch orders");
+                    if let Some(suppressed) = throttle.allow(&reason, self.clock.now()) {
+                        warn!(node = %self.node, reason, suppressed, "cannot fetch orders");
                     }
                 }
             }
@@ -84,7 +86,7 @@ impl OrderFetcher {
             if !*open.borrow() {
                 return;
             }
-            let random = super::random_bits();
+            let random = random_bits();
             tokio::time::sleep(match needs_people {
                 true => backoff.next_wait_for_people(random),
                 false => backoff.next_wait(random),
@@ -96,9 +98,9 @@ impl OrderFetcher {
     /// Fetches until the daemon stops.
     async fn listen(
         &mut self,
-        orders: &mpsc::Sender<Word>,
+        orders: &mpsc::Sender<FetcherMessage>,
         open: &mut watch::Receiver<bool>,
-        repeats: &mut Repeats,
+        throttle: &mut LogThrottle,
         backoff: &mut Backoff,
     ) -> Result<(), RegistryError> {
         let mut subscription = self.registry.subscribe_orders(&self.node).await?.into_on_message();
@@ -107,12 +109,12 @@ impl OrderFetcher {
         let mut poll = self.clock.every(self.poll);
         let mut check = self.clock.every(CHECK);
         loop {
-            let (wake, mut duty) = tokio::select! {
+            let (wake, mut admin_state) = tokio::select! {
                 biased;
                 // What is taken now would have nobody to ring it.
                 () = closed(open) => return Ok(()),
                 message = subscription.next() => match message {
-                    Some(message) => (Wake::Called, Registry::is_about_duty(&message)),
+                    Some(message) => (Wake::Called, Registry::is_about_admin_state(&message)),
                     None => (Wake::Broken, false),
                 },
                 _ = poll.tick() => (Wake::Poll, false),
@@ -124,16 +126,16 @@ impl OrderFetcher {
             };
             // A burst of wake-ups is one: what they announce is fetched together.
             while let Some(Some(message)) = subscription.next().now_or_never() {
-                duty |= Registry::is_about_duty(&message);
+                admin_state |= Registry::is_about_admin_state(&message);
             }
-            if duty && orders.send(Word::Duty).await.is_err() {
+            if admin_state && orders.send(FetcherMessage::AdminState).await.is_err() {
                 return Ok(());
             }
             if self.settings.has_changed().unwrap_or(false) {
                 self.registry.ring_for(self.settings.borrow_and_update().ring.timeout);
             }
             let fetched = self.fetch(orders).await?;
-            repeats.clear();
+            throttle.clear();
             if self.clock.now().since(since) >= STEADY {
                 backoff.reset();
             }
@@ -150,29 +152,29 @@ impl OrderFetcher {
         }
     }
 
-    async fn fetch(&mut self, orders: &mpsc::Sender<Word>) -> Result<usize, RegistryError> {
+    async fn fetch(&mut self, orders: &mpsc::Sender<FetcherMessage>) -> Result<usize, RegistryError> {
         let mut fetched = 0;
         loop {
             let asked = self.clock.now();
-            let take = self.registry.take(&self.node, self.generation, self.takes.ask(), TAKE_MOST);
-            let taken = match self.metrics.redis("take", take).await {
+            let fetch = self.registry.fetch_orders(&self.node, self.generation, self.fetches.ask(), FETCH_MOST);
+            let taken = match self.metrics.redis("fetch_orders", fetch).await {
                 Ok(taken) => taken,
                 // The heartbeat comes first; the poll looks again.
                 Err(RegistryError::NotNow { .. }) => return Ok(fetched),
                 Err(error) => return Err(error),
             };
-            self.takes.hear();
+            self.fetches.hear();
             let count = taken.len();
             let is_rest = taken.iter().any(|taken| matches!(taken.order, Order::Moved(..) | Order::Expired(_)));
             fetched += count;
             for order in taken {
                 self.metrics.taken(&order.order);
                 self.log(&order.order);
-                if orders.send(Word::Order(order, asked)).await.is_err() {
+                if orders.send(FetcherMessage::Order(order, asked)).await.is_err() {
                     return Ok(fetched);
                 }
             }
-            if count < TAKE_MOST && !is_rest {
+            if count < FETCH_MOST && !is_rest {
                 return Ok(fetched);
             }
         }
@@ -185,24 +187,26 @@ impl OrderFetcher {
                 info!(%node, session = %login.session, alias = %login.alias, agent = %login.agent,
                     attempt = login.attempt, "order taken");
             }
-            Order::HangUp(session) => info!(%node, %session, "order to hang up"),
-            Order::Moved(session, result) if result == "failed" => {
-                info!(%node, %session, "order not for now, and not placed again: no node or no try is left");
+            Order::HangUp(session) => info!(%node, %session, "hang-up order taken"),
+            Order::Moved(session, PlacedAgain::Failed) => {
+                info!(%node, %session, "order returned, not placed again: no nodes or attempts left");
             }
-            Order::Moved(session, result) if result == "waiting" => {
-                info!(%node, %session, "order not for now: it is placed again when the nodes have reported");
+            Order::Moved(session, PlacedAgain::Waiting) => {
+                info!(%node, %session, "order returned: to be placed again when the nodes have reported");
             }
-            Order::Moved(session, result) => info!(%node, %session, result, "order not for now: placed again"),
+            Order::Moved(session, result @ PlacedAgain::On(_)) => {
+                info!(%node, %session, result = result.to_string(), "order returned: placed again");
+            }
             Order::Expired(session) => {
-                warn!(%node, %session, reason = "order-expired", "order was too old: rings nobody")
+                warn!(%node, %session, reason = OwnReason::OrderExpired.as_str(), "order expired: not rung")
             }
             Order::Stale(session) if session.parse::<SessionId>().is_ok() => {
                 debug!(%node, session, "order was done already");
             }
             // Not ours, or broken: its words are shown escaped.
             Order::Stale(session) => {
-                if let Some(held) = self.junk.allow("order", self.clock.now()) {
-                    warn!(%node, ?session, held, "an order that cannot be read: dropped");
+                if let Some(suppressed) = self.junk.allow("order", self.clock.now()) {
+                    warn!(%node, ?session, suppressed, "unreadable order dropped");
                 }
             }
         }

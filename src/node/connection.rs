@@ -1,5 +1,5 @@
-//! Whether Asterisk is there: booted, gone, back, or given up, and what each means for sessions. Owns how long to wait
-//! for it. Must never know how a connection is made.
+//! The state of Asterisk (booted, lost, back or given up) and what it means for sessions. Owns how long to wait for it. Must
+//! never know how a connection is made.
 
 use super::session::Reason;
 use super::snapshot::{Miscounted, Snapshot};
@@ -36,7 +36,7 @@ impl Node {
         // Of an Originate that nobody has read yet, "not sent" is still to come; all other answers mean nothing now.
         self.open.retain(|_, purpose| matches!(purpose, Purpose::Originate(_, _)));
         self.disputed.clear();
-        self.reconcile.closed();
+        self.channel_check.closed();
         self.lists.closed();
         self.questions.closed();
         self.rights.closed();

@@ -1,17 +1,31 @@
-//! What is known of one endpoint, and whether Asterisk would ring it. Owns the judgement of device, peer and contact
-//! evidence, a driver at a time. Must never know which endpoints there are.
+//! What is known about one endpoint, and whether Asterisk would ring it. Owns the judgement of device, peer and contact
+//! evidence, for each driver. Must never know which endpoints there are.
 //!
-//! Evidence has an order (measured on Asterisk 16 and 22). Of chan_pjsip, device state and PeerStatus are the endpoint's own
+//! Evidence has an order of trust (measured on Asterisk 16 and 22). Of chan_pjsip, device state and PeerStatus are the endpoint's own
 //! summary: it may be dialled if they say so. If they do not, it may still have a contact that nobody has asked yet, as after
 //! a start of Asterisk: the summary is `UNAVAILABLE` then, and Asterisk dials it all the same. ContactStatus speaks of one
 //! contact of several; the last word is what Asterisk says of all of them when it is asked ([`Contact`]). Of chan_sip and
 //! chan_iax2 there is one address, and Asterisk dials it unless it was asked and did not answer in time; a new registration
 //! does not change that, only an answer does.
 
-use super::roster::PhoneState;
+use super::keyword::keywords;
 use crate::ami::event::{ContactState, DeviceState, PeerState};
 use crate::ami::item::Peer;
 use crate::ids::Technology;
+
+keywords! {
+    /// Whether a phone can ring on this node.
+    PhoneState {
+        /// It has a contact that is not known to be unreachable.
+        Registered = "registered",
+        /// It has a contact, but that does not answer.
+        Unreachable = "unreachable",
+        /// It has no contact.
+        Unregistered = "unregistered",
+        /// Asterisk knows no such endpoint (any more).
+        Unknown = "unknown",
+    }
+}
 
 /// An endpoint of one driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +144,7 @@ impl Endpoint {
         matches!(self, Self::Pjsip { online: true, .. })
     }
 
-    /// Whether only Asterisk's word about its contacts can tell how it is.
+    /// Whether its state is only known by asking Asterisk for its contacts.
     pub(super) fn is_in_doubt(self) -> bool {
         matches!(self, Self::Pjsip { online: false, contact: Contact::Missing | Contact::Dead })
     }

@@ -1,12 +1,13 @@
-//! What goes into a node and what comes out of it. Owns the two lists. Must never know what one leads to: `Node::handle` does.
+//! The inputs and effects of a node. Owns the two lists. Must never know which input causes which effect: `Node::handle`
+//! does.
 
 use super::session::{Login, Outcome};
-use super::{Duty, Note};
+use super::{AdminState, Note};
 use crate::ami::action::Action;
 use crate::ami::event::Event;
 use crate::ami::outcome::{Answer, Tag};
-use crate::config::RingSettings;
 use crate::ids::{Now, SessionId};
+use crate::ring_policy::RingSettings;
 
 /// What happens to a node.
 #[derive(Debug)]
@@ -29,13 +30,13 @@ pub enum Input<'a> {
     /// Redis: an order to hang up.
     HangUp(SessionId),
     /// Redis: what it believes of this node's sessions, with every heartbeat, and when that was sent.
-    Books(Vec<(SessionId, BookedState)>, Now),
+    Recorded(Vec<(SessionId, RecordedState)>, Now),
     /// Redis: the answer to an [`Effect::Adopt`], for sessions whose agent has moved on.
     Stale(Vec<SessionId>),
     /// Redis: this node has just been registered and Redis knows nothing of it.
     Registered,
     /// Redis: whether this node takes logins.
-    Duty(Duty),
+    AdminState(AdminState),
     /// The operator wants phones rung otherwise from now on.
     Settings(RingSettings),
     /// A deadline has passed.
@@ -46,7 +47,7 @@ pub enum Input<'a> {
 
 /// The state of a session in Redis, as far as its node cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BookedState {
+pub enum RecordedState {
     /// Its order has not been taken.
     Placed,
     /// Ringing.
@@ -54,12 +55,12 @@ pub enum BookedState {
     /// Live.
     Live,
     /// Ringing or live, and its agent has asked to be logged out.
-    Unwanted,
+    HangupRequested,
     /// In the node's set, but over or unknown.
     Gone,
 }
 
-/// What is to be done.
+/// An action for the daemon to carry out.
 #[derive(Debug)]
 pub enum Effect {
     /// Send an action to Asterisk. Originates bring their own ActionID.
@@ -75,8 +76,8 @@ pub enum Effect {
     Report(SessionId, Option<Login>, Outcome),
     /// Tell Redis that this session lives here.
     Adopt(Login, Live),
-    /// Tell Redis who waits for his turn to ring: all of them, in their order.
-    Line(Vec<SessionId>),
+    /// Tell Redis who waits for their turn to ring: all of them, in their order.
+    RingQueue(Vec<SessionId>),
     /// The node's state changed: send a heartbeat now.
     Beat,
     /// Something an operator should read.

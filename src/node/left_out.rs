@@ -1,34 +1,22 @@
-//! The phones that are left out, and why: counted, with a few examples. Owns when that is news. Must never decide who is
-//! left out: the lists, their names and the roster do.
+//! The phones that are left out, counted by reason with a few examples. Owns when a change is reported. Must never decide
+//! which phones are left out: the lists, their names and the roster do.
 
 use std::collections::BTreeSet;
 
+use super::keyword::keywords;
 use crate::ami::frame::Message;
 use crate::ami::item::without_id;
 use crate::ids::{Extension, Technology};
 
-/// Why a phone is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
-    /// Its name is no id: it could not be dialled safely.
-    Name,
-    /// There are more phones than `ami.max_phones`.
-    MaxPhones,
-    /// There are more devices than `ami.max_devices`: what these are is not known.
-    MaxDevices,
-}
-
-impl Why {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Name, Self::MaxPhones, Self::MaxDevices];
-
-    /// The word in Redis, in `evenring status` and in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Name => "name",
-            Self::MaxPhones => "max-phones",
-            Self::MaxDevices => "max-devices",
-        }
+keywords! {
+    /// Why a phone is left out.
+    Why {
+        /// Its name is no id: it could not be dialled safely.
+        Name = "name",
+        /// There are more phones than `ami.max_phones`.
+        MaxPhones = "max-phones",
+        /// There are more devices than `ami.max_devices`: what these are is not known.
+        MaxDevices = "max-devices",
     }
 }
 
@@ -36,7 +24,7 @@ impl Why {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// Why.
-    pub why: Why,
+    pub reason: Why,
     /// How many.
     pub count: usize,
     /// The first of them, escaped.
@@ -45,9 +33,9 @@ pub struct Group {
 
 /// Examples of each group.
 const EXAMPLES: usize = 5;
-/// So much of a name is kept: Asterisk's own are no longer.
+/// Maximum length of a kept name; Asterisk's own names are not longer.
 const NAME_BYTES: usize = 80;
-/// More are not told apart.
+/// Maximum number of names that are remembered.
 const NAMES_MOST: usize = 100_000;
 
 /// What one round of lists said, and the events since.
@@ -64,7 +52,7 @@ pub struct LeftOut {
     is: Round,
     /// As the lists say that are on their way.
     next: Round,
-    /// What was told last.
+    /// The last report.
     told: Vec<Group>,
     /// Something may be different from that.
     changed: bool,
@@ -85,12 +73,12 @@ impl LeftOut {
     }
 
     /// The lists have all come: what they said is so.
-    pub(super) fn turn(&mut self) {
+    pub(super) fn set_admin_state(&mut self) {
         self.is = std::mem::take(&mut self.next);
         self.changed = true;
     }
 
-    /// A phone was heard of whose name is no id.
+    /// An event named a phone whose name is not a valid id.
     pub(super) fn name(&mut self, technology: Technology, name: &[u8]) {
         self.changed |= self.is.add(technology, name);
     }
@@ -108,13 +96,13 @@ impl LeftOut {
         [(Why::Name, names.len()), (Why::MaxPhones, phones.len()), (Why::MaxDevices, *devices)]
     }
 
-    /// All is to be told again (Redis forgot).
+    /// Reports everything again: Redis lost its data.
     pub(super) fn tell_again(&mut self) {
         self.told.clear();
         self.changed = true;
     }
 
-    /// Who is left out, if that is different from what was told last.
+    /// The phones left out, if they differ from the last report.
     pub fn take_news(&mut self) -> Option<Vec<Group>> {
         if !std::mem::take(&mut self.changed) {
             return None;
@@ -134,7 +122,7 @@ impl LeftOut {
             Why::MaxPhones => self.is.phones.iter().take(EXAMPLES).map(ToString::to_string).collect(),
             Why::MaxDevices => Vec::new(),
         };
-        counts.map(|(why, count)| Group { why, count, examples: examples(why) }).collect()
+        counts.map(|(why, count)| Group { reason: why, count, examples: examples(why) }).collect()
     }
 }
 
@@ -145,10 +133,9 @@ impl Round {
     }
 }
 
-/// Whether so much is different that people are told again: a reason that is new or gone, or one that is half or twice as
-/// frequent.
+/// Whether the difference is worth a log line: a reason is new or gone, or its number halved or doubled.
 pub fn differs_much(said: &[Group], now: &[Group]) -> bool {
-    let count = |groups: &[Group], why| groups.iter().find(|group| group.why == why).map_or(0, |group| group.count);
+    let count = |groups: &[Group], why| groups.iter().find(|group| group.reason == why).map_or(0, |group| group.count);
     Why::ALL.into_iter().any(|why| {
         let (before, after) = (count(said, why), count(now, why));
         before != after && (before.min(after) == 0 || before.max(after) >= 2 * before.min(after))
@@ -164,7 +151,7 @@ mod tests {
     }
 
     fn shown(groups: &[Group]) -> String {
-        let group = |g: &Group| format!("{} {} ({})", g.count, g.why.as_str(), g.examples.join(" "));
+        let group = |g: &Group| format!("{} {} ({})", g.count, g.reason.as_str(), g.examples.join(" "));
         groups.iter().map(group).collect::<Vec<_>>().join(", ")
     }
 
@@ -178,7 +165,7 @@ mod tests {
         left.listed(&items, 0);
         left.listed(&[Message::new(peer)], 0);
         assert_eq!(left.take_news(), None, "until all lists have come");
-        left.turn();
+        left.set_admin_state();
         let news = left.take_news().unwrap();
         assert_eq!(shown(&news), "3 name (IAX2/ex\\x1b[31m PJSIP/cc500@tenant1 SIP/a b)");
         left.name(Technology::Pjsip, b"cc500@tenant1");
@@ -187,11 +174,11 @@ mod tests {
         left.begin();
         left.listed(&items, 0);
         left.listed(&[Message::new(peer)], 0);
-        left.turn();
+        left.set_admin_state();
         assert_eq!(left.take_news(), None);
         left.begin();
         left.listed(&items[..1], 7);
-        left.turn();
+        left.set_admin_state();
         for number in 0..6 {
             left.phone(format!("cc10{number}").parse().unwrap());
         }
@@ -201,14 +188,14 @@ mod tests {
         left.tell_again();
         assert_eq!(left.take_news(), Some(now));
         left.begin();
-        left.turn();
+        left.set_admin_state();
         assert_eq!(left.take_news(), Some(Vec::new()), "nobody is left out");
     }
 
     #[test]
     fn people_are_told_again_when_it_is_much() {
-        let name = |count| vec![Group { why: Why::Name, count, examples: Vec::new() }];
-        let other = vec![Group { why: Why::MaxPhones, count: 1, examples: Vec::new() }];
+        let name = |count| vec![Group { reason: Why::Name, count, examples: Vec::new() }];
+        let other = vec![Group { reason: Why::MaxPhones, count: 1, examples: Vec::new() }];
         assert!(differs_much(&[], &name(1)) && differs_much(&name(1), &[]) && differs_much(&name(1), &other));
         assert!(differs_much(&name(10), &name(20)) && differs_much(&name(10), &name(5)));
         assert!(!differs_much(&name(10), &name(19)) && !differs_much(&name(10), &name(6)) && !differs_much(&[], &[]));

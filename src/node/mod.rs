@@ -1,22 +1,23 @@
-//! What a node decides, and nothing else: (input, now) goes in, effects come out. Owns the roster of phones, the
+//! The decisions of a node, as a pure state machine: (input, now) goes in, effects come out. Owns the roster of phones, the
 //! sessions on this node and the rules between them. Must never know a socket, a file, a clock, a random source, a
 //! log or Redis: `daemon` carries its effects out.
 
-mod books;
+mod channel_check;
 mod connection;
 mod endpoint;
 mod io;
+pub mod keyword;
 pub mod left_out;
-mod line;
 mod note;
 mod orders;
 pub mod pacing;
 mod phones;
+mod recent_outcomes;
 mod reconcile;
 mod rights;
 pub mod ring;
+mod ring_queue;
 pub mod roster;
-mod rung;
 pub mod session;
 mod snapshot;
 mod state;
@@ -28,24 +29,24 @@ use crate::ami::action::Action;
 use crate::ami::event::{ChannelState, Event};
 use crate::ami::id::session_of_action_id;
 use crate::ami::outcome::{Answer, Tag};
-use crate::config::RingSettings;
 use crate::ids::{ChannelId, Extension, Generation, NodeName, Now, SessionId, Technology};
-pub use io::{BookedState, Effect, Input, Live};
-use line::Line;
+use crate::ring_policy::RingSettings;
+use channel_check::ChannelCheck;
+pub use io::{Effect, Input, Live, RecordedState};
 pub use note::Note;
 use pacing::Bucket;
 use phones::{Lists, Questions};
-use reconcile::Reconcile;
+use recent_outcomes::RecentOutcomes;
 use rights::Rights;
+use ring_queue::RingQueue;
 use roster::Roster;
-use rung::Rung;
 use session::{Class, Outcome, Reason, Session, Step};
 use snapshot::{Miscounted, Snapshot};
-pub use state::{Duty, NodeState};
+pub use state::{AdminState, NodeState};
 
-/// After this long without AMI, Asterisk counts as gone although nobody said so.
+/// After this long without AMI, Asterisk counts as down.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
-/// A full node looks at its line at least so often.
+/// A full node checks its ring queue at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// An Originate that could not be sent is tried again after this.
 const NOT_SENT_AGAIN: Duration = Duration::from_millis(200);
@@ -74,7 +75,7 @@ enum Purpose {
     /// With the try: a late answer to an earlier one says nothing about this one.
     Originate(SessionId, u32),
     HangUp(SessionId),
-    Reconcile,
+    ChannelCheck,
     Stopping(SessionId),
 }
 
@@ -84,7 +85,7 @@ pub struct Node {
     name: NodeName,
     generation: Generation,
     ring: RingSettings,
-    /// After so long without a heartbeat others may have its sessions.
+    /// After this long without a heartbeat, other nodes may have its sessions.
     lease: Duration,
     /// When the last one that Redis has taken was sent.
     beaten: Option<Now>,
@@ -95,8 +96,8 @@ pub struct Node {
     /// The phones.
     pub roster: Roster,
     sessions: BTreeMap<SessionId, Session>,
-    waiting: Line,
-    /// As many ring as may: who waits, waits for one of them.
+    waiting: RingQueue,
+    /// The most phones ring at once: queued logins wait for one of them.
     full: bool,
     channels: BTreeSet<Box<[u8]>>,
     bucket: Bucket,
@@ -105,7 +106,7 @@ pub struct Node {
     questions: Questions,
     rights: Rights,
     miscounted: Miscounted,
-    reconcile: Reconcile,
+    channel_check: ChannelCheck,
     open: BTreeMap<Tag, Purpose>,
     next_tag: u64,
     disputed: BTreeMap<SessionId, Now>,
@@ -113,8 +114,8 @@ pub struct Node {
     stopping: bool,
     /// Asterisk ends, perhaps when its last call does.
     shutting_down: bool,
-    duty: Duty,
-    rung: Rung,
+    admin_state: AdminState,
+    rung: RecentOutcomes,
     /// No Originate before this: the last one could not be sent.
     hold_until: Now,
     /// The moment of the input that is being handled.
@@ -138,7 +139,7 @@ impl Node {
             restarted: false,
             roster: Roster::default(),
             sessions: BTreeMap::new(),
-            waiting: Line::default(),
+            waiting: RingQueue::default(),
             full: false,
             channels: BTreeSet::new(),
             bucket,
@@ -147,14 +148,14 @@ impl Node {
             questions: Questions::default(),
             rights: Rights::default(),
             miscounted: Miscounted::default(),
-            reconcile: Reconcile::new(generation, now),
+            channel_check: ChannelCheck::new(generation, now),
             open: BTreeMap::new(),
             next_tag: 0,
             disputed: BTreeMap::new(),
             stopping: false,
             shutting_down: false,
-            duty: Duty::Serving,
-            rung: Rung::default(),
+            admin_state: AdminState::Ready,
+            rung: RecentOutcomes::default(),
             hold_until: now,
             now,
             effects: VecDeque::new(),
@@ -173,8 +174,8 @@ impl Node {
     }
 
     /// Whether it takes logins, as far as it was told.
-    pub fn duty(&self) -> Duty {
-        self.duty
+    pub fn admin_state(&self) -> AdminState {
+        self.admin_state
     }
 
     /// How many channels Asterisk has, ours or not.
@@ -202,10 +203,10 @@ impl Node {
         let asterisk = match self.asterisk {
             Asterisk::Away { give_up_at, .. } => give_up_at,
             Asterisk::Syncing { again_at } => again_at,
-            Asterisk::Ready => self.reconcile.deadline(),
+            Asterisk::Ready => self.channel_check.deadline(),
         };
         let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty()).then(|| {
-            match self.full || self.has_lapsed(now) {
+            match self.full || self.has_lease_expired(now) {
                 // Nothing can be done then; but who stood still gives it back.
                 true => self.now.after(LOOK_AGAIN.min(self.lease / 3)),
                 false => self.bucket.next(now).max(self.hold_until),
@@ -218,7 +219,7 @@ impl Node {
             .min()
     }
 
-    /// Takes one input; what is to be done comes out of [`Self::next_effect`].
+    /// Handles one input; its effects come out of [`Self::next_effect`].
     pub fn handle(&mut self, input: Input<'_>, now: Now) {
         let before = self.state();
         // What waits for its turn has a timer: a gap is a process that stood still.
@@ -235,19 +236,19 @@ impl Node {
                 }
             }
             Input::Event(event) => self.event(event, now),
-            Input::Gap => self.reconcile.gap(now),
+            Input::Gap => self.channel_check.gap(now),
             Input::Answer(tag, answer) => self.answer(tag, answer, now),
             Input::Ring(login, asked) => self.order(login, asked, now),
             Input::HangUp(id) => self.hang_up_order(id, now),
-            Input::Books(books, asked) => self.beaten(&books, asked, now),
+            Input::Recorded(recorded, asked) => self.beaten(&recorded, asked, now),
             Input::Stale(ids) => self.stale(&ids, now),
             Input::Registered => {
                 self.waiting.tell_again();
                 self.tell_all();
             }
-            Input::Duty(duty) => {
-                self.duty = duty;
-                if duty == Duty::Draining {
+            Input::AdminState(admin_state) => {
+                self.admin_state = admin_state;
+                if admin_state == AdminState::Drain {
                     self.give_waiting_back(Reason::Draining);
                 }
             }
@@ -263,10 +264,10 @@ impl Node {
             }
         }
         self.ring_waiting(now);
-        self.reconcile(now);
+        self.check_channels(now);
         self.ask_contacts(now);
         self.log_in_again(now);
-        self.effects.extend(self.waiting.news(now).map(Effect::Line));
+        self.effects.extend(self.waiting.news(now).map(Effect::RingQueue));
         if self.state() != before {
             self.effects.push_back(Effect::Beat);
         }
@@ -339,7 +340,7 @@ impl Node {
         }
     }
 
-    /// A channel of ours that nobody here knows: an earlier daemon's last Originate, or one that was given up for lost.
+    /// Adopts one of our channels that is unknown here: from an earlier daemon, or given up as lost.
     fn ask_whose(&mut self, unique: &[u8]) {
         if let Some(ChannelId(id)) = ChannelId::parse(unique)
             && !self.is_away()
@@ -364,7 +365,7 @@ impl Node {
             Purpose::Channels => self.channels_answer(answer, now),
             Purpose::Originate(id, attempt) => self.originate_answer(id, attempt, answer, now),
             Purpose::HangUp(id) => self.hang_up_answer(id, answer, now),
-            Purpose::Reconcile => self.reconcile_answer(answer, now),
+            Purpose::ChannelCheck => self.channel_check_answer(answer, now),
             Purpose::Stopping(id) => self.stopping_answer(id, &answer, now),
         }
     }
@@ -393,7 +394,7 @@ impl Node {
         match step {
             Step::Nothing => {}
             Step::HangUp => self.send(Purpose::HangUp(id), None, Action::hangup(ChannelId(id))),
-            Step::Ask => self.reconcile.ask(id),
+            Step::Ask => self.channel_check.ask(id),
             // What is asked does not matter: one that stops refuses everything.
             Step::AskStopping => self.send(Purpose::Stopping(id), None, Action::ping()),
             Step::Report(outcome) => {

@@ -1,4 +1,4 @@
-//! What a node notes for people. Owns the list. Must never know its wording: `daemon` writes it.
+//! Notes of a node for operators. Owns the list. Must never know the texts: `daemon` writes them.
 
 use crate::ids::{SessionId, Technology};
 
@@ -23,7 +23,7 @@ pub enum Note {
         /// What Asterisk said.
         message: String,
     },
-    /// Asterisk counts a list otherwise than it came, twice in a row: what could be read is taken.
+    /// Asterisk's count of a list is wrong, twice in a row: the items that could be read are used.
     Miscounted {
         /// The AMI action.
         action: &'static str,
@@ -46,7 +46,7 @@ pub enum Note {
         /// How many.
         sessions: usize,
     },
-    /// Redis and this node disagreed about a session; it was mended.
+    /// Redis and this node disagreed about a session; it was repaired.
     Drift(SessionId, &'static str),
     /// Asterisk did not do a hang-up.
     HangUpFailed(SessionId, String),

@@ -2,7 +2,7 @@
 //! never judge a call: `session` does.
 
 use super::session::{Login, Reason, Session, Step, Stopping};
-use super::{Asterisk, Duty, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, ring};
+use super::{AdminState, Asterisk, Effect, NOT_SENT_AGAIN, Node, Note, Purpose, ring};
 use crate::ami::action::Action;
 use crate::ami::id::originate_action_id;
 use crate::ami::outcome::Answer;
@@ -33,12 +33,12 @@ impl Node {
         self.step(id, step);
     }
 
-    /// Why nothing new is rung here, although Asterisk could.
+    /// Why no new login is rung here, although Asterisk could.
     fn rings_nobody(&self) -> Option<Reason> {
-        match self.duty {
+        match self.admin_state {
             _ if self.stopping || self.shutting_down => Some(Reason::Stopping),
-            Duty::Draining => Some(Reason::Draining),
-            Duty::Serving => None,
+            AdminState::Drain => Some(Reason::Draining),
+            AdminState::Ready => None,
         }
     }
 
@@ -57,7 +57,7 @@ impl Node {
 
     pub(super) fn stale(&mut self, ids: &[SessionId], now: Now) {
         for id in ids {
-            self.effects.push_back(Effect::Note(Note::Drift(*id, "its agent has moved on: hanging up")));
+            self.effects.push_back(Effect::Note(Note::Drift(*id, "the agent has been placed elsewhere: hanging up")));
             match self.sessions.get_mut(id) {
                 Some(session) => {
                     let step = session.call_off(now);
@@ -71,7 +71,7 @@ impl Node {
 
     /// Writes as many Originates as the bucket and the cap allow.
     pub(super) fn ring_waiting(&mut self, now: Now) {
-        if self.asterisk != Asterisk::Ready || now < self.hold_until || self.has_lapsed(now) {
+        if self.asterisk != Asterisk::Ready || now < self.hold_until || self.has_lease_expired(now) {
             return;
         }
         self.full = false;

@@ -1,5 +1,5 @@
-//! Asking Asterisk about its phones: three lists that together become the roster, and the contacts of those phones that no
-//! list shows as they are. Owns what is asked, and how fast. Must never judge what an answer says of a phone: `endpoint` does.
+//! Queries Asterisk's phones: three lists that together become the roster, and the contacts of phones whose state no list
+//! shows. Owns what is queried, and how fast. Must never judge an answer: `endpoint` does.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl Lists {
     }
 }
 
-/// The endpoints about whose contacts Asterisk is to be asked.
+/// The endpoints whose contacts must be queried.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     waiting: BTreeSet<Extension>,
@@ -171,7 +171,7 @@ impl Node {
         self.in_sync();
     }
 
-    /// Whether all has been asked and answered that could tell how a phone is.
+    /// Whether all queries about phones have been answered.
     pub fn phones_are_settled(&self) -> bool {
         let asked_all = self.questions.waiting.is_empty() && !self.open.values().any(Purpose::is_question);
         self.lists.are_complete() && asked_all
@@ -184,7 +184,7 @@ impl Node {
         }
     }
 
-    /// Asks what is to be asked by now. At the end of every input.
+    /// Sends the queries that are due. Runs at the end of every input.
     pub(super) fn ask_contacts(&mut self, now: Now) {
         if self.is_away() || self.questions.waiting.is_empty() || now < self.questions.next {
             return;

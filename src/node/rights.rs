@@ -1,8 +1,7 @@
-//! What to do about a login that Asterisk gave too few rights. Owns when a new one is made. Must never know which rights there
-//! are.
+//! Handles an AMI login with too few rights. Owns when to log in again. Must never know which rights there are.
 //!
-//! A login keeps the rights that it was made with: neither `manager reload` nor a changed manager.conf gives it others
-//! (measured on Asterisk 16 and 22). So what was refused once is refused until there is another login.
+//! A login keeps the rights that it started with: neither `manager reload` nor a changed manager.conf changes them (measured
+//! on Asterisk 16 and 22). So a refused action stays refused until the next login.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::ami::action::Action;
 use crate::ami::outcome::Answer;
 use crate::ids::Now;
 
-/// A login without which a node can do nothing is made anew after this, and at once when the settings are read again.
+/// A login that lacks necessary rights is repeated after this, and at once after a reload.
 const LOGIN_AGAIN: Duration = Duration::from_secs(30);
 
 /// What this login was refused.
@@ -19,7 +18,7 @@ const LOGIN_AGAIN: Duration = Duration::from_secs(30);
 pub(super) struct Rights {
     /// Something.
     refused: bool,
-    /// When there is to be another login.
+    /// When to log in again.
     again_at: Option<Now>,
 }
 
@@ -46,11 +45,11 @@ impl Rights {
             }
             // A node does without.
             Purpose::Identity | Purpose::Peers(_, _) | Purpose::Dialable(_) | Purpose::Contacts(_) => {}
-            Purpose::ContactsOfOnline | Purpose::Qualify | Purpose::Reconcile | Purpose::Stopping(_) => {}
+            Purpose::ContactsOfOnline | Purpose::Qualify | Purpose::ChannelCheck | Purpose::Stopping(_) => {}
         }
     }
 
-    /// Somebody may have mended it.
+    /// Somebody may have repaired it.
     pub(super) fn settings_read(&mut self, now: Now) {
         if self.refused {
             self.again_at = Some(now);

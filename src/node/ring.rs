@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use crate::ami::action::{Action, ActionError, Originate, Target};
-use crate::config::{Placeholder, RingSettings, RingTarget, Template};
 use crate::ids::{Campaign, ChannelId, NodeName, Phone, SessionId};
 use crate::node::session::{Class, Login};
+use crate::ring_policy::{Placeholder, RingSettings, RingTarget, Template};
 
 /// Channel variables by which a later daemon knows whose channel it is.
 pub const VARIABLES: [&str; 6] =

@@ -1,41 +1,17 @@
 //! Which phones this node knows, and which of them have changed. Owns the collection; `endpoint` judges the evidence about
-//! each. Must never know of Redis, sessions or the socket.
+//! each. Must never know Redis, sessions or the socket.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use super::endpoint::Contact;
 use super::endpoint::Endpoint;
+pub use super::endpoint::PhoneState;
 use super::left_out::LeftOut;
 use crate::ami::event::{ContactState, DeviceState, PeerState};
 use crate::ami::item::Peer;
 use crate::ids::{Case, Extension, Phone, Technology};
 
-/// Whether a phone can ring on this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PhoneState {
-    /// It has a contact that is not known to be unreachable.
-    Registered,
-    /// It has a contact, but that does not answer.
-    Unreachable,
-    /// It has no contact.
-    Unregistered,
-    /// Asterisk knows no such endpoint (any more).
-    Unknown,
-}
-
-impl PhoneState {
-    /// The word in Redis, in tables and in refusals.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Registered => "registered",
-            Self::Unreachable => "unreachable",
-            Self::Unregistered => "unregistered",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// Phones whose state changed since the last time somebody asked.
+/// Phones whose state changed since the last report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhoneChanges {
     /// True: this is everything, and what is not in it does not exist.
@@ -67,7 +43,7 @@ impl Default for Roster {
 }
 
 impl Roster {
-    /// A roster without phones that compares their names so, and takes so many extensions at most.
+    /// An empty roster that compares names by `case` and keeps at most `most` extensions.
     pub fn new(case: Case, most: usize) -> Self {
         Self {
             case,
@@ -85,7 +61,7 @@ impl Roster {
     /// that is still off line is so.
     pub fn replace(&mut self, devices: &[(Phone, DeviceState)], peers: &[Peer], events_lost: bool) {
         let mut before = std::mem::take(&mut self.endpoints);
-        self.left_out.turn();
+        self.left_out.set_admin_state();
         for (phone, state) in devices {
             let was = before.get_mut(&self.case.extension(&phone.extension)).and_then(|all| all.remove(phone));
             let is_news = events_lost || was.is_none();
@@ -155,10 +131,10 @@ impl Roster {
     }
 
     /// How many phones there are of each state.
-    pub fn tally(&self) -> BTreeMap<PhoneState, usize> {
-        self.endpoints.values().fold(BTreeMap::new(), |mut tally, techs| {
-            *tally.entry(summary(techs)).or_default() += 1;
-            tally
+    pub fn counts(&self) -> BTreeMap<PhoneState, usize> {
+        self.endpoints.values().fold(BTreeMap::new(), |mut counts, techs| {
+            *counts.entry(summary(techs)).or_default() += 1;
+            counts
         })
     }
 
@@ -174,7 +150,7 @@ impl Roster {
         self.endpoints.get(&self.case.extension(extension)).map_or(PhoneState::Unknown, summary)
     }
 
-    /// Everything is to be told again (Redis forgot).
+    /// Reports everything again: Redis lost its data.
     pub fn tell_all(&mut self) {
         self.replace = true;
         self.left_out.tell_again();
@@ -244,19 +220,19 @@ mod tests {
 
     /// Evidence as real Asterisk gave it, and what it means in the end.
     #[derive(Debug, Clone, Copy)]
-    enum Word {
+    enum Heard {
         Device(&'static str, DeviceState),
         Peer(&'static str, PeerState),
         Contact(&'static str, ContactState),
     }
 
-    fn check(words: &[Word], extension: &str, state: PhoneState) {
+    fn check(words: &[Heard], extension: &str, state: PhoneState) {
         let mut roster = Roster::default();
         for word in words {
             match *word {
-                Word::Device(device, state) => roster.device(phone(device), state),
-                Word::Peer(device, state) => roster.peer(phone(device), state),
-                Word::Contact(device, state) => roster.contact(phone(device), state),
+                Heard::Device(device, state) => roster.device(phone(device), state),
+                Heard::Peer(device, state) => roster.peer(phone(device), state),
+                Heard::Contact(device, state) => roster.contact(phone(device), state),
             }
         }
         assert_eq!(roster.state(&extension.parse().unwrap()), state, "{words:?}");
@@ -266,8 +242,8 @@ mod tests {
     fn the_evidence_of_three_drivers() {
         use ContactState as C;
         use DeviceState as D;
+        use Heard::{Contact, Device, Peer};
         use PeerState as P;
-        use Word::{Contact, Device, Peer};
         let registered =
             [Contact("PJSIP/x", C::NonQualified), Peer("PJSIP/x", P::Reachable), Device("PJSIP/x", D::NotInUse)];
         check(&registered, "x", PhoneState::Registered);

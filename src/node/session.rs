@@ -1,7 +1,7 @@
-//! One login on this node, from order to end. Owns what the evidence of Asterisk means: Originate's answer,
-//! OriginateResponse, the channel's events and its hang-up cause. Must never know of Redis, sockets or other sessions.
+//! One login on this node, from order to end. Owns what Asterisk's evidence means: Originate's answer, OriginateResponse,
+//! the channel's events and its hang-up cause. Must never know Redis, sockets or other sessions.
 //!
-//! Why it takes several events to know one thing (measured, Asterisk 16 and 22): a busy, a declining and an
+//! Why one result takes several events (measured, Asterisk 16 and 22): a busy, a declining and an
 //! unregistered phone all give `OriginateResponse: Failure, Reason: 0`. The cause is in the Hangup event of the same
 //! channel, which comes before or after; and a phone that could not be dialled at all never gets a channel.
 
@@ -19,7 +19,7 @@ pub enum Class {
     Remote,
 }
 
-/// Who is to be rung: what an order says, and what the variables of an adopted channel say.
+/// A login to ring: from an order, or from the variables of an adopted channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     /// The session.
@@ -45,14 +45,14 @@ pub enum Outcome {
     Live,
     /// It was live and is over, or was called off.
     Ended(Reason),
-    /// The agent's own answer, or nobody can know.
+    /// The phone's own answer, or an unknown outcome: no other node is tried.
     Failed(Reason),
     /// This node could not ring the phone: another one may.
-    Cannot(Reason),
+    TryNextNode(Reason),
 }
 
 /// Why. The words are stable: they stand in Redis, in JSON and in logs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// The call was hung up.
     HungUp,
@@ -64,7 +64,7 @@ pub enum Reason {
     Declined,
     /// It rang until the timeout.
     NoAnswer,
-    /// The phone itself said that it is not to be had now (480).
+    /// The phone reported itself unavailable (480).
     PhoneUnavailable,
     /// No channel was made: not registered, unreachable or no such endpoint.
     NotReachable,
@@ -82,8 +82,40 @@ pub enum Reason {
     Stopping,
     /// The node drains, and had not rung it yet.
     Draining,
-    /// AMI went away in the middle and the channel is not to be found: it may have rung.
+    /// AMI was lost during the attempt and the channel cannot be found: the phone may have rung.
     OutcomeUnknown,
+}
+
+impl Reason {
+    /// One of each: of those with more to say, one that says nothing.
+    pub const ALL: [Self; 15] = [
+        Self::HungUp,
+        Self::LoggedOut,
+        Self::Busy,
+        Self::Declined,
+        Self::NoAnswer,
+        Self::PhoneUnavailable,
+        Self::NotReachable,
+        Self::Silent,
+        Self::NotFound,
+        Self::Congestion(0),
+        Self::Refused(String::new()),
+        Self::NodeLost,
+        Self::Stopping,
+        Self::Draining,
+        Self::OutcomeUnknown,
+    ];
+
+    /// Reads the words back.
+    pub fn parse(words: &str) -> Option<Self> {
+        let read = match (words.strip_prefix("refused: "), words.strip_prefix("congestion-")) {
+            (Some(message), _) => Self::Refused(message.to_owned()),
+            (None, Some(cause)) => Self::Congestion(cause.parse().ok()?),
+            (None, None) => Self::ALL.into_iter().find(|reason| reason.to_string() == words)?,
+        };
+        // Not `congestion-034`.
+        (read.to_string() == words).then_some(read)
+    }
 }
 
 impl std::fmt::Display for Reason {
@@ -165,9 +197,9 @@ pub struct Session {
     /// The phone said that it is ringing.
     alerted: bool,
     /// A hang-up was asked for.
-    unwanted: bool,
+    hangup_requested: bool,
     /// The phone has hung up: whatever happens to Asterisk now, this call was over.
-    done: bool,
+    phone_hung_up: bool,
     /// Asterisk was asked whether it is stopping: its answer, or the deadline, ends this.
     questioned: bool,
     /// `Reason` of a failed OriginateResponse.
@@ -185,8 +217,8 @@ impl Session {
             stage: Stage::Waiting,
             channel: false,
             alerted: false,
-            unwanted: false,
-            done: false,
+            hangup_requested: false,
+            phone_hung_up: false,
             questioned: false,
             refused: None,
             cause: None,
@@ -217,8 +249,8 @@ impl Session {
     }
 
     /// Whether a hang-up was asked for.
-    pub fn is_unwanted(&self) -> bool {
-        self.unwanted
+    pub fn is_hangup_requested(&self) -> bool {
+        self.hangup_requested
     }
 
     /// Originate is on its way to Asterisk.
@@ -233,7 +265,7 @@ impl Session {
         if self.channel {
             return Step::Nothing;
         }
-        if self.unwanted {
+        if self.hangup_requested {
             return Step::Report(Outcome::Ended(Reason::LoggedOut));
         }
         self.stage = Stage::Waiting;
@@ -241,7 +273,7 @@ impl Session {
         Step::Nothing
     }
 
-    /// Whether Originate was written may never be known: only the channel itself can tell, if it has not done so.
+    /// It is unknown whether Originate was written: only the channel itself can show it, if it has not done so.
     pub fn unanswered(&mut self, now: Now) -> Step {
         if self.channel || self.stage != Stage::Ringing { Step::Nothing } else { self.ask(now) }
     }
@@ -256,7 +288,7 @@ impl Session {
     pub fn found(&mut self, state: ChannelState, ring_timeout: Duration, now: Now) -> Step {
         self.channel = true;
         self.alerted |= state == ChannelState::Ringing;
-        if state == ChannelState::Up && !self.unwanted {
+        if state == ChannelState::Up && !self.hangup_requested {
             return self.answered(now);
         }
         if state == ChannelState::Up {
@@ -265,7 +297,7 @@ impl Session {
             self.originated(ring_timeout, now);
         }
         // Perhaps the hang-up got lost with a connection.
-        if self.unwanted { self.hang_up(now) } else { Step::Nothing }
+        if self.hangup_requested { self.hang_up(now) } else { Step::Nothing }
     }
 
     /// Whether a list of channels in which its channel is in this state, or missing, says something else than is known
@@ -295,11 +327,11 @@ impl Session {
             Stage::Waiting => return Step::Nothing,
             // Perhaps it is only not there yet: asked once more.
             Stage::Ringing if !restarted && !self.channel && self.refused.is_none() => return self.wait(LATE, now),
-            Stage::Live if restarted && !self.done => Outcome::Ended(Reason::NodeLost),
-            Stage::Live if self.unwanted => Outcome::Ended(Reason::LoggedOut),
+            Stage::Live if restarted && !self.phone_hung_up => Outcome::Ended(Reason::NodeLost),
+            Stage::Live if self.hangup_requested => Outcome::Ended(Reason::LoggedOut),
             Stage::Live => Outcome::Ended(Reason::HungUp),
-            Stage::Ringing | Stage::Asking if self.unwanted => Outcome::Ended(Reason::LoggedOut),
-            Stage::Ringing | Stage::Asking if restarted => Outcome::Cannot(Reason::NodeLost),
+            Stage::Ringing | Stage::Asking if self.hangup_requested => Outcome::Ended(Reason::LoggedOut),
+            Stage::Ringing | Stage::Asking if restarted => Outcome::TryNextNode(Reason::NodeLost),
             Stage::Ringing | Stage::Asking => self.evidence().unwrap_or(Outcome::Failed(Reason::OutcomeUnknown)),
         };
         Step::Report(outcome)
@@ -308,26 +340,28 @@ impl Session {
     /// Asterisk itself is gone, or the daemon stops or drains before it could ring.
     pub fn lost(&mut self, why: Reason) -> Step {
         Step::Report(match self.stage {
-            Stage::Live if self.done => Outcome::Ended(Reason::HungUp),
+            Stage::Live if self.phone_hung_up => Outcome::Ended(Reason::HungUp),
             Stage::Live => Outcome::Ended(Reason::NodeLost),
-            Stage::Waiting | Stage::Ringing | Stage::Asking if self.unwanted => Outcome::Ended(Reason::LoggedOut),
-            Stage::Waiting | Stage::Ringing | Stage::Asking => Outcome::Cannot(why),
+            Stage::Waiting | Stage::Ringing | Stage::Asking if self.hangup_requested => {
+                Outcome::Ended(Reason::LoggedOut)
+            }
+            Stage::Waiting | Stage::Ringing | Stage::Asking => Outcome::TryNextNode(why),
         })
     }
 
     /// Asterisk did not take the Originate.
     pub fn refused(&mut self, message: &str) -> Step {
-        if self.unwanted {
+        if self.hangup_requested {
             return Step::Report(Outcome::Ended(Reason::LoggedOut));
         }
         let words = message.chars().filter(|c| !c.is_control()).take(80).collect();
-        Step::Report(Outcome::Cannot(Reason::Refused(words)))
+        Step::Report(Outcome::TryNextNode(Reason::Refused(words)))
     }
 
     /// Event Newchannel.
     pub fn channel_made(&mut self, now: Now) -> Step {
         self.channel = true;
-        if self.unwanted { self.hang_up(now) } else { Step::Nothing }
+        if self.hangup_requested { self.hang_up(now) } else { Step::Nothing }
     }
 
     /// Event Newstate: Ringing.
@@ -343,13 +377,17 @@ impl Session {
         }
         if self.cause.is_some() {
             // It was answered and is over already.
-            return Step::Report(Outcome::Ended(if self.unwanted { Reason::LoggedOut } else { Reason::HungUp }));
+            return Step::Report(Outcome::Ended(if self.hangup_requested {
+                Reason::LoggedOut
+            } else {
+                Reason::HungUp
+            }));
         }
         let known = std::mem::replace(&mut self.channel, true);
         self.stage = Stage::Live;
         // The hang-up of a ringing call may have been lost, and nothing else would end it now.
-        self.deadline = self.unwanted.then(|| now.after(GRACE));
-        if self.unwanted && !known { self.hang_up(now) } else { Step::Report(Outcome::Live) }
+        self.deadline = self.hangup_requested.then(|| now.after(GRACE));
+        if self.hangup_requested && !known { self.hang_up(now) } else { Step::Report(Outcome::Live) }
     }
 
     /// Event OriginateResponse: Failure with this `Reason`.
@@ -359,8 +397,8 @@ impl Session {
         }
         // Any other reason than 0 is the word of a channel that was made.
         if !self.channel && reason == 0 {
-            let step = Outcome::Cannot(Reason::NotReachable);
-            return Step::Report(if self.unwanted { Outcome::Ended(Reason::LoggedOut) } else { step });
+            let step = Outcome::TryNextNode(Reason::NotReachable);
+            return Step::Report(if self.hangup_requested { Outcome::Ended(Reason::LoggedOut) } else { step });
         }
         self.refused = Some(reason);
         self.judge(now)
@@ -368,7 +406,7 @@ impl Session {
 
     /// Event HangupRequest: the phone has hung up. Of a call that is not live, `Hangup` says all there is.
     pub fn hangs_up(&mut self) -> Step {
-        self.done |= self.stage == Stage::Live;
+        self.phone_hung_up |= self.stage == Stage::Live;
         Step::Nothing
     }
 
@@ -380,7 +418,7 @@ impl Session {
         self.channel = true;
         self.cause = Some(cause);
         self.alerted |= alerted;
-        if self.unwanted {
+        if self.hangup_requested {
             return Step::Report(Outcome::Ended(Reason::LoggedOut));
         }
         self.judge(now)
@@ -388,7 +426,7 @@ impl Session {
 
     /// A hang-up is asked for. The channel can be hung up only once it is there.
     pub fn call_off(&mut self, now: Now) -> Step {
-        self.unwanted = true;
+        self.hangup_requested = true;
         match self.stage {
             Stage::Waiting => Step::Report(Outcome::Ended(Reason::LoggedOut)),
             Stage::Ringing | Stage::Live | Stage::Asking if self.channel => self.hang_up(now),
@@ -427,32 +465,32 @@ impl Session {
         self.deadline = None;
         match self.stage {
             Stage::Waiting => Step::Nothing,
-            Stage::Live if self.unwanted && self.cause.is_none() => self.hang_up(now),
-            Stage::Live if self.unwanted => Step::Report(Outcome::Ended(Reason::LoggedOut)),
+            Stage::Live if self.hangup_requested && self.cause.is_none() => self.hang_up(now),
+            Stage::Live if self.hangup_requested => Step::Report(Outcome::Ended(Reason::LoggedOut)),
             // Nobody said that Asterisk stopped: it was somebody's command.
             Stage::Live => Step::Report(Outcome::Ended(Reason::HungUp)),
             Stage::Ringing | Stage::Asking => match self.evidence() {
                 // The other half never came: judge by what there is.
                 Some(outcome) => self.conclude(outcome, now),
                 None if self.stage == Stage::Ringing => self.ask(now),
-                None if self.unwanted => Step::Report(Outcome::Ended(Reason::LoggedOut)),
+                None if self.hangup_requested => Step::Report(Outcome::Ended(Reason::LoggedOut)),
                 None => Step::Report(Outcome::Failed(Reason::OutcomeUnknown)),
             },
         }
     }
 
-    /// What there is says so much.
+    /// The outcome that follows from the evidence so far; `None` if there is none.
     fn evidence(&self) -> Option<Outcome> {
         match (self.refused, self.cause) {
             (None, None) => None,
-            (_, _) if self.unwanted => Some(Outcome::Ended(Reason::LoggedOut)),
+            (_, _) if self.hangup_requested => Some(Outcome::Ended(Reason::LoggedOut)),
             (reason, cause) => Some(verdict(reason.unwrap_or(0), cause.unwrap_or(0), self.alerted)),
         }
     }
 
     fn judge(&mut self, now: Now) -> Step {
         match (self.stage, self.refused, self.cause) {
-            (Stage::Live, _, Some(_)) if self.done => Step::Report(Outcome::Ended(Reason::HungUp)),
+            (Stage::Live, _, Some(_)) if self.phone_hung_up => Step::Report(Outcome::Ended(Reason::HungUp)),
             // Asterisk that stops hangs up just as an operator or, in a conference, an agent would.
             (Stage::Live, _, Some(_)) => self.question(now),
             (_, Some(reason), Some(cause)) => self.conclude(verdict(reason, cause, self.alerted), now),
@@ -460,11 +498,11 @@ impl Session {
         }
     }
 
-    /// A ring has ended. If no answer of a phone did that, somebody's command did, or Asterisk is stopping.
+    /// Concludes an attempt. Without an answer of the phone, a command ended it, or Asterisk is stopping.
     fn conclude(&mut self, outcome: Outcome, now: Now) -> Step {
         match outcome {
             Outcome::Failed(Reason::HungUp) if !self.questioned => self.question(now),
-            Outcome::Live | Outcome::Ended(_) | Outcome::Failed(_) | Outcome::Cannot(_) => Step::Report(outcome),
+            Outcome::Live | Outcome::Ended(_) | Outcome::Failed(_) | Outcome::TryNextNode(_) => Step::Report(outcome),
         }
     }
 
@@ -492,13 +530,13 @@ fn verdict(reason: u8, cause: u16, alerted: bool) -> Outcome {
         (_, 17) => Outcome::Failed(Reason::Busy),
         (_, 21) => Outcome::Failed(Reason::Declined),
         (TIMEOUT, _) if alerted => Outcome::Failed(Reason::NoAnswer),
-        (TIMEOUT, _) => Outcome::Cannot(Reason::Silent),
-        (_, 1) => Outcome::Cannot(Reason::NotFound),
+        (TIMEOUT, _) => Outcome::TryNextNode(Reason::Silent),
+        (_, 1) => Outcome::TryNextNode(Reason::NotFound),
         (_, 18) if alerted => Outcome::Failed(Reason::NoAnswer),
-        (_, 18) => Outcome::Cannot(Reason::Silent),
+        (_, 18) => Outcome::TryNextNode(Reason::Silent),
         (_, 19) => Outcome::Failed(Reason::PhoneUnavailable),
         (5, 0) => Outcome::Failed(Reason::Busy),
         (_, 0 | 16) => Outcome::Failed(Reason::HungUp),
-        (_, cause) => Outcome::Cannot(Reason::Congestion(cause)),
+        (_, cause) => Outcome::TryNextNode(Reason::Congestion(cause)),
     }
 }

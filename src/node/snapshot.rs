@@ -1,5 +1,5 @@
-//! After any gap: ask Asterisk for everything and replace what was believed. Owns when a node is in sync, and how the list of
-//! channels becomes sessions; `phones` has the lists of phones. Must never patch a guess.
+//! Snapshots: after any gap, query everything from Asterisk and replace what was known. Owns when a node is in sync, and how
+//! the list of channels becomes sessions; `phones` has the lists of phones. Must never keep unconfirmed state.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) struct Snapshot {
     channels: bool,
 }
 
-/// Which lists Asterisk counted otherwise than they came, the last time.
+/// The lists whose item count was wrong the last time.
 #[derive(Debug, Default)]
 pub(super) struct Miscounted {
     pub(super) devices: bool,
@@ -69,7 +69,7 @@ impl Node {
             }
         }
         self.snapshot.channels = true;
-        self.reconcile.synced(now);
+        self.channel_check.synced(now);
         self.in_sync();
     }
 

@@ -1,6 +1,6 @@
-//! The connection to Redis. Owns connecting and time limits. Must never know what is said.
+//! The connection to Redis. Owns connecting and time limits. Must never know what is sent.
 //!
-//! One rule (measured): any error but a refusal by Redis itself means drop the connection and make a new one at the
+//! One rule (measured): after any error except a refusal by Redis itself, drop the connection and make a new one at the
 //! next call. A client that keeps a timed-out connection stays on a frozen or demoted primary for ever.
 
 use std::time::Duration;
@@ -10,99 +10,12 @@ use redis::{
     AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisConnectionInfo, RedisError, Script, ScriptInvocation,
 };
 
+use super::error::RegistryError;
 use super::refusal::Place;
 use super::server::{Lost, Server};
 use crate::config::RedisSettings;
 
-/// What went wrong between us and Redis, and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    /// The settings cannot be used.
-    #[error("redis.url or redis.ca_file cannot be used: {0}")]
-    Settings(String),
-    /// No answer at all. Safe to try again; what was asked may have happened.
-    #[error("Redis at {url} is not reachable: {why}; check that it runs, and redis.url in the configuration")]
-    Unreachable {
-        /// Where.
-        url: String,
-        /// What the system said.
-        why: String,
-    },
-    /// Redis does not let us in, or not do this.
-    #[error(
-        "Redis at {url} refuses us: {why}; check redis.username, the password and the ACL (docs/security.md, Redis ACL)"
-    )]
-    Denied {
-        /// Where.
-        url: String,
-        /// What Redis said.
-        why: String,
-    },
-    /// Redis is there and cannot be written now.
-    #[error("Redis at {url} cannot be written: {why}; {advice}")]
-    NotWritable {
-        /// Where.
-        url: String,
-        /// What Redis said.
-        why: String,
-        /// What to do.
-        advice: &'static str,
-    },
-    /// Redis is there and does not do for us, as it is or is set up.
-    #[error("Redis at {url} cannot be used: {why}; {advice}")]
-    Unfit {
-        /// Where.
-        url: String,
-        /// What it said.
-        why: String,
-        /// What to do.
-        advice: &'static str,
-    },
-    /// A newer generation has this node's name, or Redis never heard of it.
-    #[error("another daemon has taken this node's name: what this one says is refused")]
-    Fenced,
-    /// Redis does not know this node (any more): register again.
-    #[error("Redis does not know this node")]
-    Forgotten,
-    /// Redis was away, or is another one: until its nodes have reported, nothing is decided. Safe to try again.
-    #[error(
-        "Redis at {url} was unavailable until a moment ago and waits for its nodes to report; try again in a few seconds"
-    )]
-    NotNow {
-        /// Where.
-        url: String,
-    },
-    /// A bug in a script, or a key that is not ours to use.
-    #[error("a script failed in Redis at {url}: {why}")]
-    Script {
-        /// Where.
-        url: String,
-        /// What Redis said.
-        why: String,
-    },
-}
-
-impl RegistryError {
-    /// Whether somebody must change something before trying again can help.
-    pub fn needs_people(&self) -> bool {
-        match self {
-            Self::Denied { .. } | Self::Unfit { .. } | Self::Settings(_) | Self::Script { .. } => true,
-            Self::Unreachable { .. } | Self::NotWritable { .. } | Self::NotNow { .. } => false,
-            Self::Fenced | Self::Forgotten => false,
-        }
-    }
-
-    /// Whether Redis is out of use: nothing can be said about logins until it is back.
-    pub fn is_outage(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Denied { .. } | Self::NotWritable { .. } => true,
-            Self::Unfit { .. } | Self::NotNow { .. } => true,
-            Self::Settings(_) | Self::Fenced | Self::Forgotten | Self::Script { .. } => false,
-        }
-    }
-}
-
-/// A connection that makes itself anew.
+/// A connection that reconnects by itself.
 #[derive(Debug)]
 pub(super) struct Connector {
     server: Server,
@@ -149,8 +62,8 @@ impl Connector {
         self.judge(result)
     }
 
-    /// A connection of its own for a subscription, on the server that commands go to. When that one is left for another,
-    /// a command has failed: then the subscription is to be made anew, too.
+    /// A connection of its own for a subscription, on the server that commands go to. When the connection moves to another
+    /// server, a command has failed: then the subscription must be renewed, too.
     pub(super) async fn subscribe(&mut self, channels: &[String]) -> Result<redis::aio::PubSub, RegistryError> {
         let client = self.open().await?.client;
         let open = async {
@@ -164,7 +77,7 @@ impl Connector {
             Ok(result) => self.judge(result),
             Err(_) => {
                 self.open = None;
-                Err(self.unreachable("no answer to SUBSCRIBE in time".to_owned()))
+                Err(self.unreachable("no response to SUBSCRIBE in time".to_owned()))
             }
         }
     }
@@ -177,7 +90,7 @@ impl Connector {
         let client = self.server.find().await.map_err(|lost| match lost {
             Lost::Error(error) => self.explain_search(&error),
             Lost::Silence(limit) => {
-                self.unreachable(format!("no sentinel named a primary that answers within {limit:?}"))
+                self.unreachable(format!("no sentinel named a primary that responded within {limit:?}"))
             }
         })?;
         // The limit of the configuration does not cover everything that connecting does.
@@ -191,8 +104,8 @@ impl Connector {
         Ok(self.open.insert(Open { client, connection }).clone())
     }
 
-    /// A login that failed lost the words of Redis, which may not have been about the login: it is asked once more, by
-    /// nobody.
+    /// The client hides Redis's answer to a failed login, which may not be about the login: this asks once more, without
+    /// credentials.
     async fn explain_login(&self, client: &Client, error: RedisError) -> RegistryError {
         if error.kind() != ErrorKind::AuthenticationFailed {
             return self.explain(&error);
@@ -241,7 +154,8 @@ impl Connector {
         let mut explained = self.explain(error);
         if let RegistryError::Denied { why, .. } = &mut explained {
             why.push_str(
-                " (said by a sentinel, to redis.sentinel_username, or by the primary when redis.username asked for its ROLE)",
+                " (said by a sentinel, to redis.sentinel_username, or by the primary when redis.username asked for \
+                    its ROLE)",
             );
         }
         explained
@@ -254,7 +168,7 @@ impl Connector {
     fn place(&self) -> Place<'_> {
         let replica = match self.server {
             Server::Fixed(_) => "it is a replica: point redis.url at the primary",
-            Server::Sentinels(_) => "it is a replica now: the sentinels are asked again",
+            Server::Sentinels(_) => "it is now a replica: the sentinels are asked again",
         };
         Place { url: &self.url, replica }
     }

@@ -1,13 +1,12 @@
-//! Drain and resume (P10): the operators' word on a node, and what it moved. Owns that one call. Must never decide
-//! where an order goes: the script does.
+//! Drain and resume (P10). Owns that one call. Must never decide where an order goes: the script does.
 
 use redis::ScriptInvocation;
 use serde::Serialize;
 
-use super::reply::{Tagged, duty};
+use super::reply::{PlacedAgain, Tagged, admin_state};
 use super::{Registry, RegistryError, ms};
 use crate::ids::NodeName;
-use crate::node::Duty;
+use crate::node::AdminState;
 
 /// An order that was placed elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,11 +17,11 @@ pub struct Moved {
     pub node: Option<String>,
 }
 
-/// What became of a node that was told to drain or to resume.
+/// The result of draining or resuming a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turned {
     /// What it did before.
-    pub before: Duty,
+    pub before: AdminState,
     /// How many other nodes are in the rotation.
     pub others: usize,
     /// The orders that it had not taken.
@@ -30,14 +29,14 @@ pub struct Turned {
 }
 
 impl Registry {
-    /// Says whether a node takes logins from now on. `None`: no such node.
+    /// Drains or resumes a node. Returns `None` if there is no such node.
     ///
     /// # Errors
-    /// Redis out of use.
-    pub async fn turn(&mut self, node: &NodeName, to: Duty) -> Result<Option<Turned>, RegistryError> {
+    /// Redis unavailable.
+    pub async fn set_admin_state(&mut self, node: &NodeName, to: AdminState) -> Result<Option<Turned>, RegistryError> {
         let drain = match to {
-            Duty::Draining => "1",
-            Duty::Serving => "0",
+            AdminState::Drain => "1",
+            AdminState::Ready => "0",
         };
         let mut turned: Option<Turned> = None;
         loop {
@@ -45,10 +44,14 @@ impl Registry {
                 None => return Ok(turned),
                 Some(reply) => reply,
             };
-            let so_far = turned.get_or_insert_with(|| Turned { before: duty(Some(before)), others, moved: Vec::new() });
+            let so_far =
+                turned.get_or_insert_with(|| Turned { before: admin_state(Some(before)), others, moved: Vec::new() });
             so_far.others = others;
             so_far.moved.extend(moved.into_iter().map(|(session, result)| {
-                let node = result.strip_prefix("placed ").map(str::to_owned);
+                let node = match PlacedAgain::parse(&result) {
+                    Some(PlacedAgain::On(node)) => Some(node),
+                    Some(PlacedAgain::Waiting | PlacedAgain::Failed) | None => None,
+                };
                 Moved { session, node }
             }));
             if !more {
@@ -78,7 +81,7 @@ impl Registry {
     }
 
     /// Whether this message of [`Registry::subscribe_orders`] says that the node drains or resumes.
-    pub fn is_about_duty(message: &redis::Msg) -> bool {
-        message.get_payload_bytes() == b"duty"
+    pub fn is_about_admin_state(message: &redis::Msg) -> bool {
+        message.get_payload_bytes() == b"admin-state"
     }
 }

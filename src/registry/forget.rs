@@ -1,4 +1,4 @@
-//! Taking a dead node off the list. Owns that one call. Must never decide whether it is dead: the script does.
+//! Forgetting a dead node. Owns that one call. Must never decide whether it is dead: the script does.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::reply::Tagged;
 use super::{Registry, RegistryError};
 use crate::ids::NodeName;
 
-/// What became of a node that was to be forgotten.
+/// The result of forgetting a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forgotten {
     /// It is gone.
     Yes,
     /// There is no such node.
     Unknown,
-    /// It may still speak: its lease goes on for so long.
+    /// It is alive: its lease runs for this long.
     Alive(Duration),
-    /// It has so many open sessions, which a living node ends first.
+    /// It has this many open sessions, which another node ends first.
     Busy(u64),
 }
 
@@ -25,7 +25,7 @@ impl Registry {
     /// Forgets a node whose lease has ended and that has no session.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn forget(&mut self, node: &NodeName) -> Result<Forgotten, RegistryError> {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str());

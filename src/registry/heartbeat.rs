@@ -1,35 +1,34 @@
-//! A node's heartbeat: its lease, its state, and the housekeeping that any living node does for all. Owns that call, and that
-//! much housekeeping takes several. Must never decide which node is dead: the judge in Redis does.
+//! A node's heartbeat: its lease, its state, and the housekeeping that any living node does for all. Owns that call, and how
+//! housekeeping is spread over several calls. Must never decide which node is dead: the judge in Redis does.
 
 use std::time::Duration;
 
 use redis::ScriptInvocation;
 
-use super::reply::{Backlog, Tagged, booked, duty, fence};
-use super::{Beats, RedisTime, Registry, RegistryError, Sent, ms};
+use super::reply::{Backlog, ReapResult, Reaped, Tagged, admin_state, fence, recorded_state};
+use super::{HeartbeatSequence, RedisTime, Registry, RegistryError, Sent, ms};
 use crate::ids::{Generation, NodeName, Now, SessionId};
-use crate::node::{BookedState, Duty, NodeState};
+use crate::node::{AdminState, NodeState, RecordedState};
 
 /// The most sessions that one call ends for others.
 const REAP_MOST: usize = 200;
 /// How often a heartbeat may be said again at once, because much was left to clean: others come in between.
 const AGAIN_MOST: usize = 10;
-/// A node that nobody has heard of for so long is forgotten.
+/// A node without a heartbeat for this long is forgotten.
 const NODE_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What a heartbeat brings back.
+/// The reply to a heartbeat.
 #[derive(Debug)]
-pub struct Beat {
+pub struct HeartbeatReply {
     /// The sessions that Redis has for this node.
-    pub books: Vec<(SessionId, BookedState)>,
-    /// Sessions of others that this beat ended or placed elsewhere: session, node, reason (or `placed NODE`, or a
-    /// [`Comeback`]).
-    pub reaped: Vec<(String, String, String)>,
+    pub recorded: Vec<(SessionId, RecordedState)>,
+    /// Sessions of others that this beat ended or placed elsewhere.
+    pub reaped: Vec<Reaped>,
     /// Whether this node takes logins.
-    pub duty: Duty,
+    pub admin_state: AdminState,
     /// How often older generations of this node were refused so far.
     pub refused: u64,
-    /// The last word on phones that Redis has is not the last one that was said here: all are to be told again.
+    /// Redis lacks the last report of phones: all of them must be reported again.
     pub phones_lost: bool,
     /// What waits in this node's queue.
     pub ring: Backlog,
@@ -45,14 +44,14 @@ impl Registry {
     /// checked by it.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
     pub async fn heartbeat(
         &mut self,
         node: &NodeName,
         generation: Generation,
         how: How,
-        (beats, now): (&mut Beats, Now),
-    ) -> Result<Beat, RegistryError> {
+        (beats, now): (&mut HeartbeatSequence, Now),
+    ) -> Result<HeartbeatReply, RegistryError> {
         let mut sent = beats.next(now);
         let reply = loop {
             let reply = self.send_beat(node, generation, how, sent).await?;
@@ -108,15 +107,18 @@ impl Registry {
         Ok(reply.part(&self.connector, 8)? == Some(1_u8))
     }
 
-    fn beat(&self, reply: &Tagged) -> Result<Beat, RegistryError> {
-        let books = reply.part::<Vec<(String, String)>>(&self.connector, 0)?.unwrap_or_default().into_iter();
-        let books = books.filter_map(|(id, state)| Some((id.parse().ok()?, booked(&state)))).collect();
-        let reaped = reply.part(&self.connector, 1)?.unwrap_or_default();
+    fn beat(&self, reply: &Tagged) -> Result<HeartbeatReply, RegistryError> {
+        let recorded = reply.part::<Vec<(String, String)>>(&self.connector, 0)?.unwrap_or_default().into_iter();
+        let recorded = recorded.filter_map(|(id, state)| Some((id.parse().ok()?, recorded_state(&state)))).collect();
+        let reaped = reply.part::<Vec<(String, String, String)>>(&self.connector, 1)?.unwrap_or_default().into_iter();
+        let reaped = reaped
+            .map(|(session, node, result)| Reaped { session, node, result: ReapResult::parse(&result) })
+            .collect();
         let refused = reply.part(&self.connector, 3)?.unwrap_or(0);
         let phones: Option<String> = reply.part(&self.connector, 4)?;
         let phones_lost = self.told > 0 && phones.is_some_and(|number| number != self.told.to_string());
         let (ring, logins) = (reply.backlog(&self.connector, 5)?, reply.backlog(&self.connector, 6)?);
-        let duty = duty(reply.part(&self.connector, 2)?);
-        Ok(Beat { books, reaped, duty, refused, phones_lost, ring, logins })
+        let admin_state = admin_state(reply.part(&self.connector, 2)?);
+        Ok(HeartbeatReply { recorded, reaped, admin_state, refused, phones_lost, ring, logins })
     }
 }

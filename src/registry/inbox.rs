@@ -1,5 +1,5 @@
 //! The shared inbox: logins that any RSMQ client puts into the queue `logins`, as JSON. Owns the form of such a
-//! message and of its answer, and which queue may get one. Must never trust a message: it is parsed into ids here, or
+//! message and of its answer, and which queue may get one. Must never trust a message: it is parsed into ids here or
 //! refused.
 
 use std::collections::BTreeMap;
@@ -34,12 +34,12 @@ const KEYS: [&str; 5] = ["alias", "agent", "campaign", "remote", "reply"];
 /// The first words of our own keys behind the namespace: RSMQ keeps the queue `q` in `NS:q` and `NS:q:Q`, so that the queue
 /// `node` would be written where the node `Q` is. A test compares them with the scripts.
 const OUR_WORDS: [&str; 15] = [
-    "QUEUES", "aliases", "contacts", "holders", "index", "judge", "local", "logins", "news", "node", "phones",
-    "remote", "rt", "session", "story",
+    "QUEUES", "aliases", "contacts", "events", "holders", "index", "judge", "local", "logins", "news", "node",
+    "phones", "remote", "rt", "session",
 ];
 /// How the queues of nodes begin: what is put there is an order to ring.
 const OUR_QUEUES: &str = "ring-";
-/// The longest name of a queue that RSMQ takes.
+/// The longest name of a queue that RSMQ fetches.
 const QUEUE_NAME_MOST: usize = 160;
 
 /// The queue that gets an answer: any name that RSMQ's clients allow, and none of ours. RSMQ itself takes
@@ -54,12 +54,12 @@ impl FromStr for ReplyQueue {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if text.is_empty() || text.len() > QUEUE_NAME_MOST || !text.chars().all(plain) {
             return Err(format!(
-                "reply {} is no name of a queue: 1 to {QUEUE_NAME_MOST} letters, digits, '_', '-' and '.'",
+                "reply {} is not a valid queue name: use 1 to {QUEUE_NAME_MOST} letters, digits, '_', '-' and '.'",
                 quoted(text)
             ));
         }
         if text.starts_with(OUR_QUEUES) || OUR_WORDS.contains(&text) {
-            return Err(format!("reply {} is a name that evenring itself uses: take another", quoted(text)));
+            return Err(format!("reply {} is a name that evenring itself uses: use another one", quoted(text)));
         }
         Ok(Self(text.to_owned()))
     }
@@ -94,9 +94,9 @@ pub struct InboxMessage {
     pub id: String,
     /// What it asks for, or what is wrong with it.
     pub login: Result<InboxLogin, String>,
-    /// What it calls its alias, for the answer; also of one that is no login.
+    /// The alias as written, for the answer; also of an invalid message.
     alias: String,
-    /// Who gets the answer; also of one that is no login, as far as that can be read.
+    /// The queue for the answer; also of an invalid message, if it can be read.
     reply: Option<ReplyQueue>,
 }
 
@@ -108,9 +108,9 @@ impl InboxMessage {
         let whole = entries.seed().deserialize(&mut json).and_then(|()| json.end());
         let form = match (whole, entries.wrong.take()) {
             (Ok(()) | Err(_), _) if body.len() > BODY_MOST => {
-                Err(format!("it has {} bytes; at most {BODY_MOST} are read", body.len()))
+                Err(format!("the message has {} bytes; at most {BODY_MOST} are allowed", body.len()))
             }
-            (Err(error), _) => Err(format!("no JSON object of a login: {error}")),
+            (Err(error), _) => Err(format!("not a JSON object with a login: {error}")),
             (Ok(()), Some(wrong)) => Err(wrong),
             (Ok(()), None) => Ok(()),
         };
@@ -147,7 +147,7 @@ impl Entries {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => text.parse().map(Some).map_err(|error: T::Err| error.to_string()),
             Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-                Err(format!("{key} is no text"))
+                Err(format!("{key} is not a string"))
             }
         }
     }
@@ -192,10 +192,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
         while let Some(key) = map.next_key::<String>()? {
             let value = map.next_value::<Value>()?;
             let wrong = match KEYS.into_iter().find(|known| *known == key) {
-                None => Some(format!("unknown key {}; allowed are {}", quoted(&key), KEYS.join(", "))),
-                Some(known) => {
-                    self.0.values.insert(known, value).map(|_| format!("the key {known} stands there twice"))
-                }
+                None => Some(format!("unknown key {}; allowed keys: {}", quoted(&key), KEYS.join(", "))),
+                Some(known) => self.0.values.insert(known, value).map(|_| format!("the key {known} appears twice")),
             };
             if self.0.wrong.is_none() {
                 self.0.wrong = wrong;
@@ -223,10 +221,10 @@ pub struct Received {
     pub messages: Vec<InboxMessage>,
 }
 
-/// What became of a received message.
+/// The result of a received message.
 #[derive(Debug)]
 pub enum Settled {
-    /// It is no login: its sender has been told so.
+    /// Invalid: its sender has been told.
     NoLogin,
     /// A login, with what it led to; its sender has been told, unless it is [`super::view::Verdict::NotNow`]: then the message
     /// comes back.
@@ -235,7 +233,7 @@ pub enum Settled {
     Gone,
 }
 
-/// What goes back to the sender of what is no login. For a login the script writes the same fields.
+/// The answer to an invalid message. For a login, the script writes the same fields.
 #[derive(Debug, Serialize)]
 struct Refusal<'a> {
     alias: &'a str,
@@ -282,7 +280,7 @@ impl Registry {
     /// asks again within that time.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn receive_logins(
         &mut self,
         most: usize,
@@ -304,7 +302,7 @@ impl Registry {
     /// for a next call.
     ///
     /// # Errors
-    /// Redis out of use: the messages come back, and the session id made of a message's id finds the same session again.
+    /// Redis unavailable: the messages come back, and the session id made of a message's id finds the same session again.
     pub async fn settle_logins(&mut self, messages: &[InboxMessage]) -> Result<Vec<Settled>, RegistryError> {
         let (p, give_up) = (&self.placement, self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
@@ -334,7 +332,7 @@ impl Registry {
     /// Listens for the wake-ups of the shared inbox.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn subscribe_logins(&mut self) -> Result<redis::aio::PubSub, RegistryError> {
         self.connector.subscribe(&[format!("{}:rt:{QUEUE}", self.namespace)]).await
     }
@@ -382,24 +380,24 @@ mod tests {
     #[test]
     fn whatever_is_wrong_the_queue_that_can_be_read_gets_the_refusal() {
         refused(r#"{"alias": "cc 100x", "reply": "web-1"}"#, "the alias", "cc 100x", "web-1");
-        refused(r#"{"alias":"cc100x","agent":7,"reply":"w"}"#, "agent is no text", "cc100x", "w");
-        refused(r#"{"alias":["cc100x"],"reply":"w"}"#, "alias is no text", "", "w");
+        refused(r#"{"alias":"cc100x","agent":7,"reply":"w"}"#, "agent is not a string", "cc100x", "w");
+        refused(r#"{"alias":["cc100x"],"reply":"w"}"#, "alias is not a string", "", "w");
         refused(r#"{"reply":"w"}"#, "the alias is empty", "", "w");
         refused(r#"{"alias":"cc100x","remote":"yes","reply":"w"}"#, "remote", "cc100x", "w");
         refused(r#"{"alias":"cc100x","remote":null,"reply":"w"}"#, "remote", "cc100x", "w");
         refused(r#"{"alais":"cc100x","reply":"w"}"#, "unknown key \"alais\"", "", "w");
-        refused("{\"\u{1b}[31m\":1,\"reply\":\"w\"}", "no JSON", "", "");
+        refused("{\"\u{1b}[31m\":1,\"reply\":\"w\"}", "not a JSON", "", "");
         refused(r#"{"\u001b[31m":1,"reply":"w"}"#, r#"unknown key "\u{1b}[31m""#, "", "w");
-        refused(r#"{"alias":"a","alias":"b","reply":"w"}"#, "alias stands there twice", "b", "w");
+        refused(r#"{"alias":"a","alias":"b","reply":"w"}"#, "alias appears twice", "b", "w");
         // Up to where it can be read.
-        refused(r#"{"alias":"cc100x","reply":"w""#, "no JSON object", "cc100x", "w");
-        refused(r#"{"alias":"cc100x","reply":"w"} x"#, "no JSON object", "cc100x", "w");
-        refused(b"{\"reply\":\"w\",\"alias\":\"\xff\"}", "no JSON object", "", "w");
+        refused(r#"{"alias":"cc100x","reply":"w""#, "not a JSON object", "cc100x", "w");
+        refused(r#"{"alias":"cc100x","reply":"w"} x"#, "not a JSON object", "cc100x", "w");
+        refused(b"{\"reply\":\"w\",\"alias\":\"\xff\"}", "not a JSON object", "", "w");
         let long = format!(r#"{{"reply":"w","alias":"cc100x","agent":"{}"}}"#, "7".repeat(BODY_MOST));
         refused(&long, "at most 65536", "cc100x", "w");
-        refused(format!(r#"{{"reply":"w","agent":{}"#, "[".repeat(60_000)), "no JSON object", "", "w");
+        refused(format!(r#"{{"reply":"w","agent":{}"#, "[".repeat(60_000)), "not a JSON object", "", "w");
         for none in ["", "x", "[]", "7", r#"["cc100x","7"]"#, r#""cc100x""#, "null"] {
-            refused(none, "no JSON object", "", "");
+            refused(none, "not a JSON object", "", "");
         }
     }
 
@@ -411,9 +409,9 @@ mod tests {
         }
         let long = "q".repeat(QUEUE_NAME_MOST + 1);
         for name in ["", "a:b", "a b", "ä", "rt:x", "{x}", r"a\r\nb", r"a\u0000", &long] {
-            refused(format!(r#"{{"alias":"cc100x","reply":"{name}"}}"#), "no name of a queue", "cc100x", "");
+            refused(format!(r#"{{"alias":"cc100x","reply":"{name}"}}"#), "not a valid queue name", "cc100x", "");
         }
-        refused(r#"{"alias":"cc100x","reply":7}"#, "reply is no text", "cc100x", "");
+        refused(r#"{"alias":"cc100x","reply":7}"#, "reply is not a string", "cc100x", "");
     }
 
     /// Whatever stands between colons in a script, or behind NS in the list of keys, is a word of ours.

@@ -1,6 +1,5 @@
-//! What an operator wants to know of Redis itself: what our user may do there, how the server is set up, how long orders
-//! wait. Owns those questions. Must never judge an answer, nor be needed by the daemon: what is asked of the server's
-//! settings is not in the daemon's ACL.
+//! Facts about Redis itself for operators: the rights of our user, the server's settings, how long orders wait. Owns those
+//! queries. Must never judge an answer or be needed by the daemon: reading the server's settings is not in its ACL.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,7 +47,7 @@ pub const NEEDED: [&str; 34] = [
     "zadd NS:ring-x 1 m",
 ];
 
-/// What nobody who only rings phones needs, and what it is.
+/// Commands that evenring does not need, and their names.
 const EXCESS: [(&str, &str); 13] = [
     ("flushall", "FLUSHALL"),
     ("config get x", "CONFIG"),
@@ -99,7 +98,7 @@ pub struct Server {
     pub last_save_ok: bool,
 }
 
-/// A queue that somebody should empty.
+/// A queue and its oldest message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// The queue.
@@ -112,7 +111,7 @@ impl Registry {
     /// What the configured user may do, without doing any of it.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Denied`] also if the user may not even run scripts.
+    /// Redis unavailable; [`RegistryError::Denied`] also if the user may not even run scripts.
     pub async fn rights(&mut self) -> Result<Rights, RegistryError> {
         let asked: Vec<&str> = NEEDED.into_iter().chain(EXCESS.map(|(line, _)| line)).collect();
         let reply = self.may(&asked).await?;
@@ -145,7 +144,7 @@ impl Registry {
     /// How the server is set up; `None`: this user may not ask.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn server(&mut self) -> Result<Option<Server>, RegistryError> {
         let settings = ["config", "get", "maxmemory*", "min-replicas-to-write", "save", "appendonly"];
         let (_, may) = self.may(&["info", &settings.join(" ")]).await?;
@@ -179,7 +178,7 @@ impl Registry {
     /// How long orders and logins wait in the queues of these nodes, and in the shared inbox.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn waiting(&mut self, nodes: &[String]) -> Result<Vec<Waiting>, RegistryError> {
         let now = self.now_ms().await?;
         let mut queues = vec![super::inbox::QUEUE.to_owned()];

@@ -1,5 +1,5 @@
-//! The runs of the operators' keepalive command: said here, so that `evenring status` and the next life of the daemon know of
-//! them. Owns those two calls. Must never decide whether it runs: the daemon does.
+//! The runs of the operators' keepalive command, recorded so that `evenring status` and the next generation know them. Owns
+//! those two calls. Must never decide whether it runs: the daemon does.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::{Registry, RegistryError, ms};
 use crate::ids::{Generation, NodeName};
 
 impl Registry {
-    /// It is to run now, for this reason. `Some`: not before so long, for it has run.
+    /// Records a run for this reason. `Some` is how long to wait, because it has run recently.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
     pub async fn keepalive_begins(
         &mut self,
         node: &NodeName,
@@ -34,10 +34,10 @@ impl Registry {
         Ok(reply.part(&self.connector, 0)?.map(Duration::from_millis))
     }
 
-    /// It has ended so.
+    /// Records how the run ended.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
     pub async fn keepalive_ended(
         &mut self,
         node: &NodeName,

@@ -1,18 +1,19 @@
-//! Which phones a node leaves out, for whoever asks for its state. Owns the form of that in Redis. Must never judge a phone.
+//! The phones that a node leaves out, as its state shows them. Owns their form in Redis. Must never judge a phone.
 
 use redis::ScriptInvocation;
 use serde::{Deserialize, Serialize};
 
 use super::reply::fence;
+use super::states::Parsed;
 use super::{Registry, RegistryError};
 use crate::ids::{Generation, NodeName};
-use crate::node::left_out::Group;
+use crate::node::left_out::{Group, Why};
 
 /// The phones of one node that are left out for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOutRow {
-    /// name, max-phones or max-devices.
-    pub reason: String,
+    /// Why.
+    pub reason: Parsed<Why>,
     /// How many.
     pub phones: usize,
     /// A few of them, escaped.
@@ -21,7 +22,7 @@ pub struct LeftOutRow {
 
 impl From<&Group> for LeftOutRow {
     fn from(group: &Group) -> Self {
-        Self { reason: group.why.as_str().to_owned(), phones: group.count, examples: group.examples.clone() }
+        Self { reason: Parsed::Known(group.reason), phones: group.count, examples: group.examples.clone() }
     }
 }
 
@@ -29,7 +30,7 @@ impl Registry {
     /// Says which phones are left out.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
     pub async fn left_out(
         &mut self,
         node: &NodeName,

@@ -1,4 +1,4 @@
-//! What the settings say about a node, when they change while its daemon runs. Owns that one call, and the ring timeout
+//! Changes of a node's weight and caps while its daemon runs. Owns that one call, and the ring timeout
 //! that several calls need. Must never read settings itself.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ impl Registry {
     /// Says what the node takes from now on.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
     pub async fn limits(&mut self, node: &NodeSettings, generation: Generation) -> Result<(), RegistryError> {
         let (campaigns, cap) = (campaigns_of(node), cap_of(node));
         let build = |call: &mut ScriptInvocation<'_>| {

@@ -1,44 +1,47 @@
-//! The shared truth in Redis: one typed call per script. Owns the shape of every request and reply, and the names of
+//! The shared state in Redis: one typed call per script. Owns the shape of every request and reply, and the names of
 //! queues and channels. Must never decide where a phone rings (the scripts do) or what an event means (`node` does).
 
-mod beats;
 mod client;
 mod drain;
+mod error;
+pub mod events;
+mod fetch_sequence;
 mod forget;
 mod heartbeat;
+mod heartbeat_sequence;
 mod inbox;
 pub mod inspect;
 mod keepalive;
 mod left_out;
 mod limits;
-mod line;
 mod phones;
+mod reasons;
 mod refusal;
 mod rejoin;
 mod reply;
+mod ring_queue;
 mod script;
 mod server;
 mod shown;
-pub mod story;
+mod states;
 mod tables;
-mod takes;
 pub mod view;
 
 use std::time::Duration;
 
 use redis::{FromRedisValue, ScriptInvocation, Value};
 
-pub use beats::{Beats, RedisTime, Sent};
-pub use client::RegistryError;
 pub use drain::{Moved, Turned};
+pub use error::RegistryError;
+pub use fetch_sequence::{Fetch, FetchSequence};
 pub use forget::Forgotten;
-pub use heartbeat::Beat;
+pub use heartbeat::HeartbeatReply;
+pub use heartbeat_sequence::{HeartbeatSequence, RedisTime, Sent};
 pub use inbox::{InboxLogin, InboxMessage, Received, Settled, session_of_message};
 pub use left_out::LeftOutRow;
-pub use rejoin::Comeback;
-pub use reply::{Backlog, Taken};
+pub use rejoin::Rejoined;
+pub use reply::{Backlog, PlacedAgain, ReapResult, Reaped, Reported, Taken};
 pub use script::{script_hashes, script_text};
-pub use takes::{Take, Takes};
 
 use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};
 use crate::ids::{Agent, Alias, Campaign, Case, Generation, NodeName, SessionId};
@@ -49,18 +52,17 @@ use reply::{Tagged, fence, tagged2, taken};
 use script::Scripts;
 use view::Placement;
 
-/// How much one script may do for all its sessions, in commands of Redis, before it leaves the rest to a next call: two or three
-/// milliseconds.
+/// Most work of one script call, in Redis commands, before the rest is left to the next call: two or three milliseconds.
 const WORK_MOST: usize = 1_200;
 /// Sessions in one call of [`Registry::adopt`].
 pub const ADOPT_MOST: usize = 100;
-/// How long a daemon on a busy machine may need to tell a Redis that has forgotten everything what it knows.
+/// How long a daemon on a busy machine may need to report everything to a Redis that has lost its data.
 const TELLING_MOST: Duration = Duration::from_secs(5);
 /// How long the sessions of a daemon that stopped in good order wait for the next one: an upgrade or a reboot of
 /// the daemon, not of Asterisk.
 pub const LEAVE_GRACE: Duration = Duration::from_secs(60);
 
-/// A login that somebody asks for.
+/// A requested login.
 #[derive(Debug, Clone)]
 pub struct LoginRequest {
     /// What the agent typed: an alias or a bare extension.
@@ -80,18 +82,35 @@ pub enum Order {
     Ring(Login),
     /// Hang up this session.
     HangUp(SessionId),
-    /// This node may not ring it now: it was placed again, or failed.
-    Moved(SessionId, String),
-    /// Too old: it rings nobody.
+    /// This node may not ring it now: it was placed on another node, or failed.
+    Moved(SessionId, PlacedAgain),
+    /// Expired: it is not rung.
     Expired(SessionId),
-    /// Delivered again, called off, or not readable.
+    /// Delivered again, cancelled, or unreadable.
     Stale(String),
+}
+
+/// Who has a node's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registered {
+    /// We have.
+    Taken {
+        /// Who had it before.
+        previous: Option<Generation>,
+    },
+    /// Somebody else has.
+    Held {
+        /// Their host.
+        by: String,
+        /// What is left of their lease.
+        left: Duration,
+    },
 }
 
 /// What `logout` did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoggedOut {
-    /// Nobody is logged in so.
+    /// No session matches.
     Nobody,
     /// It had not been rung: it is over.
     Ended(SessionId, String),
@@ -99,14 +118,14 @@ pub enum LoggedOut {
     Asked(SessionId, String),
 }
 
-/// What Redis made of an adopted channel.
+/// The result of adopting a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Adopted {
     /// Redis knew it.
     Kept,
     /// Redis had lost it and has it again.
     Restored,
-    /// Its agent has moved on: the channel is to be hung up.
+    /// Its agent has been placed elsewhere: the channel must be hung up.
     Stale,
 }
 
@@ -120,7 +139,7 @@ pub struct Registry {
     ring_timeout: Duration,
     /// How long an answer may take.
     patience: Duration,
-    /// Why the story could not be written at the last registration.
+    /// Why the event stream could not be written at the last registration.
     mute: Option<String>,
     /// The number of the last word on phones. A Redis that took over from another may have lost it, and says so at the
     /// next heartbeat.
@@ -171,7 +190,7 @@ impl Registry {
         })
     }
 
-    /// Lets a script leave the rest to a next call after so much work: with 1 after every session.
+    /// Limits the work of one script call; with 1, each call handles one session.
     #[must_use]
     pub fn with_work(mut self, most: usize) -> Self {
         self.work_most = most;
@@ -181,7 +200,7 @@ impl Registry {
     /// Places a login, or finds the session that exists (promises P1, P2, P3).
     ///
     /// # Errors
-    /// Redis out of use. A refusal is no error: it is in the reply.
+    /// Redis unavailable. A refusal is no error: it is in the reply.
     pub async fn place(&mut self, request: &LoginRequest, session: SessionId) -> Result<Placement, RegistryError> {
         self.placement("place", request, session).await
     }
@@ -189,7 +208,7 @@ impl Registry {
     /// What [`Self::place`] would do, and why; writes nothing.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn explain(&mut self, request: &LoginRequest, session: SessionId) -> Result<Placement, RegistryError> {
         self.placement("explain", request, session).await
     }
@@ -223,7 +242,7 @@ impl Registry {
         ms(self.ring_timeout * self.placement.tries + self.placement.lease)
     }
 
-    /// Tries for the agent of a lost node; 0: he logs in again himself.
+    /// Tries for the agent of a lost node; 0: they log in again.
     fn rejoin_tries(&self) -> u32 {
         match self.placement.rejoin {
             Rejoin::Manual => 0,
@@ -231,22 +250,22 @@ impl Registry {
         }
     }
 
-    /// How long it may take until a Redis that has forgotten everything knows again what the nodes know: two heartbeats,
-    /// and what a busy machine needs for the telling. Who waits for a session gives up on it no sooner.
+    /// How long the nodes need to report everything again to a Redis that has lost its data: two heartbeats, and some time
+    /// on a busy machine. A command that waits for a session gives up no sooner.
     pub fn repair_time(&self) -> Duration {
         self.placement.heartbeat * 2 + TELLING_MOST
     }
 
-    /// Takes a node's name. `host` says who we are up to the first blank; the rest of it is for people.
+    /// Registers a node's name. `host` identifies the holder up to the first blank; the rest of it is for people.
     ///
     /// # Errors
-    /// Redis out of use. `Ok(Err((host, left)))`: somebody else holds the name for `left` more.
+    /// Redis unavailable.
     pub async fn register(
         &mut self,
         node: &NodeSettings,
         generation: Generation,
         host: &str,
-    ) -> Result<Result<Option<Generation>, (String, Duration)>, RegistryError> {
+    ) -> Result<Registered, RegistryError> {
         let (campaigns, cap) = (campaigns_of(node), cap_of(node));
         let returns = self.registered.as_ref().is_some_and(|(name, life)| (name, *life) == (&node.name, generation));
         let build = |call: &mut ScriptInvocation<'_>| {
@@ -259,23 +278,23 @@ impl Registry {
         let text = |at: usize| reply.get(at).and_then(|v| String::from_redis_value_ref(v).ok()).unwrap_or_default();
         if text(0) == "held" {
             let left = Duration::from_millis(text(2).parse().unwrap_or(0));
-            return Ok(Err((text(1), left)));
+            return Ok(Registered::Held { by: text(1), left });
         }
         self.mute = Some(text(2)).filter(|why| !why.is_empty());
         self.registered = Some((node.name.clone(), generation));
-        Ok(Ok(text(1).parse().ok()))
+        Ok(Registered::Taken { previous: text(1).parse().ok() })
     }
 
     /// Fetches up to `most` orders of this node; each session of them is ringing from here on. Before them come those
     /// of earlier takes whose answer was lost. Where some are moved, fewer may come than are there.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
-    pub async fn take(
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn fetch_orders(
         &mut self,
         node: &NodeName,
         generation: Generation,
-        asked: Take,
+        asked: Fetch,
         most: usize,
     ) -> Result<Vec<Taken>, RegistryError> {
         // RSMQ's visibility time is in whole seconds, and always given: a queue's own default may be anything.
@@ -285,7 +304,8 @@ impl Registry {
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
             call.arg(asked.number).arg(asked.since).arg(self.work_most);
         };
-        let reply: (String, Option<Vec<Vec<String>>>) = tagged2(&mut self.connector, &self.scripts.take, build).await?;
+        let reply: (String, Option<Vec<Vec<String>>>) =
+            tagged2(&mut self.connector, &self.scripts.fetch_orders, build).await?;
         fence(&reply.0)?;
         if reply.0 == "not-now" {
             return Err(self.connector.not_now());
@@ -293,19 +313,18 @@ impl Registry {
         Ok(reply.1.unwrap_or_default().iter().map(|row| taken(row)).collect())
     }
 
-    /// Says what became of sessions, and how the node is: one that is not active is out of the rotation before they are
-    /// settled. One result each: `done`, `placed NODE`, `waiting`, `failed`, `gone`, or a [`Comeback`];
-    /// for the first of them, one at least: the rest is for a next call.
+    /// Reports outcomes of sessions, and the state of the node: one that is not active is out of the rotation before they are
+    /// settled. One result each, for the first of them, one at least: the rest is for a next call.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
     pub async fn report(
         &mut self,
         node: &NodeName,
         generation: Generation,
         state: NodeState,
         outcomes: &[(SessionId, Outcome)],
-    ) -> Result<Vec<String>, RegistryError> {
+    ) -> Result<Vec<Reported>, RegistryError> {
         let (rejoin_tries, give_up) = (self.rejoin_tries(), self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
@@ -316,20 +335,22 @@ impl Registry {
                     Outcome::Live => ("live", String::new()),
                     Outcome::Ended(reason) => ("ended", reason.to_string()),
                     Outcome::Failed(reason) => ("failed", reason.to_string()),
-                    Outcome::Cannot(reason) => ("cannot", reason.to_string()),
+                    Outcome::TryNextNode(reason) => ("try-next-node", reason.to_string()),
                 };
                 call.arg(session.to_string()).arg(what).arg(reason);
             }
         };
         let reply: (String, Option<Vec<String>>) = tagged2(&mut self.connector, &self.scripts.report, build).await?;
         fence(&reply.0)?;
-        Ok(reply.1.unwrap_or_default())
+        let unread = |result: &str| self.connector.script_error(format!("report: {result}"));
+        let read = |result: &String| Reported::parse(result).ok_or_else(|| unread(result));
+        reply.1.unwrap_or_default().iter().map(read).collect()
     }
 
-    /// Says which sessions were found as channels.
+    /// Reports the sessions that were found as channels in Asterisk.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
     pub async fn adopt(
         &mut self,
         node: &NodeName,
@@ -364,12 +385,12 @@ impl Registry {
     /// Leaves the rotation. Orders that were not taken are placed elsewhere; how many.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
     pub async fn leave(
         &mut self,
         node: &NodeName,
         generation: Generation,
-        beats: &mut Beats,
+        beats: &mut HeartbeatSequence,
     ) -> Result<usize, RegistryError> {
         let number = beats.last_one();
         let build = |call: &mut ScriptInvocation<'_>| {
@@ -391,7 +412,7 @@ impl Registry {
     /// Ends the session of an alias, an extension, an agent or a session id.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn logout(&mut self, who: &Alias) -> Result<LoggedOut, RegistryError> {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(self.placement.case.one_spelling(who.as_str()).as_ref());
@@ -410,7 +431,7 @@ impl Registry {
     /// Listens for the wake-ups of this node's queue.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn subscribe_orders(&mut self, node: &NodeName) -> Result<redis::aio::PubSub, RegistryError> {
         self.connector.subscribe(&[format!("{}:rt:ring-{node}", self.namespace)]).await
     }
@@ -418,7 +439,7 @@ impl Registry {
     /// Listens for the changes of one session.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn subscribe_session(&mut self, session: SessionId) -> Result<redis::aio::PubSub, RegistryError> {
         let channels = [format!("{}:news:{session}", self.namespace)];
         self.connector.subscribe(&channels).await

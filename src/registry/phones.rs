@@ -1,4 +1,4 @@
-//! What a node tells of its phones: which can ring, and the details of their contacts. Owns how a long list becomes
+//! Reports of a node's phones: which can ring, and the details of their contacts. Owns how a long list is split into
 //! several calls. Must never judge a phone: the roster does.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use redis::Script;
 
 use super::Registry;
-use super::client::{Connector, RegistryError};
+use super::client::Connector;
+use super::error::RegistryError;
 use super::reply::fence;
 use crate::ids::{Generation, NodeName};
 use crate::node::roster::{PhoneChanges, PhoneState};
@@ -36,7 +37,7 @@ impl Mode {
     }
 }
 
-/// Who tells, and where.
+/// The node that reports, and the table.
 struct Telling<'a> {
     script: &'a Script,
     namespace: &'a str,
@@ -78,7 +79,7 @@ impl Registry {
     /// Writes which phones can ring.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
     pub async fn phones(
         &mut self,
         node: &NodeName,
@@ -109,7 +110,7 @@ impl Registry {
     /// Replaces the contact details: extension and a JSON object each.
     ///
     /// # Errors
-    /// Redis out of use; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
     pub async fn contacts(
         &mut self,
         node: &NodeName,

@@ -1,21 +1,21 @@
-//! What an error between us and Redis means, and what to do. Owns the words that Redis, Valkey and Sentinel say at the
-//! door. Must never connect.
+//! Maps errors from Redis to what they mean and what to do. Owns the error texts of Redis, Valkey and Sentinel. Must never
+//! connect.
 //!
-//! Only what goes wrong inside one of our scripts can be a bug of ours, and Redis then names the script. Whatever else it
-//! says instead of an answer is about the connection, the user or the server: an outage, until somebody has mended it.
+//! Only an error inside one of our scripts can be our bug, and Redis then names the script. Every other error is about the
+//! connection, the user or the server: an outage until it is repaired.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use super::client::RegistryError;
+use super::error::RegistryError;
 
-/// What stands in the error of bytes that no Redis sends.
+/// Part of the error for bytes that no Redis sends.
 const NO_REDIS: &str = "Parse error";
 
-/// What stands in every error from inside of a script.
+/// Part of every error from inside a script.
 const IN_SCRIPT: &str = "@user_script";
 
-/// What has no code of its own: instead of NOAUTH to a call with more than ten arguments, before Redis hangs up; and
-/// instead of NOPERM inside a script, from 7.0 and from 7.2 on; and what servers without users say.
+/// Denials without an error code: instead of NOAUTH for a call with more than ten arguments, before Redis hangs up;
+/// instead of NOPERM inside a script, from 7.0 and from 7.2 on; and those of servers without users.
 const DENIED: [&str; 4] = [
     "Protocol error: unauthenticated",
     "The user executing the script can't",
@@ -23,31 +23,32 @@ const DENIED: [&str; 4] = [
     "operation not permitted",
 ];
 
-const CLUSTER: &str = "it is a node of a Redis Cluster: point redis.url at one primary that has all keys, alone or behind \
-     Sentinel";
-const HARDENED: &str = "it lacks a command that evenring needs: Redis must be 7.0 or newer, without a rename-command for it; \
-     what a user may do is for the ACL to say (docs/security.md, Redis ACL)";
+const CLUSTER: &str = "it is a Redis Cluster node: point redis.url at a single primary that has all keys, with or \
+    without Sentinel";
+const HARDENED: &str = "it lacks a command that evenring needs: use Redis 7.0 or newer without rename-command; \
+    restrict users with the \
+     ACL instead (docs/SECURITY.md, Redis ACL)";
 
-/// What is said at the door, and what to do about it.
+/// Errors on connecting, and what to do about each.
 const AT_THE_DOOR: [(&str, &str); 8] = [
     (
         "max number of clients",
-        "it has no room for another connection: raise maxclients and its limit of open files, or see in CLIENT LIST who \
-         holds so many",
+        "it accepts no more connections: raise maxclients and its limit of open files, or find the clients with \
+            CLIENT LIST",
     ),
     (
         "protected mode",
-        "give its default user a password, or let evenring log in as a user of its own (docs/security.md, Redis ACL)",
+        "set a password for its default user, or give evenring a user of its own (docs/SECURITY.md, Redis ACL)",
     ),
     ("unknown command", HARDENED),
     ("unknown subcommand", HARDENED),
     ("Unknown Redis command", HARDENED),
-    ("DB index", "it has no database of the number in redis.url"),
+    ("DB index", "it has no database with the number in redis.url"),
     ("SELECT is not allowed", CLUSTER),
-    ("without any password", "take redis.password away, or give the user a password there"),
+    ("without any password", "remove redis.password, or set a password for this user in Redis"),
 ];
 
-/// Where it was said, as far as the advice depends on it.
+/// The server that an error came from, as far as the advice depends on it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
     /// `redis.url`.
@@ -57,7 +58,7 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// What an error means.
+    /// Explains an error.
     pub(super) fn explain(self, error: &RedisError) -> RegistryError {
         let (url, why) = (self.url.to_owned(), error.to_string());
         let unwritable = |advice| RegistryError::NotWritable { url: url.clone(), why: why.clone(), advice };
@@ -65,12 +66,12 @@ impl Place<'_> {
         let denied = || RegistryError::Denied { url: url.clone(), why: why.clone() };
         match error.code().unwrap_or_default() {
             "READONLY" => return unwritable(self.replica),
-            "MISCONF" => return unwritable("its disk is full or cannot be written: see Redis's own log"),
+            "MISCONF" => return unwritable("its disk is full or not writable: see Redis's log"),
             "OOM" => return unwritable("it is out of memory: raise maxmemory, with maxmemory-policy noeviction"),
             "NOREPLICAS" => return unwritable("too few replicas are connected for min-replicas-to-write"),
-            "LOADING" | "MASTERDOWN" => return unwritable("wait until it is ready"),
+            "LOADING" | "MASTERDOWN" => return unwritable("wait until it has finished loading or syncing"),
             "BUSY" | "UNKILLABLE" => {
-                return unwritable("a script of somebody runs there and does not end: wait, or SCRIPT KILL");
+                return unwritable("a script is blocking Redis: wait, or run SCRIPT KILL");
             }
             "MOVED" | "ASK" | "TRYAGAIN" | "CROSSSLOT" | "CLUSTERDOWN" => return unfit(CLUSTER),
             "NOPROTO" => return unfit("Redis must be 7.0 or newer"),
@@ -89,7 +90,8 @@ impl Place<'_> {
         }
         if kind == ErrorKind::MasterNameNotFoundBySentinel {
             return self.unreachable(
-                "the sentinels name no primary now: a failover is under way, or the name in redis.url is not the one in \
+                "the sentinels name no primary now: a failover is in progress, or the name in redis.url differs from \
+                    the one in \
                  `sentinel monitor`",
             );
         }
@@ -101,35 +103,38 @@ impl Place<'_> {
         }
         if matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension) {
             if !why.contains(IN_SCRIPT) {
-                return unfit("see Redis's own log, and check redis.url");
+                return unfit("see Redis's log, and check redis.url");
             }
             // Redis names the cause inside a script's error.
             let inside = ["READONLY", "MISCONF", "OOM ", "NOREPLICAS"].into_iter().any(|word| why.contains(word));
-            return if inside { unwritable("see Redis's own log") } else { RegistryError::Script { url, why } };
+            return if inside { unwritable("see Redis's log") } else { RegistryError::Script { url, why } };
         }
         self.explain_silence(error)
     }
 
-    /// What is no word of a Redis.
+    /// Explains an error that is not an answer from Redis.
     fn explain_silence(self, error: &RedisError) -> RegistryError {
         let (text, tls) = (error.to_string(), self.url.starts_with("rediss"));
         if error.is_timeout() {
             let hint = if tls {
-                "no answer in time, as from a port without TLS (then write redis://)"
+                "no response in time; if the port does not use TLS, use redis://"
             } else {
-                "no answer in time"
+                "no response in time"
             };
             return self.unreachable(hint);
         }
         let advice = if error.kind() == ErrorKind::Parse {
-            "what answers there is no Redis: check redis.url"
+            "the server is not a Redis: check redis.url"
         } else if text.contains("certificate") {
-            "check redis.ca_file, and that the certificate is made for the name in redis.url; evenring shows none itself"
+            "check redis.ca_file, and that the certificate matches the name in redis.url; evenring sends no client \
+                certificate"
         } else if tls && text.contains("corrupt message") {
-            "the port speaks no TLS: write redis://, or name the TLS port"
+            "the port does not use TLS: use redis://, or the TLS port"
         } else if !tls && error.is_connection_dropped() && !error.is_connection_refusal() {
-            return self
-                .unreachable(&format!("{text}: it hangs up, as a port does that wants TLS (then write rediss://)"));
+            return self.unreachable(&format!(
+                "{text}: the server closed the connection; if the port requires TLS, use \
+                    rediss://"
+            ));
         } else {
             return self.unreachable(&text);
         };
@@ -172,16 +177,16 @@ mod tests {
             ("ERR unknown command 'EVALSHA', with args beginning with: ", "rename-command"),
             ("ERR unknown command `EVALSHA`, with args", "rename-command"),
             ("ERR Unknown Redis command called from script script: 32, on @user_script:33.", "rename-command"),
-            ("ERR DB index is out of range", "no database of the number"),
+            ("ERR DB index is out of range", "no database with the number"),
             ("ERR Client sent AUTH, but no password is set", "redis.url"),
             ("ERR AUTH <password> called without any password configured for the default user", "redis.password"),
             ("ERR operation not permitted", "the password and the ACL"),
             ("NOPROTO unsupported protocol version", "7.0 or newer"),
-            ("LOADING Redis is loading the dataset in memory", "wait until it is ready"),
+            ("LOADING Redis is loading the dataset in memory", "wait until it has finished loading"),
             ("BUSY Redis is busy running a script.", "SCRIPT KILL"),
             ("UNKILLABLE Sorry the script already executed write commands", "SCRIPT KILL"),
-            ("ERR Protocol error: invalid bulk length", "Redis's own log"),
-            ("WEIRD something of the next version", "Redis's own log"),
+            ("ERR Protocol error: invalid bulk length", "Redis's log"),
+            ("WEIRD something of the next version", "Redis's log"),
             ("READONLY You can't write against a read only replica. script: 1, on @user_script:1.", "replica"),
             ("NOPERM User x has no permissions to run the 'evalsha' command", "the password and the ACL"),
         ] {

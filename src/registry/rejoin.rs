@@ -1,10 +1,12 @@
-//! P9: what became of an agent whose call was lost with its node. Owns the words of the scripts for it. Must never decide
-//! whether he is rung: the scripts do.
+//! P9: what happened to an agent whose call was lost with its node. Owns how the scripts' results are read. Must never
+//! decide whether the agent is rung: the scripts do.
+
+use std::fmt;
 
 /// An agent of a lost node, with `rejoin = "auto"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Comeback {
-    /// He is rung from another node.
+pub enum Rejoined {
+    /// The agent is rung from another node.
     Ringing {
         /// Which.
         node: String,
@@ -15,7 +17,7 @@ pub enum Comeback {
         /// The agent.
         agent: String,
     },
-    /// No other node can ring his phone.
+    /// No other node can ring their phone.
     Stranded {
         /// The alias.
         alias: String,
@@ -24,7 +26,7 @@ pub enum Comeback {
     },
 }
 
-impl Comeback {
+impl Rejoined {
     /// Reads the result of a report or the reason of a heartbeat; `None`: it is about something else.
     pub fn parse(result: &str) -> Option<Self> {
         let words: Vec<&str> = result.split(' ').collect();
@@ -35,6 +37,15 @@ impl Comeback {
             }
             ["stranded", alias, agent] => Some(Self::Stranded { alias: own(alias), agent: own(agent) }),
             _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Rejoined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ringing { node, session, alias, agent } => write!(f, "rejoined {node} {session} {alias} {agent}"),
+            Self::Stranded { alias, agent } => write!(f, "stranded {alias} {agent}"),
         }
     }
 }

@@ -1,14 +1,16 @@
 //! What the scripts reply, taken apart. Owns the words that stand in replies. Must never know what was asked.
 
+use std::fmt;
 use std::time::Duration;
 
 use redis::{FromRedisValue, ScriptInvocation, Value, from_redis_value_ref};
 
 use super::client::Connector;
-use super::{Order, RegistryError};
+use super::reasons::EndReason;
+use super::{Order, RegistryError, Rejoined};
 use crate::ids::SessionId;
 use crate::node::session::{Class, Login};
-use crate::node::{BookedState, Duty};
+use crate::node::{AdminState, RecordedState};
 
 /// Reads the tag of a reply that may say that this generation is not, or no longer, the node's.
 pub(super) fn fence(tag: &str) -> Result<(), RegistryError> {
@@ -16,6 +18,120 @@ pub(super) fn fence(tag: &str) -> Result<(), RegistryError> {
         "fenced" => Err(RegistryError::Fenced),
         "unknown" => Err(RegistryError::Forgotten),
         _ => Ok(()),
+    }
+}
+
+/// Where a session went whose node could not ring it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlacedAgain {
+    /// Another node has the order.
+    On(String),
+    /// It is placed again when the nodes have reported.
+    Waiting,
+    /// No node or no try is left, or its agent was logged out.
+    Failed,
+}
+
+impl PlacedAgain {
+    /// Reads the words of a script.
+    pub fn parse(result: &str) -> Option<Self> {
+        match result {
+            "waiting" => Some(Self::Waiting),
+            "failed" => Some(Self::Failed),
+            _ => result.strip_prefix("placed ").map(|node| Self::On(node.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for PlacedAgain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::On(node) => write!(f, "placed {node}"),
+            Self::Waiting => f.write_str("waiting"),
+            Self::Failed => f.write_str("failed"),
+        }
+    }
+}
+
+/// What Redis made of an outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reported {
+    /// It is written.
+    Done,
+    /// Redis has no such open session on this node.
+    Gone,
+    /// The session was placed again, or could not be.
+    PlacedAgain(PlacedAgain),
+    /// It was lost with its node, and its agent is rung from another one, or cannot be.
+    Rejoined(Rejoined),
+}
+
+impl Reported {
+    pub(super) fn parse(result: &str) -> Option<Self> {
+        match result {
+            "done" => Some(Self::Done),
+            "gone" => Some(Self::Gone),
+            _ => PlacedAgain::parse(result)
+                .map(Self::PlacedAgain)
+                .or_else(|| Rejoined::parse(result).map(Self::Rejoined)),
+        }
+    }
+}
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Gone => f.write_str("gone"),
+            Self::PlacedAgain(result) => result.fmt(f),
+            Self::Rejoined(result) => result.fmt(f),
+        }
+    }
+}
+
+/// A session of another node that a heartbeat settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reaped {
+    /// The session.
+    pub session: String,
+    /// Where it was.
+    pub node: String,
+    /// What became of it.
+    pub result: ReapResult,
+}
+
+/// What a heartbeat made of a session of another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReapResult {
+    /// It is over.
+    Ended(EndReason),
+    /// Another node has the order.
+    Placed(String),
+    /// It is placed again when the nodes have reported.
+    Waiting,
+    /// Its agent is rung from another node, or cannot be.
+    Rejoined(Rejoined),
+}
+
+impl ReapResult {
+    pub(super) fn parse(result: &str) -> Self {
+        match (PlacedAgain::parse(result), Rejoined::parse(result)) {
+            (Some(PlacedAgain::On(node)), _) => Self::Placed(node),
+            (Some(PlacedAgain::Waiting), _) => Self::Waiting,
+            (None, Some(rejoined)) => Self::Rejoined(rejoined),
+            (Some(PlacedAgain::Failed) | None, _) => Self::Ended(result.into()),
+        }
+    }
+}
+
+impl fmt::Display for ReapResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(reason) => reason.fmt(f),
+            Self::Placed(node) => write!(f, "placed {node}"),
+            Self::Waiting => f.write_str("waiting"),
+            Self::Rejoined(result) => result.fmt(f),
+        }
     }
 }
 
@@ -81,17 +197,17 @@ pub(super) async fn tagged2<A: FromRedisValue>(
 }
 
 /// The flag as the scripts write it.
-pub(super) fn duty(drain: Option<u8>) -> Duty {
-    if drain == Some(1) { Duty::Draining } else { Duty::Serving }
+pub(super) fn admin_state(drain: Option<u8>) -> AdminState {
+    if drain == Some(1) { AdminState::Drain } else { AdminState::Ready }
 }
 
-pub(super) fn booked(state: &str) -> BookedState {
+pub(super) fn recorded_state(state: &str) -> RecordedState {
     match state {
-        "placed" => BookedState::Placed,
-        "ringing" => BookedState::Ringing,
-        "live" => BookedState::Live,
-        "unwanted" => BookedState::Unwanted,
-        _ => BookedState::Gone,
+        "placed" => RecordedState::Placed,
+        "ringing" => RecordedState::Ringing,
+        "live" => RecordedState::Live,
+        "hangup-requested" => RecordedState::HangupRequested,
+        _ => RecordedState::Gone,
     }
 }
 
@@ -107,7 +223,7 @@ fn order(row: &[String]) -> Order {
     match text(0) {
         "ring" => login(session, row).map_or_else(stale, Order::Ring),
         "hangup" => Order::HangUp(session),
-        "moved" => Order::Moved(session, text(2).to_owned()),
+        "moved" => PlacedAgain::parse(text(2)).map_or_else(stale, |result| Order::Moved(session, result)),
         "expired" => Order::Expired(session),
         _ => stale(),
     }

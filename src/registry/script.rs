@@ -1,5 +1,5 @@
 //! The scripts, as source. Owns which there are and which shared parts are put before each. Must never know what
-//! their replies mean: the typed calls of this room do.
+//! their replies mean: the typed calls of this module do.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,8 @@ macro_rules! parts {
 }
 
 parts! {
-    "keys", "clock", "fencing", "tables", "rsmq", "events", "nodes", "sessions", "ring_queue", "forgetting", "eligibility",
-    "targets", "orders", "attempts", "rejoin", "placement", "answers",
+    "keys", "removal", "clock", "fencing", "tables", "rsmq", "events", "nodes", "sessions", "ring_queue", "forgetting", "eligibility",
+    "targets", "quick_choice", "orders", "attempts", "rejoin", "placement", "answers",
 }
 
 /// The parts that this text says it needs.
@@ -77,7 +77,7 @@ scripts! {
     /// One login: choose and reserve.
     place: "place",
     /// A node fetches its orders.
-    take: "take",
+    fetch_orders: "fetch_orders",
     /// A node says what became of sessions.
     report: "report",
     /// A node says which sessions it found in Asterisk.
@@ -88,8 +88,8 @@ scripts! {
     heartbeat: "heartbeat",
     /// A daemon stops.
     leave: "leave",
-    /// Who waits for his turn to ring.
-    line: "line",
+    /// Who waits for their turn to ring.
+    ring_queue: "ring_queue",
     /// A node's share and caps, and whom it leaves out.
     limits: "limits",
     /// A node drains or resumes.
@@ -108,8 +108,8 @@ scripts! {
     sessions: "sessions",
     /// The operators' command runs, or has ended.
     keepalive: "keepalive",
-    /// What only a daemon knows, for the story.
-    note: "note",
+    /// What only a daemon knows, for the event stream.
+    append_events: "append_events",
     /// What our user may do.
     rights: "rights",
     /// The shared inbox: the next messages.

@@ -1,5 +1,5 @@
 //! Which server to talk to: the one of `redis.url`, or the primary that the sentinels name. Owns the search, its time
-//! limit and TLS. Must never keep a connection, nor what was found: after any error it is asked again.
+//! limit and TLS. Must never keep a connection or a result: after any error it searches again.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use secrecy::ExposeSecret;
 use super::RegistryError;
 use crate::config::{RedisSettings, SentinelSettings, Transport};
 
-/// TCP gives up a peer that takes nothing for so long. Our own time limits are shorter; this is for idle connections.
+/// TCP drops a peer that acknowledges nothing for this long. Our own time limits are shorter; this is for idle connections.
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Sentinels that are slower than the first one by this are not waited for.
 const GRACE: Duration = Duration::from_millis(50);
@@ -64,7 +64,7 @@ impl Server {
             None => None,
             Some(path) => Some(
                 std::fs::read(path)
-                    .map_err(|error| RegistryError::Settings(format!("{} cannot be read: {error}", path.display())))?,
+                    .map_err(|error| RegistryError::Settings(format!("cannot read {}: {error}", path.display())))?,
             ),
         };
         if let Some(sentinel) = settings.sentinel.clone() {
@@ -101,8 +101,8 @@ impl Server {
 }
 
 impl Sentinels {
-    /// One client for each sentinel, without connections: a sentinel that is frozen holds nobody up, and nothing that
-    /// was known in an earlier search counts.
+    /// One client for each sentinel, without connections: a frozen sentinel does not delay the others, and nothing from an
+    /// earlier search is used.
     fn clients(&self) -> Result<Vec<SentinelClient>, RedisError> {
         self.sentinel.hosts.iter().map(|(host, port)| self.client(host.clone(), *port)).collect()
     }

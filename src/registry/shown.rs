@@ -1,5 +1,5 @@
-//! What is shown of the whole cluster: nodes and sessions, in as many calls as it takes, so that none holds Redis for long.
-//! Owns the order of those calls and what is left out because it came twice. Must never change anything.
+//! Lists of all nodes and sessions, read in several calls so that none blocks Redis for long. Owns the order of those calls
+//! and the removal of duplicates. Must never change anything.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ impl Registry {
     /// Every node, by name.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn nodes(&mut self) -> Result<Vec<NodeRow>, RegistryError> {
         let (mut nodes, mut from) = (Vec::new(), String::new());
         loop {
@@ -38,7 +38,7 @@ impl Registry {
     /// looked at; no more than [`SESSIONS_MOST`].
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn sessions(&mut self, which: Which) -> Result<Vec<SessionRow>, RegistryError> {
         let mut list = List::default();
         match which {
@@ -89,14 +89,14 @@ struct List {
 impl List {
     fn add(&mut self, rows: Vec<Cells>) {
         for row in rows.into_iter().filter_map(SessionRow::from_reply) {
-            let before = self.places.get(&row.id).and_then(|at| self.rows.get_mut(*at));
+            let before = self.places.get(&row.session).and_then(|at| self.rows.get_mut(*at));
             if let Some(before) = before {
                 if before.as_ref().is_some_and(SessionRow::is_over) && row.is_over() {
                     continue;
                 }
                 *before = None;
             }
-            self.places.insert(row.id.clone(), self.rows.len());
+            self.places.insert(row.session.clone(), self.rows.len());
             self.rows.push(Some(row));
         }
     }

@@ -11,7 +11,7 @@ impl Registry {
     /// Redis's clock, in ms since 1970.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn now_ms(&mut self) -> Result<u64, RegistryError> {
         let (s, us): (u64, u64) = self.connector.command(&redis::cmd("TIME")).await?;
         Ok(s * 1000 + us / 1000)
@@ -20,7 +20,7 @@ impl Registry {
     /// The phones that nodes have reported, by extension and node.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn phone_list(&mut self, only: Option<&Extension>) -> Result<Vec<PhoneRow>, RegistryError> {
         let ns = self.namespace.clone();
         let only = only.map(|only| self.placement.case.extension(only));
@@ -33,7 +33,7 @@ impl Registry {
                     continue;
                 }
                 let contact = contacts.remove(&extension).and_then(|text| serde_json::from_str(&text).ok());
-                rows.push(PhoneRow { extension, node: node.name.clone(), state, contact });
+                rows.push(PhoneRow { extension, node: node.name.clone(), state: state.into(), contact });
             }
         }
         rows.sort_by(|a, b| (&a.extension, &a.node).cmp(&(&b.extension, &b.node)));
@@ -43,7 +43,7 @@ impl Registry {
     /// All explicit aliases.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn aliases(&mut self) -> Result<Vec<AliasRow>, RegistryError> {
         let key = format!("{}:aliases", self.namespace);
         let table: BTreeMap<String, String> = self.hash(&key).await?;
@@ -55,7 +55,7 @@ impl Registry {
     /// Makes or replaces explicit aliases, one at least, in one step.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn set_aliases<'a>(
         &mut self,
         aliases: impl IntoIterator<Item = (&'a Alias, Vec<(Extension, NodeName)>)>,
@@ -75,7 +75,7 @@ impl Registry {
     /// name that could be made today.
     ///
     /// # Errors
-    /// Redis out of use.
+    /// Redis unavailable.
     pub async fn remove_aliases(&mut self, aliases: impl IntoIterator<Item = &str>) -> Result<usize, RegistryError> {
         let mut command = redis::cmd("HDEL");
         command.arg(format!("{}:aliases", self.namespace));

@@ -1,10 +1,16 @@
 //! What Redis says, in the shape that people and programs read: the JSON keys here are stable. Owns those shapes.
 //! Must never know how they are printed.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
 
 use super::LeftOutRow;
+pub use super::reasons::{EndReason, IneligibleReason, OwnReason, PlacementReason, RefusalReason, reason_text};
+use super::reasons::{reason, serialize_reason};
+pub use super::states::{Parsed, SessionState, ShownNodeState};
 use crate::ids::{Alias, SessionId};
+use crate::node::roster::PhoneState;
 
 /// The most sessions that one list holds.
 pub const SESSIONS_MOST: usize = 100_000;
@@ -27,8 +33,9 @@ pub struct Candidate {
     pub name: String,
     /// Whether it was a candidate.
     pub eligible: bool,
-    /// Why not; empty if eligible.
-    pub why: String,
+    /// Why not.
+    #[serde(serialize_with = "serialize_reason")]
+    pub reason: Option<Parsed<IneligibleReason>>,
     /// Its load at the choice: open local sessions divided by weight.
     pub load: f64,
 }
@@ -49,6 +56,48 @@ pub enum Verdict {
     WouldPlace,
 }
 
+/// What a placement says of the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlacementState {
+    /// Its state.
+    Session(Parsed<SessionState>),
+    /// There is none: the login was refused.
+    Refused,
+    /// There is none: it was only explained.
+    WouldPlace,
+    /// There is none yet.
+    NotNow,
+}
+
+impl PlacementState {
+    /// Whether it is that of a session in this state.
+    pub fn is(&self, state: SessionState) -> bool {
+        matches!(self, Self::Session(known) if *known == state)
+    }
+
+    /// The word in JSON.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Session(state) => state.as_str(),
+            Self::Refused => "refused",
+            Self::WouldPlace => "would-place",
+            Self::NotNow => "not-now",
+        }
+    }
+}
+
+impl fmt::Display for PlacementState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for PlacementState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 /// A placement: the choice and what led to it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Placement {
@@ -60,9 +109,10 @@ pub struct Placement {
     /// The node; empty if none.
     pub node: String,
     /// The session's state; `refused` or `not-now` if there is none.
-    pub state: String,
-    /// Why it was refused.
-    pub reason: String,
+    pub state: PlacementState,
+    /// Why it was refused, or the reason of the session that exists.
+    #[serde(serialize_with = "serialize_reason")]
+    pub reason: Option<PlacementReason>,
     /// The alias that was asked for.
     #[serde(skip)]
     pub alias: String,
@@ -82,7 +132,7 @@ pub(super) type PlaceReply =
 
 impl Placement {
     pub(super) fn from_reply(reply: PlaceReply, alias: &Alias) -> Self {
-        let (outcome, session, node, state, reason, extension, agent, rows) = reply;
+        let (outcome, session, node, state, words, extension, agent, rows) = reply;
         let verdict = match outcome.as_str() {
             "placed" => Verdict::Placed,
             "existing" => Verdict::Existing,
@@ -91,16 +141,18 @@ impl Placement {
             _ => Verdict::Refused,
         };
         let session = session.parse().ok();
-        let state = match verdict {
-            Verdict::Placed | Verdict::Existing => state,
-            Verdict::Refused => "refused".to_owned(),
-            Verdict::WouldPlace => "would-place".to_owned(),
-            Verdict::NotNow => "not-now".to_owned(),
+        let (state, reason) = match verdict {
+            Verdict::Placed | Verdict::Existing => {
+                (PlacementState::Session(state.into()), reason(&words).map(PlacementReason::Session))
+            }
+            Verdict::Refused => (PlacementState::Refused, reason(&words).map(PlacementReason::Refusal)),
+            Verdict::WouldPlace => (PlacementState::WouldPlace, reason(&words).map(PlacementReason::Refusal)),
+            Verdict::NotNow => (PlacementState::NotNow, reason(&words).map(PlacementReason::Refusal)),
         };
         let candidate = |(name, _extension, why, load): (String, String, String, f64)| Candidate {
             eligible: why.is_empty(),
             name,
-            why,
+            reason: self::reason(&why),
             load,
         };
         let mut nodes: Vec<_> = rows.into_iter().map(candidate).collect();
@@ -114,8 +166,8 @@ impl Placement {
 pub struct NodeRow {
     /// Its name.
     pub name: String,
-    /// active, starting, down, draining, stopped, or lost (its lease has ended).
-    pub state: String,
+    /// How it is.
+    pub state: Parsed<ShownNodeState>,
     /// Open sessions of local agents.
     pub agents: u64,
     /// Open sessions of remote agents.
@@ -168,7 +220,7 @@ impl NodeRow {
         let (agents, weight) = (number(2), number(4).max(1));
         Self {
             name: text(0),
-            state: text(1),
+            state: text(1).into(),
             agents,
             remote: number(3),
             load: ratio(agents, weight),
@@ -203,7 +255,7 @@ fn ratio(agents: u64, weight: u64) -> f64 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SessionRow {
     /// The session.
-    pub id: String,
+    pub session: String,
     /// What the agent logged in with.
     pub alias: String,
     /// The phone.
@@ -214,14 +266,15 @@ pub struct SessionRow {
     pub campaign: String,
     /// Where.
     pub node: String,
-    /// placed, queued, ringing, live, ended or failed.
-    pub state: String,
-    /// How many are rung before him, and he himself; only while he is queued.
-    pub place: Option<u64>,
+    /// How far it is.
+    pub state: Parsed<SessionState>,
+    /// How many are rung before them, and themselves; only while queued.
+    pub queue_position: Option<u64>,
     /// Whether the agent is remote.
     pub remote: bool,
-    /// Why it ended; empty while it is open.
-    pub reason: String,
+    /// Why it ended; of one that is open, why it was placed again.
+    #[serde(serialize_with = "serialize_reason")]
+    pub reason: Option<EndReason>,
     /// When its state last changed: ms since 1970, on Redis's clock.
     pub since: u64,
     /// The session that was lost with its node and that this one replaces; empty if none.
@@ -233,30 +286,33 @@ impl SessionRow {
         let mut cells = row.into_iter();
         let mut next = || cells.next().flatten();
         let mut row = Self {
-            id: next()?,
+            session: next()?,
             alias: next()?,
             extension: next()?,
             agent: next()?,
             campaign: next().unwrap_or_default(),
             node: next()?,
-            state: next()?,
-            place: None,
+            state: next()?.into(),
+            queue_position: None,
             remote: next().is_some_and(|flag| flag == "1"),
-            reason: next().unwrap_or_default(),
+            reason: reason(&next().unwrap_or_default()),
             since: next().and_then(|text| text.parse().ok()).unwrap_or(0),
             // Behind the try and the time of creation.
             rejoined_from: cells.nth(2).flatten().unwrap_or_default(),
         };
-        row.place = cells.next().flatten().and_then(|place| place.parse().ok());
-        if row.place.is_some() {
-            "queued".clone_into(&mut row.state);
+        row.queue_position = cells.next().flatten().and_then(|place| place.parse().ok());
+        if row.queue_position.is_some() {
+            row.state = Parsed::Known(SessionState::Queued);
         }
         Some(row)
     }
 
     /// Whether it is over.
     pub fn is_over(&self) -> bool {
-        self.state == "ended" || self.state == "failed"
+        match self.state {
+            Parsed::Known(state) => state.is_over(),
+            Parsed::Other(_) => false,
+        }
     }
 }
 
@@ -267,8 +323,8 @@ pub struct PhoneRow {
     pub extension: String,
     /// Where.
     pub node: String,
-    /// registered, unreachable or unregistered.
-    pub state: String,
+    /// Whether it can ring there.
+    pub state: Parsed<PhoneState>,
     /// Address, round trip and expiry, if a second AMI user is configured there.
     pub contact: Option<serde_json::Value>,
 }

@@ -35,6 +35,6 @@ redis.call('HSET', ns .. ':session:' .. id, 'alias', alias, 'extension', extensi
   'campaign', '', 'remote', '0', 'node', node, 'state', 'placed', 'reason', '', 'since', now, 'created', now,
   'try', 1, 'tried', '', 'tries', 3, 'suffix', 'x', 'give_up', now + 60000, 'order', message)
 redis.call('PUBLISH', ns .. ':news:' .. id, 'placed ')
-redis.call('XADD', ns .. ':story', 'MAXLEN', '~', '100000', '*', 'event', 'placed', 'node', node, 'session', id,
-  'alias', alias, 'agent', extension, 'phone', extension, 'reason', '')
+redis.call('XADD', ns .. ':events', 'MAXLEN', '~', '100000', '*', 'event', 'placed', 'node', node, 'session', id,
+  'alias', alias, 'agent', extension, 'extension', extension, 'reason', '')
 return { id, node, rows }

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use evenring::ami::action::Action;
 use evenring::ami::event::is_wanted;
 use evenring::ami::outcome::{Answer, Tag};
-use evenring::daemon::ami::{FromAmi, ToAmi};
+use evenring::ami_client::{FromAmi, ToAmi};
 use memchr::memmem;
 use tokio::runtime::Runtime;
 
+use crate::fake_ami::{Client, Conn, Peer};
 use crate::harness::{Bench, ROUNDS, Reach, median, now, pin};
-use crate::peer::{Client, Conn, Peer};
 use crate::streams::mixed;
 
 const READ_BYTES: usize = 64 << 10;

@@ -9,18 +9,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenring::config::Settings;
-use evenring::daemon::new_session;
 use evenring::ids::{Generation, Now, SessionId};
 use evenring::node::NodeState;
 use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::Class;
-use evenring::registry::view::{Verdict, Which};
-use evenring::registry::{Beats, LoginRequest, Registry};
+use evenring::registry::view::{SessionState, ShownNodeState, Verdict, Which};
+use evenring::registry::{HeartbeatSequence, LoginRequest, Registered, Registry};
+use evenring::runtime::random::new_session;
 
 use crate::lab::now;
 use crate::lab::redis::Redis;
-use crate::sim::daemons::SimDaemon;
-use crate::sim::{Settings as SimSettings, Sim, SimNode};
+use crate::load_nodes::daemons::SimDaemon;
+use crate::load_nodes::{Settings as SimSettings, Sim, SimNode};
 
 /// Logins of one round.
 const ROUND: u32 = 2_000;
@@ -89,14 +89,15 @@ impl Tables {
             let mut node = self.settings.node.clone();
             node.name = format!("n{number:03}").parse().expect("a node name");
             let generation = Generation::from_bits(u64::from(number));
-            registry.register(&node, generation, "bench").await.expect("Redis").expect("a free name");
+            let registered = registry.register(&node, generation, "bench").await.expect("Redis");
+            assert!(matches!(registered, Registered::Taken { .. }), "{registered:?}");
             registry.phones(&node.name, generation, &changes).await.expect("Redis");
             registry
                 .heartbeat(
                     &node.name,
                     generation,
                     (NodeState::Active, 0, ROUND as usize),
-                    (&mut Beats::default(), Now::default()),
+                    (&mut HeartbeatSequence::default(), Now::default()),
                 )
                 .await
                 .expect("Redis");
@@ -201,7 +202,10 @@ impl Cluster {
         let begin = now();
         loop {
             let rows = registry.nodes().await.expect("Redis");
-            let up = rows.iter().filter(|n| n.state == "active" && n.registrations == u64::from(sim.phones)).count();
+            let up = rows
+                .iter()
+                .filter(|n| n.state == ShownNodeState::Active && n.registrations == u64::from(sim.phones))
+                .count();
             if up == count {
                 return cluster;
             }
@@ -278,7 +282,7 @@ pub async fn latency(binary: &Path, logins: u32, per_second: u32) -> Latency {
     let rings = cluster.nodes[0].rings();
     assert_eq!(rings.len(), logins as usize);
     let session = |unique: &str| unique.trim_start_matches("evenring-").parse::<SessionId>().expect("a session");
-    let since = |ring: &crate::sim::Ring| ring.at.saturating_duration_since(accepted[&session(&ring.unique)]);
+    let since = |ring: &crate::load_nodes::Ring| ring.at.saturating_duration_since(accepted[&session(&ring.unique)]);
     Latency { ring_us: rings.iter().map(|ring| micros(since(ring))).collect(), ping_us }
 }
 
@@ -311,7 +315,13 @@ pub async fn burst(binary: &Path, nodes: usize, logins: u32) -> Burst {
     let mut live = 0;
     let settled = now();
     while live < logins as usize && settled.elapsed() < Duration::from_secs(10) {
-        live = registry.sessions(Which::Open).await.expect("Redis").iter().filter(|row| row.state == "live").count();
+        live = registry
+            .sessions(Which::Open)
+            .await
+            .expect("Redis")
+            .iter()
+            .filter(|row| row.state == SessionState::Live)
+            .count();
         pause(Duration::from_millis(20)).await;
     }
     let rings: Vec<_> = cluster.nodes.iter().flat_map(SimNode::rings).collect();
@@ -397,7 +407,7 @@ async fn ready(binary: &Path, cluster: &Cluster) -> Duration {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("notify");
     let socket = tokio::net::UnixDatagram::bind(&path).expect("a socket");
-    let (user, secret) = crate::sim::USER;
+    let (user, secret) = crate::load_nodes::USER;
     let config = dir.path().join("one.toml");
     let text = format!(
         "[node]\nname = \"one\"\n[ami]\naddress = \"{}\"\nusername = \"{user}\"\nsecret = \"{secret}\"\n[redis]\nurl = \"{}\"\n",

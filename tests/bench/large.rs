@@ -8,13 +8,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use evenring::config::{NodeSettings, Settings};
-use evenring::daemon::new_session;
 use evenring::ids::{Generation, NodeName, Now, SessionId};
 use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::{Class, Login, Outcome, Reason};
-use evenring::node::{BookedState, Live, NodeState};
+use evenring::node::{Live, NodeState, RecordedState};
 use evenring::registry::view::Verdict;
-use evenring::registry::{Beat, Beats, LoginRequest, Registry, Takes, script_hashes};
+use evenring::registry::{
+    FetchSequence, HeartbeatReply, HeartbeatSequence, LoginRequest, Registered, Registry, script_hashes,
+};
+use evenring::runtime::random::new_session;
 use redis::aio::MultiplexedConnection;
 
 use crate::harness::now;
@@ -56,12 +58,12 @@ impl Calls {
 pub struct Large {
     pub registry: Registry,
     pub settings: Settings,
-    pub beats: Beats,
+    pub beats: HeartbeatSequence,
     /// What the rounds so far have measured, by row.
     pub measured: BTreeMap<&'static str, Calls>,
     raw: MultiplexedConnection,
     hashes: BTreeMap<&'static str, String>,
-    takes: Takes,
+    fetches: FetchSequence,
     begin: Instant,
     meter: Meter,
     found: u64,
@@ -117,11 +119,11 @@ impl Large {
         let mut large = Self {
             registry,
             settings,
-            beats: Beats::default(),
+            beats: HeartbeatSequence::default(),
             measured: BTreeMap::new(),
             raw,
             hashes: script_hashes().into_iter().collect(),
-            takes: Takes::default(),
+            fetches: FetchSequence::default(),
             begin: now(),
             meter,
             found: 1 << 40,
@@ -163,7 +165,8 @@ impl Large {
 
     pub async fn join(&mut self, number: u64) {
         let node = self.settings_of(number);
-        self.registry.register(&node, life(number), "bench").await.expect("Redis").expect("a free name");
+        let registered = self.registry.register(&node, life(number), "bench").await.expect("Redis");
+        assert!(matches!(registered, Registered::Taken { .. }), "{registered:?}");
         let extension = |n: u32| format!("cc{}", 100 + n).parse().expect("an extension");
         let phones = (0..PHONES).map(|n| (extension(n), PhoneState::Registered)).collect();
         let changes = PhoneChanges { replace: true, phones };
@@ -171,7 +174,7 @@ impl Large {
         self.beat(number).await;
     }
 
-    pub async fn pulse(&mut self, number: u64) -> Beat {
+    pub async fn pulse(&mut self, number: u64) -> HeartbeatReply {
         let (how, now) = ((NodeState::Active, 0, PHONES as usize), Now(self.begin.elapsed()));
         let beat = self.registry.heartbeat(&name(number), life(number), how, (&mut self.beats, now)).await;
         beat.expect("Redis")
@@ -204,9 +207,9 @@ impl Large {
 
     /// Nothing rings in this cluster: what was asked to hang up has done so.
     pub async fn finish_hung_up(&mut self, number: u64) {
-        let books = self.pulse(number).await.books;
-        let unwanted = |state| state == BookedState::Unwanted;
-        let outcomes: Vec<_> = books
+        let recorded = self.pulse(number).await.recorded;
+        let unwanted = |state| state == RecordedState::HangupRequested;
+        let outcomes: Vec<_> = recorded
             .into_iter()
             .filter(|(_, state)| unwanted(*state))
             .map(|(id, _)| (id, Outcome::Ended(Reason::LoggedOut)))
@@ -224,9 +227,9 @@ impl Large {
     }
 
     pub async fn take(&mut self, most: usize) -> usize {
-        let asked = self.takes.ask();
-        let taken = self.registry.take(&name(FIRST), life(FIRST), asked, most).await.expect("Redis");
-        self.takes.hear();
+        let asked = self.fetches.ask();
+        let taken = self.registry.fetch_orders(&name(FIRST), life(FIRST), asked, most).await.expect("Redis");
+        self.fetches.hear();
         taken.len()
     }
 

@@ -9,17 +9,17 @@
 mod client;
 mod cluster;
 mod daemons;
+#[path = "../fake_ami/mod.rs"]
+mod fake_ami;
 mod harness;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod large;
+#[path = "../load_nodes/mod.rs"]
+mod load_nodes;
 mod meter;
 mod parse;
-#[path = "../peer/mod.rs"]
-mod peer;
 mod scripts;
-#[path = "../sim/mod.rs"]
-mod sim;
 mod streams;
 
 use harness::Bench;

@@ -7,14 +7,14 @@
 
 use std::time::Duration;
 
-use evenring::daemon::new_session;
 use evenring::ids::SessionId;
 use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::{Outcome, Reason};
-use evenring::node::{Duty, Live};
-use evenring::registry::story::Told;
+use evenring::node::{AdminState, Live};
+use evenring::registry::events::NewEvent;
 use evenring::registry::view::Which;
-use evenring::registry::{ADOPT_MOST, Forgotten, Settled};
+use evenring::registry::{ADOPT_MOST, Forgotten, Registered, Settled};
+use evenring::runtime::random::new_session;
 
 use crate::harness::{Bench, Reach};
 use crate::large::{FIRST, Large, NODES, ORDERS, SESSIONS, life, name, request};
@@ -28,7 +28,7 @@ const ROWS: [&str; 25] = [
     "script place, explaining, 200 nodes",
     "script receive, 64 logins",
     "script settle, 64 logins, 200 nodes",
-    "script take, 64 orders",
+    "script fetch_orders, 64 orders",
     "script report, 200 live",
     "script report, 200 that could not ring, 200 nodes",
     "script report, 200 lost with rejoin, 200 nodes",
@@ -37,7 +37,7 @@ const ROWS: [&str; 25] = [
     "script heartbeat, a lost node with 300 orders and 100 calls",
     "script drain, 300 orders, 200 nodes",
     "script leave, 300 orders, 200 nodes",
-    "script line, 1,000 come and go",
+    "script ring_queue, 1,000 come and go",
     "script sessions, 20,000 open and 20,000 over",
     "script status, 200 nodes",
     "script phones, 20,000 of one node told again",
@@ -46,7 +46,7 @@ const ROWS: [&str; 25] = [
     "script register, 200 nodes",
     "script forget, a node with 20,000 phones",
     "script limits",
-    "script note, 100 entries",
+    "script append_events, 100 entries",
     "script keepalive",
     "script rights",
 ];
@@ -122,7 +122,7 @@ impl Large {
         let sessions = self.order(200).await;
         self.watch().await;
         while self.take(64).await > 0 {}
-        self.row("script take, 64 orders").await;
+        self.row("script fetch_orders, 64 orders").await;
         self.watch().await;
         self.report(FIRST, sessions.iter().map(|id| (*id, Outcome::Live)).collect()).await;
         self.row("script report, 200 live").await;
@@ -130,7 +130,7 @@ impl Large {
         let sessions = self.order(200).await;
         while self.take(64).await > 0 {}
         self.watch().await;
-        self.report(FIRST, sessions.iter().map(|id| (*id, Outcome::Cannot(Reason::NotReachable))).collect()).await;
+        self.report(FIRST, sessions.iter().map(|id| (*id, Outcome::TryNextNode(Reason::NotReachable))).collect()).await;
         self.row("script report, 200 that could not ring, 200 nodes").await;
         self.call_off(200).await;
     }
@@ -160,7 +160,7 @@ impl Large {
         }
         self.row("script heartbeat, 200 nodes").await;
         self.order(ORDERS).await;
-        self.ask(&["HSET", "{evenring}:node:n000", "lease_until", "1000", "lost", "1"]).await;
+        self.ask(&["HSET", "{evenring}:node:n000", "lease_until", "1000", "expired", "1"]).await;
         self.watch().await;
         let mut reaped = 0;
         while reaped < ORDERS as usize + SESSIONS as usize {
@@ -175,10 +175,11 @@ impl Large {
     async fn goes(&mut self) {
         self.order(ORDERS).await;
         self.watch().await;
-        let turned = self.registry.turn(&name(FIRST), Duty::Draining).await.expect("Redis").expect("a node");
+        let turned =
+            self.registry.set_admin_state(&name(FIRST), AdminState::Drain).await.expect("Redis").expect("a node");
         self.row("script drain, 300 orders, 200 nodes").await;
         assert_eq!(turned.moved.len(), ORDERS as usize);
-        self.registry.turn(&name(FIRST), Duty::Serving).await.expect("Redis");
+        self.registry.set_admin_state(&name(FIRST), AdminState::Ready).await.expect("Redis");
         self.call_off(ORDERS).await;
         self.order(ORDERS).await;
         self.watch().await;
@@ -199,9 +200,9 @@ impl Large {
         let waiting: Vec<_> = found.iter().map(|(login, _)| login.session).collect();
         self.watch().await;
         for line in [&waiting[..], &waiting[500..], &[]] {
-            self.registry.line(&name(FIRST), life(FIRST), line).await.expect("Redis");
+            self.registry.report_ring_queue(&name(FIRST), life(FIRST), line).await.expect("Redis");
         }
-        self.row("script line, 1,000 come and go").await;
+        self.row("script ring_queue, 1,000 come and go").await;
         let over = waiting.iter().map(|id| (*id, Outcome::Failed(Reason::NoAnswer))).collect();
         self.report(FIRST, over).await;
     }
@@ -257,7 +258,8 @@ impl Large {
         self.watch().await;
         for number in 0..NODES {
             let node = self.settings_of(number);
-            self.registry.register(&node, life(number), "bench").await.expect("Redis").expect("its own name");
+            let registered = self.registry.register(&node, life(number), "bench").await.expect("Redis");
+            assert!(matches!(registered, Registered::Taken { .. }), "{registered:?}");
         }
         self.row("script register, 200 nodes").await;
         for number in 0..NODES {
@@ -270,13 +272,13 @@ impl Large {
         }
         self.row("script limits").await;
         let told =
-            |k| Told { event: "drift", session: Some(SessionId::from_bits(1 << 16 | k)), reason: "bench".into() };
+            |k| NewEvent { event: "drift", session: Some(SessionId::from_bits(1 << 16 | k)), reason: "bench".into() };
         let told: Vec<_> = (0..SESSIONS).map(told).collect();
         self.watch().await;
         for number in 0..20 {
-            self.registry.note(&name(FIRST), life(FIRST), number, &told).await.expect("Redis");
+            self.registry.append_events(&name(FIRST), life(FIRST), number, &told).await.expect("Redis");
         }
-        self.row("script note, 100 entries").await;
+        self.row("script append_events, 100 entries").await;
         self.watch().await;
         for _ in 0..20 {
             let node = name(FIRST);

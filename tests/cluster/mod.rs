@@ -114,7 +114,7 @@ impl Cluster {
         wait_for(timeout, || {
             let explained = self.json(&["explain", alias]);
             let nodes = explained["nodes"].as_array().cloned().unwrap_or_default();
-            let found = nodes.iter().find(|candidate| candidate["name"] == node).map(|found| found["why"].clone());
+            let found = nodes.iter().find(|candidate| candidate["name"] == node).map(|found| found["reason"].clone());
             if found == Some(why.into()) {
                 Ok(())
             } else {
@@ -137,7 +137,7 @@ impl Cluster {
 
     /// One session.
     pub fn session(&self, id: &str) -> Value {
-        self.sessions().into_iter().find(|session| session["id"] == id).unwrap_or(Value::Null)
+        self.sessions().into_iter().find(|session| session["session"] == id).unwrap_or(Value::Null)
     }
 
     /// Waits until a session has this state and reason.

@@ -11,17 +11,17 @@
     reason = "a demo that cannot be set up ends, and says why"
 )]
 
-mod eye;
 mod facts;
-mod play;
+mod observer;
 mod screen;
-mod stage;
+mod setup;
+mod tools;
 
 use std::process::ExitCode;
 
 pub use facts::Facts;
 use screen::Screen;
-use stage::Stage;
+use setup::Setup;
 
 /// Agents who count towards the load.
 pub const LOCAL: u32 = 30;
@@ -35,7 +35,7 @@ const AT_ONCE_AGAIN: usize = 6;
 /// All scenes, and what was measured.
 pub fn run() -> Facts {
     let mut screen = Screen::new();
-    let mut stage = Stage::set(&mut screen);
+    let mut stage = Setup::set(&mut screen);
     let mut facts = Facts::default();
     shift_start(&mut stage, &mut screen, &mut facts);
     remote_agents(&mut stage, &mut screen, &mut facts);
@@ -50,11 +50,11 @@ pub fn run() -> Facts {
 /// Sets the stage with all local agents logged in, says what can be played, and stays until it is killed.
 pub fn keep() -> ExitCode {
     let mut screen = Screen::new();
-    let mut stage = Stage::set(&mut screen);
+    let mut stage = Setup::set(&mut screen);
     let mut facts = Facts::default();
     shift_start(&mut stage, &mut screen, &mut facts);
-    play::tools(&stage);
-    play::explain(&stage);
+    tools::tools(&stage);
+    tools::explain(&stage);
     println!("ready");
     loop {
         std::thread::park();
@@ -62,9 +62,9 @@ pub fn keep() -> ExitCode {
 }
 
 /// Thirty agents log in at once: one process of the command line for each.
-fn shift_start(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts) {
+fn shift_start(stage: &mut Setup, screen: &mut Screen, facts: &mut Facts) {
     screen.say(&format!("{LOCAL} agents log in at once: {LOCAL} x `evenring login ALIAS --agent N`"));
-    let orders: Vec<_> = (0..LOCAL).map(|n| stage::login(n, false)).collect();
+    let orders: Vec<_> = (0..LOCAL).map(|n| setup::login(n, false)).collect();
     let done = stage.at_once(screen, &orders);
     facts.logins = done.iter().filter(|run| run.succeeded()).count();
     stage.show_until(screen, |view| view.live(false) == LOCAL as usize && view.is_counted());
@@ -87,11 +87,11 @@ fn shift_start(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts) {
 }
 
 /// Remote agents are placed like the others, and are nobody's load.
-fn remote_agents(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts) {
+fn remote_agents(stage: &mut Setup, screen: &mut Screen, facts: &mut Facts) {
     screen.say(&format!("{REMOTE} remote agents log in (--remote): they are no load"));
-    let orders: Vec<_> = (LOCAL..LOCAL + REMOTE).map(|n| stage::login(n, true)).collect();
+    let orders: Vec<_> = (LOCAL..LOCAL + REMOTE).map(|n| setup::login(n, true)).collect();
     let done = stage.at_once(screen, &orders);
-    facts.note(stage::failures(&done));
+    facts.note(setup::failures(&done));
     stage.show_until(screen, |view| view.live(true) == REMOTE as usize && view.is_counted());
     let agents = stage.cluster.agents();
     if agents != facts.per_node {
@@ -100,7 +100,7 @@ fn remote_agents(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts) {
 }
 
 /// One Asterisk is killed. Returns the agents whose sessions it took along.
-fn death(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts) -> Vec<u32> {
+fn death(stage: &mut Setup, screen: &mut Screen, facts: &mut Facts) -> Vec<u32> {
     stage.wait_saved(VICTIM);
     screen.say(&format!("kill -9 of Asterisk {VICTIM}"));
     let (took, state) = stage.kill(VICTIM);
@@ -120,12 +120,12 @@ fn death(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts) -> Vec<u32> 
 }
 
 /// Some of the lost agents log in again: on the survivors. Returns those that wait.
-fn again_elsewhere(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts, lost: &[u32]) -> Vec<u32> {
+fn again_elsewhere(stage: &mut Setup, screen: &mut Screen, facts: &mut Facts, lost: &[u32]) -> Vec<u32> {
     let (now, later) = lost.split_at(AT_ONCE_AGAIN.min(lost.len()));
     screen.say(&format!("{} of them log in again", now.len()));
-    let orders: Vec<_> = now.iter().map(|n| stage::login(*n, false)).collect();
+    let orders: Vec<_> = now.iter().map(|n| setup::login(*n, false)).collect();
     let done = stage.at_once(screen, &orders);
-    facts.note(stage::failures(&done));
+    facts.note(setup::failures(&done));
     let expected = LOCAL as usize - later.len();
     stage.show_until(screen, |view| view.live(false) == expected);
     let agents = stage.cluster.agents();
@@ -140,7 +140,7 @@ fn again_elsewhere(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts, lo
 }
 
 /// The Asterisk starts again: clean, and first in line.
-fn comeback(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts, waiting: &[u32]) {
+fn comeback(stage: &mut Setup, screen: &mut Screen, facts: &mut Facts, waiting: &[u32]) {
     screen.say(&format!("Asterisk {VICTIM} starts again"));
     stage.lab.node(VICTIM).start();
     screen.say("it has booted, and looks which of the phones that it remembers are there");
@@ -155,9 +155,9 @@ fn comeback(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts, waiting: 
         node["agents"],
         waiting.len()
     ));
-    let orders: Vec<_> = waiting.iter().map(|n| stage::login(*n, false)).collect();
+    let orders: Vec<_> = waiting.iter().map(|n| setup::login(*n, false)).collect();
     let done = stage.at_once(screen, &orders);
-    facts.note(stage::failures(&done));
+    facts.note(setup::failures(&done));
     stage.show_until(screen, |view| view.live(false) == LOCAL as usize);
     let agents = stage.cluster.agents();
     if agents.get(VICTIM) != Some(&(waiting.len() as u64)) {
@@ -167,11 +167,11 @@ fn comeback(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts, waiting: 
 }
 
 /// Everybody logs out.
-fn shift_end(stage: &mut Stage, screen: &mut Screen, facts: &mut Facts) {
+fn shift_end(stage: &mut Setup, screen: &mut Screen, facts: &mut Facts) {
     screen.say("everybody logs out");
     let orders = stage.logouts();
     let done = stage.at_once(screen, &orders);
-    facts.note(stage::failures(&done));
+    facts.note(setup::failures(&done));
     stage.show_until(screen, |view| view.open() == 0 && view.is_counted());
     facts.channels_left = Some(stage.channels_left());
     let agents = stage.cluster.agents();

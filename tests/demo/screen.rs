@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 
-use super::eye::View;
+use super::observer::View;
 use crate::lab::now;
 
 /// Between two plain lines about a table that moves.
@@ -68,7 +68,7 @@ impl Screen {
         let rows = view.nodes.iter().map(|row| {
             let colour = match row.state.as_str() {
                 "active" => AnsiColor::Green,
-                "down" | "lost" => AnsiColor::Red,
+                "down" | "lease-expired" => AnsiColor::Red,
                 _ => AnsiColor::Yellow,
             };
             let state = self.paint(colour, &format!("{:<8}", row.state));

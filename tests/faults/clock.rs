@@ -3,7 +3,7 @@
 //!
 //! Owns how a daemon is told. Must never touch the real clock.
 
-use super::stage::Stage;
+use super::setup::Setup;
 
 /// Where Debian has the library.
 fn library() -> String {
@@ -13,7 +13,7 @@ fn library() -> String {
     found.unwrap_or_else(|| panic!("no libfaketime: run ./dev setup")).display().to_string()
 }
 
-pub(super) fn prepare(stage: &mut Stage, name: &str) {
+pub(super) fn prepare(stage: &mut Setup, name: &str) {
     set(stage, name, "+0");
     let (library, file) = (library(), stage.file(name).display().to_string());
     let environment = [
@@ -27,12 +27,12 @@ pub(super) fn prepare(stage: &mut Stage, name: &str) {
     stage.wait_whole();
 }
 
-pub(super) fn set(stage: &mut Stage, name: &str, offset: &str) {
+pub(super) fn set(stage: &mut Setup, name: &str, offset: &str) {
     std::fs::write(stage.file(name), offset).expect("write the offset");
 }
 
 /// The clock is right again; and was it wrong?
-pub(super) fn mend(stage: &mut Stage, name: &str) -> Vec<String> {
+pub(super) fn repair(stage: &mut Setup, name: &str) -> Vec<String> {
     set(stage, name, "+0");
     let log = stage.daemon(name).log();
     let number = |text: Option<&str>| text?.parse::<i32>().ok();

@@ -11,7 +11,7 @@ mod faults;
 #[path = "../lab/mod.rs"]
 mod lab;
 
-use faults::{ground::Ground, report, soak, stage::Stage};
+use faults::{ground::Ground, report, setup::Setup, soak};
 
 const USAGE: &str = "usage: faults [NAME] | soak --minutes N [--seed S]";
 
@@ -53,7 +53,7 @@ fn faults(filter: &str) -> ExitCode {
 fn soak(minutes: Option<u64>, seed: Option<u64>) -> ExitCode {
     let (Some(minutes @ 1..), Some(seed)) = (minutes, seed) else { return usage() };
     println!("{minutes} minutes, seed {seed}");
-    let soaked = soak::run(&mut Stage::set(Ground::Sentinel), Duration::from_secs(minutes * 60), seed);
+    let soaked = soak::run(&mut Setup::set(Ground::Sentinel), Duration::from_secs(minutes * 60), seed);
     let wrong = soaked.wrong();
     for line in &wrong {
         eprintln!("soak: {}", line.lines().next().unwrap_or_default());

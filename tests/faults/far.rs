@@ -9,13 +9,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use evenring::config::Settings;
-use evenring::registry::view::{NodeRow, SessionRow, Which};
+use evenring::registry::view::{NodeRow, SessionRow, SessionState, ShownNodeState, Which, reason_text};
 use evenring::registry::{Registry, RegistryError};
 
+use super::load_nodes::daemons::SimDaemon;
+use super::load_nodes::{Behaviour, Settings as SimSettings, Sim, SimNode};
 use super::round::Outcome;
-use super::sim::daemons::SimDaemon;
-use super::sim::{Behaviour, Settings as SimSettings, Sim, SimNode};
-use super::stage::{ANSWERS_AFTER, FIRST, alias};
+use super::setup::{ANSWERS_AFTER, FIRST, alias};
 use crate::lab::distance::Distance;
 use crate::lab::evenring::binary;
 use crate::lab::redis::Redis;
@@ -77,7 +77,7 @@ impl Shift {
         let mut shift = Self { registry, daemons, nodes, distance, redis, dir, runtime };
         wait_for(PATIENCE, || {
             let nodes = shift.look().map_err(|error| error.to_string())?.0;
-            let whole = |row: &NodeRow| row.state == "active" && row.registrations == u64::from(LOGINS);
+            let whole = |row: &NodeRow| row.state == ShownNodeState::Active && row.registrations == u64::from(LOGINS);
             if nodes.len() == NODES && nodes.iter().all(whole) { Ok(()) } else { Err(format!("all nodes: {nodes:?}")) }
         });
         shift
@@ -123,14 +123,15 @@ pub fn play() -> Outcome {
     let mut left = std::collections::BTreeSet::new();
     let mut looked = now();
     let (nodes, sessions) = wait_for(PATIENCE, || {
-        let open =
-            |sessions: &[SessionRow]| sessions.iter().filter(|row| !row.is_over() && row.state != "live").count();
+        let open = |sessions: &[SessionRow]| {
+            sessions.iter().filter(|row| !row.is_over() && row.state != SessionState::Live).count()
+        };
         if looked.elapsed() < LOOK {
             return Err("the next look".to_owned());
         }
         let (nodes, sessions) = shift.look().map_err(|error| error.to_string())?;
         looked = now();
-        left.extend(nodes.iter().filter(|row| row.state != "active").map(|row| row.name.clone()));
+        left.extend(nodes.iter().filter(|row| row.state != ShownNodeState::Active).map(|row| row.name.clone()));
         match (shift.waiting(), open(&sessions)) {
             (0, 0) => Ok((nodes, sessions)),
             (waiting, open) => Err(format!("{waiting} logins in the inbox and {open} under way to be done with")),
@@ -138,10 +139,10 @@ pub fn play() -> Outcome {
     });
     let mut outcome = Outcome { name: NAME, what: WHAT, settled: Some(sent.elapsed()), ..Outcome::default() };
     outcome.accepted = sessions.len();
-    outcome.became_live = sessions.iter().filter(|row| row.state == "live").count();
+    outcome.became_live = sessions.iter().filter(|row| row.state == SessionState::Live).count();
     for row in sessions.iter().filter(|row| row.is_over()) {
         outcome.failed += 1;
-        *outcome.whys.entry(row.reason.clone()).or_default() += 1;
+        *outcome.whys.entry(reason_text(row.reason.as_ref())).or_default() += 1;
     }
     outcome.invites = shift.nodes.iter().map(|node| node.rings().len()).sum();
     outcome.violations = wrong(&shift, &nodes, &sessions);
@@ -157,14 +158,15 @@ pub fn play() -> Outcome {
 fn wrong(shift: &Shift, nodes: &[NodeRow], sessions: &[SessionRow]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut live = BTreeMap::<&str, usize>::new();
-    for row in sessions.iter().filter(|row| row.state == "live") {
+    for row in sessions.iter().filter(|row| row.state == SessionState::Live) {
         *live.entry(&row.alias).or_default() += 1;
     }
     for alias in (0..LOGINS).map(alias) {
         let count = live.get(alias.as_str()).copied().unwrap_or_default();
         if count != 1 {
             let rows = sessions.iter().filter(|row| row.alias == alias);
-            let rows: Vec<String> = rows.map(|row| format!("{} {} {}", row.node, row.state, row.reason)).collect();
+            let rows: Vec<String> =
+                rows.map(|row| format!("{} {} {}", row.node, row.state, reason_text(row.reason.as_ref()))).collect();
             wrong.push(format!("P4: {alias} is live {count} times: {rows:?}"));
         }
     }

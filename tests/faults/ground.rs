@@ -1,6 +1,6 @@
 //! What a stage stands on: which Redis, how many phones, and the settings of its daemons.
 //!
-//! Owns the kinds of it, and how their Redis is broken and mended. Must never know a certain fault.
+//! Owns the kinds of it, and how their Redis is broken and repaired. Must never know a certain fault.
 
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ pub enum Ground {
     Memory,
     /// As the first, with phones for a large shift. An agent who picks up just waits: so many conferences would cost more
     /// than the rest.
-    Crowd,
+    Callers,
 }
 
 impl Ground {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Sentinel, Self::Journal, Self::Memory, Self::Crowd];
+    pub const ALL: [Self; 4] = [Self::Sentinel, Self::Journal, Self::Memory, Self::Callers];
 
     /// For people.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Sentinel | Self::Crowd => "Redis with two replicas and three sentinels",
+            Self::Sentinel | Self::Callers => "Redis with two replicas and three sentinels",
             Self::Journal => "one Redis that writes down each change (appendfsync always)",
             Self::Memory => "one Redis without persistence",
         }
@@ -39,14 +39,14 @@ impl Ground {
     pub fn phones(self) -> u32 {
         match self {
             Self::Sentinel | Self::Journal | Self::Memory => 90,
-            Self::Crowd => 490,
+            Self::Callers => 490,
         }
     }
 
     /// How long a phone rings. Where all of Redis is away nothing may end a ring but its agent: longer than that.
     pub fn rings_for(self) -> Duration {
         match self {
-            Self::Sentinel | Self::Crowd => Duration::from_secs(4),
+            Self::Sentinel | Self::Callers => Duration::from_secs(4),
             Self::Journal | Self::Memory => Duration::from_secs(15),
         }
     }
@@ -58,7 +58,7 @@ impl Ground {
             self.rings_for().as_secs(),
             match self {
                 Self::Sentinel | Self::Journal | Self::Memory => "",
-                Self::Crowd => "application = \"Wait\"\ndata = \"3600\"\n",
+                Self::Callers => "application = \"Wait\"\ndata = \"3600\"\n",
             },
         );
         format!(
@@ -81,7 +81,7 @@ impl Store {
     /// As this ground has it.
     pub(super) fn start(ground: Ground) -> Self {
         match ground {
-            Ground::Sentinel | Ground::Crowd => Self::Watched(Watched::start(DATA, &Rules::default()), None),
+            Ground::Sentinel | Ground::Callers => Self::Watched(Watched::start(DATA, &Rules::default()), None),
             Ground::Journal => {
                 Self::Single(Redis::start_with(DATA, &["--appendonly", "yes", "--appendfsync", "always"]))
             }
@@ -129,16 +129,16 @@ impl Store {
     /// What was killed starts again.
     pub fn start_again(&mut self) {
         self.victim().start_again();
-        self.mended();
+        self.repaired();
     }
 
     /// What was frozen thaws.
     pub fn sigcont(&mut self) {
         self.victim().sigcont();
-        self.mended();
+        self.repaired();
     }
 
-    fn mended(&mut self) {
+    fn repaired(&mut self) {
         if let Self::Watched(_, broken) = self {
             *broken = None;
         }

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use evenring::ids::SessionId;
-use evenring::registry::view::{NodeRow, SessionRow};
+use evenring::registry::view::{NodeRow, SessionRow, SessionState, ShownNodeState, reason_text};
 
 use super::mistakes;
 use crate::lab::phone::{Record, What};
@@ -197,12 +197,12 @@ pub enum Fate<'a> {
 pub fn fate<'a>(asked: &Asked, sessions: &'a [SessionRow]) -> Fate<'a> {
     let id = asked.session.map(|id| id.to_string());
     let same = |row: &&SessionRow| match &id {
-        Some(id) => row.id == *id,
+        Some(id) => row.session == *id,
         None => row.alias == asked.alias,
     };
     match sessions.iter().filter(same).max_by_key(|row| row.since) {
         None => Fate::Unknown,
-        Some(row) if row.state == "live" => Fate::Live(row),
+        Some(row) if row.state == SessionState::Live => Fate::Live(row),
         Some(row) if row.is_over() => Fate::Over(row),
         Some(row) => Fate::Open(row),
     }
@@ -211,7 +211,7 @@ pub fn fate<'a>(asked: &Asked, sessions: &'a [SessionRow]) -> Fate<'a> {
 fn logins(seen: &Evidence) -> Vec<String> {
     let wrong = seen.asked.iter().filter_map(|asked| match (fate(asked, &seen.sessions), &asked.answer) {
         (Fate::Live(_), _) => None,
-        (Fate::Over(row), _) if !row.reason.is_empty() => None,
+        (Fate::Over(row), _) if row.reason.is_some() => None,
         (Fate::Over(row), _) => Some(format!("P4: {} is {} without a reason", asked.alias, row.state)),
         (Fate::Open(row), _) => Some(format!("P4: {} on {} is {} for ever", asked.alias, row.node, row.state)),
         (Fate::Unknown, Answer::Accepted) if seen.memory == Memory::Stays => {
@@ -225,18 +225,21 @@ fn logins(seen: &Evidence) -> Vec<String> {
 /// Those who were live are so still: P7, P9.
 fn agents(seen: &Evidence) -> Vec<String> {
     let live = |test: &dyn Fn(&SessionRow) -> bool| {
-        seen.sessions.iter().filter(|row| row.state == "live" && test(row)).count()
+        seen.sessions.iter().filter(|row| row.state == SessionState::Live && test(row)).count()
     };
     let wrong = seen.before.iter().filter_map(|was| {
         let (found, promise) = match seen.calls {
-            Calls::Stay => (live(&|row| row.id == was.id && row.node == was.node), "P7"),
+            Calls::Stay => (live(&|row| row.session == was.session && row.node == was.node), "P7"),
             Calls::Move => (live(&|row| row.agent == was.agent && row.alias == was.alias), "P9"),
         };
         let now = seen.sessions.iter().filter(|row| row.agent == was.agent);
-        let now: Vec<String> =
-            now.map(|row| format!("{} {} on {} {}", row.id, row.state, row.node, row.reason)).collect();
-        (found != 1)
-            .then(|| format!("{promise}: agent {} was live on {} as {}; now: {now:?}", was.agent, was.node, was.id))
+        let text = |row: &SessionRow| {
+            format!("{} {} on {} {}", row.session, row.state, row.node, reason_text(row.reason.as_ref()))
+        };
+        let now: Vec<String> = now.map(text).collect();
+        (found != 1).then(|| {
+            format!("{promise}: agent {} was live on {} as {}; now: {now:?}", was.agent, was.node, was.session)
+        })
     });
     wrong.collect()
 }
@@ -327,7 +330,7 @@ fn loads(seen: &Evidence) -> Vec<String> {
     for node in &seen.nodes {
         let open = seen.sessions.iter().filter(|row| row.node == node.name && !row.is_over());
         let (redis, local): (BTreeSet<&str>, usize) =
-            (open.clone().map(|row| row.id.as_str()).collect(), open.filter(|row| !row.remote).count());
+            (open.clone().map(|row| row.session.as_str()).collect(), open.filter(|row| !row.remote).count());
         let none = Vec::new();
         let channels = seen.channels.get(&node.name).unwrap_or(&none);
         let asterisk: BTreeSet<&str> = channels.iter().map(|channel| channel.session.as_str()).collect();
@@ -365,7 +368,7 @@ fn rotation(seen: &Evidence) -> Vec<String> {
     let missing = seen.channels.keys().filter(|name| !seen.nodes.iter().any(|node| node.name == **name));
     wrong.extend(missing.map(|name| format!("P12: Redis does not know node {name}")));
     for node in &seen.nodes {
-        if node.state != "active" {
+        if node.state != ShownNodeState::Active {
             wrong.push(format!("P6: node {} is {}", node.name, node.state));
         }
         let phones = seen.phones.get(&node.name).copied().unwrap_or_default();

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use evenring::registry::view::SessionRow;
+use evenring::node::session::Reason;
+use evenring::registry::view::{EndReason, OwnReason, SessionRow, SessionState};
 
 use super::judge::{Answer, Asked, Calls, Evidence, Fate, fate};
 use crate::lab::phone::{Record, What};
@@ -44,7 +45,10 @@ fn cut(seen: &Evidence) -> Vec<String> {
     let cut = byes.filter_map(|bye| Some((bye, answered(bye)?))).filter(|(bye, at)| !stopped(bye, *at));
     // Asterisk gave the ring up, and did not hear in time that it was answered: that was no live call.
     let unheard = |phone: &str| {
-        let given_up = |row: &SessionRow| row.state == "failed" && ["no-answer", "silent"].contains(&&*row.reason);
+        let given_up = |row: &SessionRow| {
+            row.state == SessionState::Failed
+                && matches!(row.reason, Some(EndReason::Node(Reason::NoAnswer | Reason::Silent)))
+        };
         seen.sessions.iter().any(|row| row.extension == phone && given_up(row))
     };
     let cut = cut.filter(|(bye, _)| !unheard(&bye.phone));
@@ -82,14 +86,14 @@ fn judged(seen: &Evidence) -> Vec<String> {
     if seen.calls == Calls::Move {
         return Vec::new();
     }
-    let lost = seen.sessions.iter().filter(|row| row.reason == "node-lost");
+    let lost = seen.sessions.iter().filter(|row| row.reason == Some(EndReason::Node(Reason::NodeLost)));
     lost.map(|row| format!("P14: {} is {} as node-lost, and node {} was not lost", row.alias, row.state, row.node))
         .collect()
 }
 
 /// An order that nobody took is placed again until its login gives up, and no fault is as long as that: P4.
 fn expired(seen: &Evidence) -> Vec<String> {
-    let lost = seen.sessions.iter().filter(|row| row.reason == "order-expired");
+    let lost = seen.sessions.iter().filter(|row| row.reason == Some(EndReason::Own(OwnReason::OrderExpired)));
     lost.map(|row| format!("P4: {} on {} is order-expired", row.alias, row.node)).collect()
 }
 

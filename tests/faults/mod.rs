@@ -11,8 +11,8 @@
     reason = "a stage that cannot be set ends, and says why"
 )]
 
+pub mod callers;
 mod clock;
-pub mod crowd;
 pub mod far;
 pub mod ground;
 pub mod judge;
@@ -20,17 +20,17 @@ mod mistakes;
 mod outages;
 pub mod report;
 pub mod round;
+pub mod setup;
 pub mod soak;
-pub mod stage;
 mod stops;
 pub mod table;
 
-#[path = "../sim/mod.rs"]
-mod sim;
+#[path = "../load_nodes/mod.rs"]
+mod load_nodes;
 
 use ground::Ground;
 use round::{Fault, Outcome};
-use stage::Stage;
+use setup::Setup;
 
 /// Name and words of each round that there is.
 pub fn all() -> Vec<(&'static str, &'static str)> {
@@ -47,7 +47,7 @@ pub fn play(names: &[&str]) -> Vec<Outcome> {
         let here: Vec<Fault> = faults.iter().filter(|fault| fault.ground == ground).copied().collect();
         if !here.is_empty() {
             println!("three Asterisks start, {}, {} phones", ground.words(), ground.phones());
-            outcomes.extend(play_on(&mut Stage::set(ground), &here));
+            outcomes.extend(play_on(&mut Setup::set(ground), &here));
         }
     }
     if names.contains(&far::NAME) {
@@ -57,7 +57,7 @@ pub fn play(names: &[&str]) -> Vec<Outcome> {
 }
 
 /// The same on a stage that is set.
-pub fn play_on(stage: &mut Stage, faults: &[Fault]) -> Vec<Outcome> {
+pub fn play_on(stage: &mut Setup, faults: &[Fault]) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for fault in faults {
         outcomes.push(tell(round::play(stage, fault)));

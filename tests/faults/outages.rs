@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use super::crowd::{Door, Patience};
+use super::callers::{Door, Patience};
 use super::ground::Ground;
 use super::judge::Memory;
 use super::round::{Fault, Live};
-use super::stage::{LEASE, Stage, alias};
+use super::setup::{LEASE, Setup, alias};
 use super::table::PLAIN;
 use crate::lab::phone::Behaviour;
 use crate::lab::wait_until;
@@ -50,7 +50,7 @@ pub(super) fn all() -> Vec<Fault> {
             what: "SIGSTOP of the only Redis for 6 s; the same logins again",
             ground: Ground::Journal,
             strike: |stage| goes(stage, |stage| stage.redis.sigstop()),
-            mend: |stage| comes_back(stage, |stage| stage.redis.sigcont()),
+            repair: |stage| comes_back(stage, |stage| stage.redis.sigcont()),
             ..away
         },
         Fault {
@@ -58,7 +58,7 @@ pub(super) fn all() -> Vec<Fault> {
             what: "kill -9 of the only Redis, back from its journal after 6 s; the same logins again",
             ground: Ground::Journal,
             strike: |stage| goes(stage, |stage| stage.redis.kill9()),
-            mend: |stage| comes_back(stage, |stage| stage.redis.start_again()),
+            repair: |stage| comes_back(stage, |stage| stage.redis.start_again()),
             ..away
         },
         Fault {
@@ -67,7 +67,7 @@ pub(super) fn all() -> Vec<Fault> {
             ground: Ground::Memory,
             memory: Memory::Fades,
             strike: |stage| goes(stage, |stage| stage.redis.kill9()),
-            mend: |stage| comes_back(stage, |stage| stage.redis.start_again()),
+            repair: |stage| comes_back(stage, |stage| stage.redis.start_again()),
             ..away
         },
     ]
@@ -77,17 +77,17 @@ fn everybody() -> Vec<String> {
     (0..PLACED.end).map(alias).collect()
 }
 
-fn cables(stage: &Stage) -> Vec<&'static str> {
+fn cables(stage: &Setup) -> Vec<&'static str> {
     stage.lab.nodes().iter().map(crate::lab::Node::name).collect()
 }
 
 /// It goes, while the daemons stand still for a moment: what was just accepted lies there, and nobody has taken it.
-fn goes(stage: &mut Stage, go: fn(&mut Stage)) {
+fn goes(stage: &mut Setup, go: fn(&mut Setup)) {
     for node in cables(stage) {
         stage.daemon(node).sigstop();
     }
     stage.ask(Door::Here, PLACED.map(alias).collect(), Duration::from_millis(1), Patience::Once);
-    let placed = |stage: &Stage| {
+    let placed = |stage: &Setup| {
         let asked = stage.asked();
         PLACED.map(alias).all(|alias| asked.iter().any(|one| one.alias == alias))
     };
@@ -100,7 +100,7 @@ fn goes(stage: &mut Stage, go: fn(&mut Stage)) {
 }
 
 /// It comes back, and nobody reaches it but those who log in; then one node; then all.
-fn comes_back(stage: &mut Stage, come: fn(&mut Stage)) -> Vec<String> {
+fn comes_back(stage: &mut Setup, come: fn(&mut Setup)) -> Vec<String> {
     for node in cables(stage) {
         stage.wires.pull(End::Node(node, Cable::Data));
     }

@@ -1,16 +1,16 @@
-//! One round: agents are live, others log in, the fault strikes in the middle of that, it is mended, all is looked at.
+//! One round: agents are live, others log in, the fault strikes in the middle of that, it is repaired, all is looked at.
 //!
 //! Owns the order of these and the times. Must never know a certain fault, nor decide what is right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use evenring::registry::view::{NodeRow, SessionRow};
+use evenring::registry::view::{NodeRow, SessionRow, SessionState, ShownNodeState, reason_text};
 
-use super::crowd::{Door, Patience};
+use super::callers::{Door, Patience};
 use super::ground::Ground;
 use super::judge::{self, Answer, Asked, Calls, Evidence, Fate, Memory, Strike, judge};
-use super::stage::{HEARTBEAT, Stage, TRIES, alias};
+use super::setup::{HEARTBEAT, Setup, TRIES, alias};
 use crate::lab::phone::What;
 use crate::lab::{at_this_load, now, wait_for, wait_until};
 
@@ -71,13 +71,13 @@ pub struct Fault {
     /// And to Redis.
     pub memory: Memory,
     /// Before anybody is live.
-    pub prepare: fn(&mut Stage),
+    pub prepare: fn(&mut Setup),
     /// It happens.
-    pub strike: fn(&mut Stage),
+    pub strike: fn(&mut Setup),
     /// How long it stays.
     pub hold: Duration,
-    /// It is mended. What the others cannot see, it says.
-    pub mend: fn(&mut Stage) -> Vec<String>,
+    /// It is repaired. What the others cannot see, it says.
+    pub repair: fn(&mut Setup) -> Vec<String>,
     /// How fast all must be.
     pub limits: Limits,
 }
@@ -130,11 +130,11 @@ struct Watch {
 
 impl Watch {
     /// One look, which may fail while Redis is away.
-    fn look(&mut self, stage: &mut Stage, asked: &[Asked]) -> Option<(Vec<NodeRow>, Vec<SessionRow>)> {
+    fn look(&mut self, stage: &mut Setup, asked: &[Asked]) -> Option<(Vec<NodeRow>, Vec<SessionRow>)> {
         let asked_at = now();
         let (nodes, mut rows) = stage.look().ok()?;
-        rows.retain(|row| !self.old.contains(&row.id));
-        for node in nodes.iter().filter(|node| node.state != "active") {
+        rows.retain(|row| !self.old.contains(&row.session));
+        for node in nodes.iter().filter(|node| node.state != ShownNodeState::Active) {
             self.left.insert(node.name.clone());
             if self.fault.victim == Some(node.name.as_str()) {
                 self.out = Some((self.out.map_or(asked_at, |(first, _)| first), asked_at));
@@ -153,7 +153,7 @@ impl Watch {
 }
 
 /// Plays it, from an empty cluster to an empty cluster.
-pub fn play(stage: &mut Stage, fault: &Fault) -> Outcome {
+pub fn play(stage: &mut Setup, fault: &Fault) -> Outcome {
     let begin = now();
     let old = ids(stage);
     (fault.prepare)(stage);
@@ -167,13 +167,13 @@ pub fn play(stage: &mut Stage, fault: &Fault) -> Outcome {
 }
 
 /// All sessions that Redis knows, also those that are over.
-pub fn ids(stage: &mut Stage) -> BTreeSet<String> {
+pub fn ids(stage: &mut Setup) -> BTreeSet<String> {
     let rows = stage.look().expect("Redis is well before the fault").1;
-    rows.into_iter().map(|row| row.id).collect()
+    rows.into_iter().map(|row| row.session).collect()
 }
 
 /// The fault itself, while these log in. Sessions that are `old` are not looked at.
-pub fn strike(stage: &mut Stage, fault: &Fault, aliases: Vec<String>, old: BTreeSet<String>) -> Outcome {
+pub fn strike(stage: &mut Setup, fault: &Fault, aliases: Vec<String>, old: BTreeSet<String>) -> Outcome {
     let (begin, before, ask_before) = (now(), live(stage), aliases.len() / 3);
     stage.ask(fault.door, aliases, fault.every, Patience::Once);
     wait_until(BACK, "a third to have asked", || stage.asked().len() >= ask_before);
@@ -185,13 +185,13 @@ pub fn strike(stage: &mut Stage, fault: &Fault, aliases: Vec<String>, old: BTree
         let asked = stage.asked();
         watch.look(stage, &asked);
     }
-    let unseen = (fault.mend)(stage);
-    let mended = now();
+    let unseen = (fault.repair)(stage);
+    let repaired = now();
     stage.hear();
-    let (evidence, back) = wait_calm(stage, &mut watch, &before, mended);
+    let (evidence, back) = wait_calm(stage, &mut watch, &before, repaired);
     let mut outcome = measure(stage, fault, &evidence, &watch);
     outcome.back = back;
-    outcome.late = judge::late(&evidence, mended);
+    outcome.late = judge::late(&evidence, repaired);
     outcome.violations.extend(judge(&evidence));
     outcome.violations.extend(unseen);
     if !outcome.violations.is_empty() {
@@ -202,7 +202,7 @@ pub fn strike(stage: &mut Stage, fault: &Fault, aliases: Vec<String>, old: BTree
 }
 
 /// Brings the agents in who are live before; the number of the first phone that is free.
-fn gather(stage: &mut Stage, live: Live) -> u32 {
+fn gather(stage: &mut Setup, live: Live) -> u32 {
     let aliases = |from: u32, count: u32| (from..from + count).map(alias).collect::<Vec<_>>();
     match live {
         Live::Spread(count) => {
@@ -211,11 +211,11 @@ fn gather(stage: &mut Stage, live: Live) -> u32 {
         }
         Live::OnA(count, more) => {
             for node in ["b", "c"] {
-                stage.turn("drain", node);
+                stage.set_admin_state("drain", node);
             }
             stage.log_in(&aliases(0, count));
             for node in ["b", "c"] {
-                stage.turn("resume", node);
+                stage.set_admin_state("resume", node);
             }
             stage.wait_whole();
             stage.log_in(&aliases(count, more));
@@ -225,18 +225,18 @@ fn gather(stage: &mut Stage, live: Live) -> u32 {
 }
 
 /// The sessions that are live now.
-pub fn live(stage: &mut Stage) -> Vec<SessionRow> {
+pub fn live(stage: &mut Setup) -> Vec<SessionRow> {
     let rows = stage.look().expect("Redis is well before the fault").1;
-    rows.into_iter().filter(|row| row.state == "live").collect()
+    rows.into_iter().filter(|row| row.state == SessionState::Live).collect()
 }
 
 /// Looks until nothing is wrong, and for two heartbeats more; or until it has waited long enough. How long that took
 /// from the mending, if it came.
 fn wait_calm(
-    stage: &mut Stage,
+    stage: &mut Setup,
     watch: &mut Watch,
     before: &[SessionRow],
-    mended: Instant,
+    repaired: Instant,
 ) -> (Evidence, Option<Duration>) {
     let (mut calm, mut last): (Option<Instant>, _) = (None, None);
     wait_for(BACK * 3, || {
@@ -250,9 +250,9 @@ fn wait_calm(
         calm = good.then(|| calm.unwrap_or_else(now));
         match (calm, last.take()) {
             (Some(since), Some(evidence)) if since.elapsed() >= HEARTBEAT * 2 => {
-                return Ok((evidence, Some(since.duration_since(mended))));
+                return Ok((evidence, Some(since.duration_since(repaired))));
             }
-            (None, Some(evidence)) if all_told && mended.elapsed() > BACK => return Ok((evidence, None)),
+            (None, Some(evidence)) if all_told && repaired.elapsed() > BACK => return Ok((evidence, None)),
             (_, evidence) => last = evidence,
         }
         Err(format!("a calm cluster, or Redis to be asked at all, after {}", watch.fault.name))
@@ -260,7 +260,7 @@ fn wait_calm(
 }
 
 fn evidence(
-    stage: &Stage,
+    stage: &Setup,
     watch: &Watch,
     asked: Vec<Asked>,
     before: &[SessionRow],
@@ -291,9 +291,9 @@ fn evidence(
     })
 }
 
-fn measure(stage: &Stage, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outcome {
+fn measure(stage: &Setup, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outcome {
     let mut outcome = Outcome { name: fault.name, what: fault.what, live: seen.before.len(), ..Outcome::default() };
-    let mut counted: BTreeSet<&String> = seen.before.iter().map(|row| &row.id).collect();
+    let mut counted: BTreeSet<&String> = seen.before.iter().map(|row| &row.session).collect();
     for asked in &seen.asked {
         match &asked.answer {
             Answer::Accepted => outcome.accepted += 1,
@@ -302,11 +302,11 @@ fn measure(stage: &Stage, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outc
         }
         match (judge::fate(asked, &seen.sessions), &asked.answer) {
             // who asks again has it already
-            (Fate::Live(row) | Fate::Over(row), _) if !counted.insert(&row.id) => {}
+            (Fate::Live(row) | Fate::Over(row), _) if !counted.insert(&row.session) => {}
             (Fate::Live(_), _) => outcome.became_live += 1,
             (Fate::Over(row), _) => {
                 outcome.failed += 1;
-                *outcome.whys.entry(row.reason.clone()).or_default() += 1;
+                *outcome.whys.entry(reason_text(row.reason.as_ref())).or_default() += 1;
             }
             (Fate::Unknown, Answer::Accepted) => outcome.forgotten += 1,
             (Fate::Unknown | Fate::Open(_), _) => {}
@@ -323,7 +323,9 @@ fn measure(stage: &Stage, fault: &Fault, seen: &Evidence, watch: &Watch) -> Outc
                 .push(format!("P8: {} was told {:?} only after {:?}", asked.alias, asked.answer, asked.took));
         }
     }
-    let stays = |was: &&SessionRow| seen.sessions.iter().any(|row| row.id == was.id && row.state == "live");
+    let stays = |was: &&SessionRow| {
+        seen.sessions.iter().any(|row| row.session == was.session && row.state == SessionState::Live)
+    };
     outcome.moved = seen.before.iter().filter(|was| !stays(was)).count();
     outcome.invites = seen.rings.iter().filter(|record| record.what == What::Invite).count();
     outcome.out = watch.out.map(|(first, _)| first.duration_since(watch.struck));
@@ -352,7 +354,7 @@ fn again(asked: &[Asked], struck: Instant) -> Option<Duration> {
 }
 
 /// When the phones of those rang elsewhere who were live on the node that was lost: the 99th of 100.
-fn elsewhere(stage: &Stage, fault: &Fault, seen: &Evidence, struck: Instant) -> Option<Duration> {
+fn elsewhere(stage: &Setup, fault: &Fault, seen: &Evidence, struck: Instant) -> Option<Duration> {
     let victim = stage.lab.node(fault.victim?);
     let were_there = seen.before.iter().filter(|row| row.node == victim.name());
     let rang = |row: &SessionRow| {

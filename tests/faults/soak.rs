@@ -11,7 +11,7 @@ use serde_json::json;
 use super::ground::Ground;
 use super::judge::session_of;
 use super::round::{self, Fault, Limits, Outcome};
-use super::stage::{Stage, alias};
+use super::setup::{Setup, alias};
 use super::{report, table};
 use crate::lab::phone::Record;
 use crate::lab::{now, wait_for};
@@ -51,7 +51,7 @@ pub struct Soaked {
 }
 
 /// Plays rounds for so long.
-pub fn run(stage: &mut Stage, length: Duration, seed: u64) -> Soaked {
+pub fn run(stage: &mut Setup, length: Duration, seed: u64) -> Soaked {
     let (begin, mut dice, faults) = (now(), Dice::new(seed), faults());
     let (mut outcomes, mut logouts, mut lives) = (Vec::new(), 0, BTreeMap::new());
     while begin.elapsed() < length {
@@ -65,7 +65,7 @@ pub fn run(stage: &mut Stage, length: Duration, seed: u64) -> Soaked {
         let limits = Limits { prompt: Some(PROMPT), ..Limits::default() };
         let fault = Fault { limits, ..faults[dice.index(faults.len())] };
         (fault.prepare)(stage);
-        let old = old.into_iter().filter(|id| here.iter().all(|row| row.id != *id)).collect();
+        let old = old.into_iter().filter(|id| here.iter().all(|row| row.session != *id)).collect();
         let aliases = who_logs_in(stage, &here, &mut dice);
         stage.forget_asked();
         let outcome = round::strike(stage, &fault, aliases, old);
@@ -91,7 +91,7 @@ fn faults() -> Vec<Fault> {
 }
 
 /// A part of those who are logged in log out, and more if there are too many. How many did.
-fn some_log_out(stage: &mut Stage, dice: &mut Dice) -> usize {
+fn some_log_out(stage: &mut Setup, dice: &mut Dice) -> usize {
     let mut here = round::live(stage);
     let mut leave: Vec<SessionRow> = Vec::new();
     let some = dice.index(here.len() / 2 + 1).max(here.len().saturating_sub(LOGGED_IN));
@@ -101,7 +101,7 @@ fn some_log_out(stage: &mut Stage, dice: &mut Dice) -> usize {
     stage.log_out(&leave);
     wait_for(Duration::from_secs(20), || {
         let now_live = round::live(stage);
-        let left = leave.iter().filter(|gone| now_live.iter().any(|row| row.id == gone.id)).count();
+        let left = leave.iter().filter(|gone| now_live.iter().any(|row| row.session == gone.session)).count();
         if left == 0 { Ok(()) } else { Err(format!("{left} to be logged out; {}", stage.logs())) }
     });
     leave.len()
@@ -109,15 +109,15 @@ fn some_log_out(stage: &mut Stage, dice: &mut Dice) -> usize {
 
 /// What the phones saw is judged with its round. Only the calls that go on are needed by the next one: a call of the same
 /// session from another node was over in a round whose judge still knew which node did not hear.
-fn forget_rings(stage: &Stage, here: &[SessionRow]) {
+fn forget_rings(stage: &Setup, here: &[SessionRow]) {
     let goes_on = |row: &SessionRow, ring: &Record| {
-        session_of(&ring.from) == Some(row.id.as_str()) && stage.lab.node(&row.node).address() == ring.node
+        session_of(&ring.from) == Some(row.session.as_str()) && stage.lab.node(&row.node).address() == ring.node
     };
     stage.phones.retain_records(|ring| here.iter().any(|row| goes_on(row, ring)));
 }
 
 /// From 12 to 30 of those who are not logged in, in any order.
-fn who_logs_in(stage: &Stage, here: &[SessionRow], dice: &mut Dice) -> Vec<String> {
+fn who_logs_in(stage: &Setup, here: &[SessionRow], dice: &mut Dice) -> Vec<String> {
     let mut away: Vec<String> =
         (0..stage.ground.phones()).map(alias).filter(|alias| here.iter().all(|row| row.alias != *alias)).collect();
     let count = (12 + dice.index(19)).min(away.len());
@@ -125,7 +125,7 @@ fn who_logs_in(stage: &Stage, here: &[SessionRow], dice: &mut Dice) -> Vec<Strin
 }
 
 /// Memory and descriptors of each daemon that runs now.
-fn weigh(stage: &Stage, lives: &mut BTreeMap<u32, Life>) {
+fn weigh(stage: &Setup, lives: &mut BTreeMap<u32, Life>) {
     for pid in stage.pids() {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let kb = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());

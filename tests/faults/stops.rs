@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::ground::Ground;
 use super::judge::Calls;
 use super::round::{Fault, Limits, Live};
-use super::stage::Stage;
+use super::setup::Setup;
 use super::table::{A, AT_ONCE, LOST, NEXT_PING, NO_LIMITS, ms, start_asterisk};
 
 /// Agents on the Asterisk that stops, and elsewhere. When it has lost the former it looks empty, to whoever looks at loads
@@ -19,7 +19,7 @@ const ELSEWHERE: Option<Duration> = Some(ms(5_000));
 
 pub(super) fn all() -> Vec<Fault> {
     let stop = Fault {
-        ground: Ground::Crowd,
+        ground: Ground::Callers,
         live: SHIFT,
         logins: 180,
         every: ms(20),
@@ -35,7 +35,7 @@ pub(super) fn all() -> Vec<Fault> {
                 stage.deafen(A);
                 stage.lab.node(A).say_cli("core stop now");
             },
-            mend: |stage| start_again(stage),
+            repair: |stage| start_again(stage),
             ..stop
         },
         Fault {
@@ -45,7 +45,7 @@ pub(super) fn all() -> Vec<Fault> {
                 stage.deafen(A);
                 stage.lab.node(A).kill9();
             },
-            mend: |stage| start_again(stage),
+            repair: |stage| start_again(stage),
             ..stop
         },
         Fault {
@@ -53,7 +53,7 @@ pub(super) fn all() -> Vec<Fault> {
             what: "`core stop gracefully` of an Asterisk with 300 agents, and after 4 s `core abort shutdown`",
             calls: Calls::Stay,
             strike: |stage| stage.lab.node(A).say_cli("core stop gracefully"),
-            mend: |stage| {
+            repair: |stage| {
                 stage.lab.node(A).cli("core abort shutdown");
                 Vec::new()
             },
@@ -64,7 +64,7 @@ pub(super) fn all() -> Vec<Fault> {
 }
 
 /// One that has stopped, or was killed.
-fn start_again(stage: &mut Stage) -> Vec<String> {
+fn start_again(stage: &mut Setup) -> Vec<String> {
     stage.lab.node(A).kill9();
     start_asterisk(stage, A)
 }

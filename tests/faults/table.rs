@@ -1,16 +1,16 @@
 //! All faults, in the order in which they are played.
 //!
-//! Owns how each is made and mended, and what it may cost. Must never look whether it did cost more.
+//! Owns how each is made and repaired, and what it may cost. Must never look whether it did cost more.
 
 use std::time::Duration;
 
+use super::callers::Door;
 use super::clock;
-use super::crowd::Door;
 use super::ground::Ground;
 use super::judge::{Calls, Deaf, Memory, Who};
 use super::outages;
 use super::round::{Fault, Limits, Live, Rotation};
-use super::stage::{FIRST, LEASE, Stage};
+use super::setup::{FIRST, LEASE, Setup};
 use super::stops;
 use crate::lab::now;
 use crate::lab::wires::{Cable, End};
@@ -33,7 +33,7 @@ pub(super) const NEXT_PING: Option<Duration> = Some(ms(2_600));
 /// When its lease ends, at the latest with the next look of the others.
 const LEASE_ENDS: Option<Duration> = Some(ms(4_000));
 
-const NOTHING: fn(&mut Stage) = |_| {};
+const NOTHING: fn(&mut Setup) = |_| {};
 /// Somebody who logs in is told so fast that it does not work now.
 const PROMPT: Duration = ms(2_500);
 pub(super) const NO_LIMITS: Limits = Limits { out: None, again: None, prompt: Some(PROMPT), elsewhere: None };
@@ -54,7 +54,7 @@ pub(super) const PLAIN: Fault = Fault {
     prepare: NOTHING,
     strike: NOTHING,
     hold: ms(1_000),
-    mend: |_| Vec::new(),
+    repair: |_| Vec::new(),
     limits: NO_LIMITS,
 };
 
@@ -81,7 +81,7 @@ fn daemons() -> Vec<Fault> {
             what: "SIGSTOP of a daemon for 2 s, less than its lease",
             strike: |stage| stage.daemon(C).sigstop(),
             hold: ms(2_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.daemon(C).sigcont();
                 Vec::new()
             },
@@ -97,7 +97,7 @@ fn daemons() -> Vec<Fault> {
                 stage.daemon(A).sigstop();
             },
             hold: ms(6_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.daemon(A).sigcont();
                 Vec::new()
             },
@@ -112,7 +112,7 @@ fn daemons() -> Vec<Fault> {
             },
             strike: |stage| clock::set(stage, A, "+3600"),
             hold: ms(3_000),
-            mend: |stage| clock::mend(stage, A),
+            repair: |stage| clock::repair(stage, A),
             ..PLAIN
         },
     ]
@@ -132,7 +132,7 @@ fn logs() -> Vec<Fault> {
         },
         strike: |stage| stage.pipes[A].block(),
         hold: ms(6_000),
-        mend: |stage| {
+        repair: |stage| {
             stage.pipes[A].unblock();
             Vec::new()
         },
@@ -151,7 +151,7 @@ fn asterisks() -> Vec<Fault> {
                 stage.lab.node(A).kill9();
             },
             hold: ms(3_000),
-            mend: |stage| start_asterisk(stage, A),
+            repair: |stage| start_asterisk(stage, A),
             limits: Limits { out: AT_ONCE, elsewhere: Some(ms(1_000) + PACING), ..NO_LIMITS },
             ..LOST
         },
@@ -163,7 +163,7 @@ fn asterisks() -> Vec<Fault> {
                 stage.lab.node(A).sigstop();
             },
             hold: ms(8_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.lab.node(A).sigcont();
                 Vec::new()
             },
@@ -206,7 +206,7 @@ fn consoles() -> Vec<Fault> {
             victim: Some(A),
             strike: |stage| stage.lab.node(A).say_cli("core stop gracefully"),
             hold: ms(4_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.lab.node(A).cli("core abort shutdown");
                 Vec::new()
             },
@@ -239,7 +239,7 @@ fn hosts() -> Vec<Fault> {
                 stage.lab.node(A).kill9();
             },
             hold: ms(6_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.let_go(A);
                 start_asterisk(stage, A)
             },
@@ -256,7 +256,7 @@ fn hosts() -> Vec<Fault> {
                 stage.lab.node(A).sigstop();
             },
             hold: ms(6_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.lab.node(A).sigcont();
                 stage.daemon(A).sigcont();
                 Vec::new()
@@ -280,7 +280,7 @@ fn redises() -> Vec<Fault> {
             what: "kill -9 of the Redis primary",
             strike: |stage| stage.redis.kill9(),
             hold: ms(5_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.redis.start_again();
                 Vec::new()
             },
@@ -306,7 +306,7 @@ fn redises() -> Vec<Fault> {
             what: "SIGSTOP of the Redis primary for 6 s",
             strike: |stage| stage.redis.sigstop(),
             hold: ms(6_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.redis.sigcont();
                 Vec::new()
             },
@@ -326,7 +326,7 @@ fn redis_cables() -> Vec<Fault> {
             what: "node and Redis cut off from each other for 1 s: with heartbeat and reconnecting less than the lease",
             strike: |stage| stage.wires.pull(TO_REDIS),
             hold: ms(1_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.wires.put_back(TO_REDIS);
                 Vec::new()
             },
@@ -342,7 +342,7 @@ fn redis_cables() -> Vec<Fault> {
                 stage.wires.pull(TO_REDIS);
             },
             hold: ms(7_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.wires.put_back(TO_REDIS);
                 Vec::new()
             },
@@ -359,8 +359,8 @@ fn redis_cables() -> Vec<Fault> {
                 stage.wires.spoil(TO_REDIS, 20);
             },
             hold: ms(5_000),
-            mend: |stage| {
-                stage.wires.mend(TO_REDIS);
+            repair: |stage| {
+                stage.wires.repair(TO_REDIS);
                 Vec::new()
             },
             ..PLAIN
@@ -377,7 +377,7 @@ fn other_cables() -> Vec<Fault> {
             memory: Memory::Stays,
             strike: |stage| stage.wires.pull(End::Desk),
             hold: ms(2_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.wires.put_back(End::Desk);
                 Vec::new()
             },
@@ -389,8 +389,8 @@ fn other_cables() -> Vec<Fault> {
             door: Door::Desk,
             strike: |stage| stage.wires.spoil(End::Desk, 20),
             hold: ms(3_000),
-            mend: |stage| {
-                stage.wires.mend(End::Desk);
+            repair: |stage| {
+                stage.wires.repair(End::Desk);
                 Vec::new()
             },
             ..PLAIN
@@ -403,7 +403,7 @@ fn other_cables() -> Vec<Fault> {
                 stage.wires.pull(TO_PHONES);
             },
             hold: ms(9_000),
-            mend: |stage| {
+            repair: |stage| {
                 stage.wires.put_back(TO_PHONES);
                 Vec::new()
             },
@@ -414,8 +414,8 @@ fn other_cables() -> Vec<Fault> {
             what: "20 % of the packets between node and phones lost, both ways, for 5 s",
             strike: |stage| stage.wires.spoil(TO_PHONES, 20),
             hold: ms(5_000),
-            mend: |stage| {
-                stage.wires.mend(TO_PHONES);
+            repair: |stage| {
+                stage.wires.repair(TO_PHONES);
                 Vec::new()
             },
             ..PLAIN
@@ -434,7 +434,7 @@ fn phones() -> Vec<Fault> {
                 }
             },
             hold: ms(3_000),
-            mend: |stage| {
+            repair: |stage| {
                 for (phone, node) in vanishing(stage) {
                     stage.phones.register_again(&phone, node, 60);
                 }
@@ -452,7 +452,7 @@ fn phones() -> Vec<Fault> {
                 }
             },
             hold: ms(9_000),
-            mend: |stage| {
+            repair: |stage| {
                 for (phone, _) in vanishing(stage) {
                     stage.phones.plug_in(&phone);
                 }
@@ -463,13 +463,13 @@ fn phones() -> Vec<Fault> {
     ]
 }
 
-fn vanishing(stage: &Stage) -> Vec<(String, std::net::SocketAddrV4)> {
+fn vanishing(stage: &Setup) -> Vec<(String, std::net::SocketAddrV4)> {
     let phones = VANISHING.map(|n| format!("cc{}", FIRST + n));
     phones.flat_map(|phone| stage.lab.sip().into_iter().map(move |node| (phone.clone(), node))).collect()
 }
 
 /// Asterisk starts after a death; the phones see that their calls with it are dead.
-pub(super) fn start_asterisk(stage: &mut Stage, name: &str) -> Vec<String> {
+pub(super) fn start_asterisk(stage: &mut Setup, name: &str) -> Vec<String> {
     stage.phones.forget_calls(stage.lab.node(name).address());
     stage.lab.node(name).start();
     Vec::new()

@@ -2,7 +2,7 @@
 //! with a systemd of its own, for the tests and the demo.
 //!
 //! Owns everything that is started for a test, and ends it when its handle is dropped. Must never know what a test
-//! wants to prove, and uses nothing of the program but its binary. It is meant to run in a universe of its own
+//! wants to prove, and uses nothing of the program but its binary. It is meant to run in a sandbox of its own
 //! (`./dev in-lab`, which `./dev test` puts in front of each test binary); only [`redis`] and [`far`] work outside of one.
 //!
 //! All of it blocks: in an async test use `#[tokio::test(flavor = "multi_thread")]`. Phones live on threads of their own.
@@ -151,7 +151,7 @@ fn node_address(index: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, 11 + u8::try_from(index).expect("fewer than 200 nodes"))
 }
 
-/// The cache folder with the Asterisk roots. Panics outside of a universe, where the lab would touch the host.
+/// The cache folder with the Asterisk roots. Panics outside of a sandbox, where the lab would touch the host.
 pub fn cache() -> PathBuf {
     match std::env::var_os("EVENRING_LAB") {
         Some(path) => path.into(),

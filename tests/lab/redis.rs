@@ -1,6 +1,6 @@
 //! A real Redis to throw away.
 //!
-//! Owns the process, its port and its folder. Needs no root and no universe, but for Valkey: plain Redis tests use it alone.
+//! Owns the process, its port and its folder. Needs no root and no sandbox, but for Valkey: plain Redis tests use it alone.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};

@@ -1,6 +1,6 @@
 //! A real Redis with replicas, watched by real sentinels, to break.
 //!
-//! Owns three servers and three sentinels, and which of them is the primary now. Needs no root and no universe.
+//! Owns three servers and three sentinels, and which of them is the primary now. Needs no root and no sandbox.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
@@ -75,7 +75,7 @@ impl Watched {
         watched
     }
 
-    /// Waits until each sentinel knows the others and sees a primary with two replicas, as after a fault that was mended.
+    /// Waits until each sentinel knows the others and sees a primary with two replicas, as after a fault that was repaired.
     pub fn wait_whole(&self) {
         for Sentinel { plain: at, .. } in &self.sentinels {
             wait_for(Duration::from_secs(20), || {

@@ -110,7 +110,7 @@ impl Wires {
     }
 
     /// No packet is lost any more.
-    pub fn mend(&self, end: End<'_>) {
+    pub fn repair(&self, end: End<'_>) {
         for (nft, device) in [("nft".to_owned(), end.far()), (nft_in(end), end.near().to_owned())] {
             run(&format!("{nft} delete table netdev spoil-{device}"));
         }

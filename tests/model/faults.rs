@@ -2,14 +2,14 @@
 //! where an order goes.
 
 use evenring::ids::SessionId;
-use evenring::node::Duty;
+use evenring::node::AdminState;
 
 use super::look::{difference, facts_of};
 use super::op::Voice;
 use super::run::{Checked, Pair, refusal, same};
 use super::words::orders;
 use super::world::{Chosen, Fault, World, limits};
-use crate::ledger::id;
+use crate::redis_fixture::id;
 
 impl Pair<'_> {
     pub(super) async fn leave(&mut self, voice: Voice) -> Checked {
@@ -27,15 +27,15 @@ impl Pair<'_> {
         same("moved", real, moved)
     }
 
-    pub(super) async fn turn(&mut self, node: &'static str, drain: bool) -> Checked {
-        let to = if drain { Duty::Draining } else { Duty::Serving };
-        let real = self.in_parts.turn(&id(node), to).await.map_err(|e| e.to_string())?;
+    pub(super) async fn set_admin_state(&mut self, node: &'static str, drain: bool) -> Checked {
+        let to = if drain { AdminState::Drain } else { AdminState::Ready };
+        let real = self.in_parts.set_admin_state(&id(node), to).await.map_err(|e| e.to_string())?;
         let before = self.world.nodes.get(node).map(|known| known.drain);
         let now = self.world.now;
         let serves = |n: &super::world::Node| n.lease_until >= now && n.state == "active" && !n.drain;
         let others = self.world.nodes.iter().filter(|(name, n)| *name != node && serves(n)).count();
         let model = before.map(|before| (before, others));
-        same("turn", real.as_ref().map(|real| (real.before == Duty::Draining, real.others)), model)?;
+        same("turn", real.as_ref().map(|real| (real.before == AdminState::Drain, real.others)), model)?;
         let Some(real) = real else { return Ok(()) };
         let known = self.world.nodes.get_mut(node).expect("a node");
         if std::mem::replace(&mut known.drain, drain) != drain {
@@ -56,7 +56,7 @@ impl Pair<'_> {
         for order in orders(&placed) {
             let mut world = self.world.clone();
             let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-            let moved = order.iter().try_for_each(|at| world.place_again(*at, why, Chosen::Told(&chosen)).map(drop));
+            let moved = order.iter().try_for_each(|at| world.place_again(*at, why, Chosen::By(&chosen)).map(drop));
             best = moved.map(|()| world);
             if best.as_ref().is_ok_and(|world| difference(&facts, &facts_of(world)).is_empty()) {
                 break;

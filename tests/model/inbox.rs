@@ -45,7 +45,7 @@ fn refusal(alias: &str, reason: &str) -> String {
 }
 
 impl World {
-    /// Takes a message off the inbox. Only who takes it off sends an answer, and only where one is wanted.
+    /// Takes a message off the inbox. Only the one who takes it off sends an answer, and only if one is wanted.
     fn answer_mail(&mut self, id: &str, text: String) {
         let Some(mail) = self.inbox.remove(id) else { return };
         if mail.body.contains(REPLY) {
@@ -146,8 +146,7 @@ impl Pair<'_> {
     /// The session's id is made of the message's, so that a message which came back finds its own session.
     fn place_mail(&mut self, message: &str, login: &Login) -> Result<Answer, String> {
         let at = session_of_message(message);
-        let model =
-            self.world.place(&wish(login), at, false, Chosen::Told(&|id| self.look.node_of(&id.to_string())))?;
+        let model = self.world.place(&wish(login), at, false, Chosen::By(&|id| self.look.node_of(&id.to_string())))?;
         if model.verdict == "placed" {
             self.known.push(at);
             self.history.insert(at, self.world.sessions[&at].clone());

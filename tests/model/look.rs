@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::inbox::REPLY;
 use super::world::{Fault, Kind, Ms, World};
-use crate::ledger::NS;
+use crate::redis_fixture::NS;
 
 /// Path to value.
 pub type Facts = BTreeMap<String, String>;
@@ -189,11 +189,11 @@ impl Look {
                         "max_agents",
                         "campaigns",
                         "channels",
-                        "line",
+                        "ring_queue",
                     ] {
                         put(name, pairs.get(name).copied().unwrap_or_default().to_owned());
                     }
-                    put("take", pairs.get("take").copied().unwrap_or("0").to_owned());
+                    put("fetch", pairs.get("fetch").copied().unwrap_or("0").to_owned());
                     put("refused", pairs.get("refused").copied().unwrap_or("0").to_owned());
                     // `leave` ends the lease 1 ms before its own time
                     put("lease_until", when(&(score(pairs["lease_until"]) + 1).to_string()));
@@ -217,7 +217,7 @@ impl Look {
                     put("seen", when(pairs["seen"]));
                 }
                 // follow from the sessions, and are checked as invariants
-                ("holders" | "QUEUES" | "story", _) | ("index", "nodes") | ("local" | "remote", _) => {}
+                ("holders" | "QUEUES" | "events", _) | ("index", "nodes") | ("local" | "remote", _) => {}
                 (queue, "Q") if queue.starts_with("ring-") || queue == "logins" || queue == REPLY => {}
                 ("logins", "") => {
                     let bodies = self.pairs("logins:Q");
@@ -254,7 +254,7 @@ impl Look {
         {
             put(name, text(name).to_owned());
         }
-        put("wanted", (text("wanted") == "1").to_string());
+        put("hangup_requested", (text("hangup_requested") == "1").to_string());
         put(
             "tried",
             text("tried").split_whitespace().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" "),
@@ -297,8 +297,8 @@ fn node_facts(world: &World, facts: &mut Facts) {
         put("max_agents", n.cap.map(|cap| cap.to_string()).unwrap_or_default());
         put("campaigns", n.campaigns.join(" "));
         put("channels", n.channels.to_string());
-        put("line", n.line.iter().map(|id| format!("{id} ")).collect());
-        put("take", n.take.to_string());
+        put("ring_queue", n.line.iter().map(|id| format!("{id} ")).collect());
+        put("fetch", n.take.to_string());
         put("refused", n.refused.to_string());
         put("lease_until", second(n.lease_until + 1));
         put("beat", second(n.beat));
@@ -347,7 +347,7 @@ pub fn facts_of(world: &World) -> Facts {
         put("reason", s.reason.clone());
         put("try", s.attempt.to_string());
         put("rejoined_from", s.rejoined_from.clone());
-        put("wanted", s.wanted.to_string());
+        put("hangup_requested", s.hangup_requested.to_string());
         put("tried", s.tried.iter().cloned().collect::<Vec<_>>().join(" "));
         put("since", second(s.since));
         put("created", second(s.created));

@@ -1,7 +1,7 @@
 //! What the registry must do, in plain Rust: a model to compare the scripts with, written from the promises.
 //!
 //! Owns the rules (`world`, `rules`, `takes`), the form of an operation (`op`), and how Redis is read and compared (`look`,
-//! `run`, `tables`, `inbox`, `faults`, `line`, `story`). The simulation uses the rules alone, as its Redis.
+//! `run`, `tables`, `inbox`, `faults`, `line`, `events`). The simulation uses the rules alone, as its Redis.
 //! The model must never know Redis's keys; only `look` does.
 #![allow(unreachable_pub, dead_code, reason = "each test binary uses its own part")]
 #![allow(
@@ -11,16 +11,16 @@
     reason = "a model that fails ends the test, and says why"
 )]
 
+pub mod events;
 pub mod faults;
+pub mod fetch_sequence;
 pub mod inbox;
 pub mod judge;
-pub mod line;
 pub mod look;
 pub mod op;
+pub mod ring_queue;
 pub mod rules;
 pub mod run;
-pub mod story;
 pub mod tables;
-pub mod takes;
 pub mod words;
 pub mod world;

@@ -28,7 +28,7 @@ pub struct Voice {
 
 /// What becomes of a take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fetch {
+pub enum FetchOutcome {
     /// The daemon hears the answer.
     Heard,
     /// The answer is lost.
@@ -101,10 +101,10 @@ pub enum Op {
     AnswerAgain {
         which: usize,
     },
-    Take {
+    Fetch {
         voice: Voice,
         most: usize,
-        fetch: Fetch,
+        outcome: FetchOutcome,
     },
     /// `home`: the node of the first session speaks.
     Report {
@@ -199,8 +199,9 @@ fn set_alias() -> impl Strategy<Value = Op> {
 }
 
 fn report() -> impl Strategy<Value = Op> {
-    let what =
-        select(&["live", "live", "live", "ended", "failed", "lost", "cannot", "cannot", "drained", "stopped"][..]);
+    let what = select(
+        &["live", "live", "live", "ended", "failed", "lost", "try-next-node", "try-next-node", "drained", "stopped"][..],
+    );
     (voice(), prop::bool::weighted(0.8), prop::collection::vec((0..64_usize, what), 1..6), any::<bool>())
         .prop_map(|(voice, home, outcomes, rejoin)| Op::Report { voice, home, outcomes, rejoin })
 }
@@ -221,8 +222,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => select(&["desk", "e2x", "e1xx"][..]).prop_map(|alias| Op::RemoveAlias { alias }),
         14 => (login(), again).prop_map(|(login, again)| Op::Place { login, again }),
         2 => login().prop_map(|login| Op::Explain { login }),
-        10 => (voice(), select(&[64_usize, 64, 1, 2][..]), select(&[Fetch::Heard, Fetch::Heard, Fetch::Lost, Fetch::Late][..]))
-            .prop_map(|(voice, most, fetch)| Op::Take { voice, most, fetch }),
+        10 => (voice(), select(&[64_usize, 64, 1, 2][..]), select(&[FetchOutcome::Heard, FetchOutcome::Heard, FetchOutcome::Lost, FetchOutcome::Late][..]))
+            .prop_map(|(voice, most, outcome)| Op::Fetch { voice, most, outcome }),
         10 => report(),
         4 => (voice(), any::<bool>(), prop::collection::vec((0..64_usize, any::<bool>()), 1..4))
             .prop_map(|(voice, home, found)| Op::Adopt { voice, home, found }),

@@ -103,7 +103,7 @@ impl World {
             unrung: 0,
             tried: BTreeSet::new(),
             give_up: Some(self.now + self.limits.give_up),
-            wanted: false,
+            hangup_requested: false,
             waits: false,
             taken: None,
             due: None,
@@ -143,7 +143,7 @@ impl World {
         if meaning.explicit && !dry {
             self.end_lost_in_the_way(id, &meaning.targets, &new);
         }
-        let rows = self.survey(&meaning.targets, &new, alone);
+        let rows = self.choose_node(&meaning.targets, &new, alone);
         let answer = |verdict, session, node, reason: &str| Answer {
             verdict,
             session,
@@ -179,12 +179,12 @@ impl World {
     fn say_refused(&mut self, s: &Session, reason: &str, dry: bool) {
         if !dry {
             let text = ["refused", "", &s.alias, &s.agent, &s.extension, reason].join(" ");
-            self.story.push((String::new(), text));
+            self.events.push((String::new(), text));
         }
     }
 
     fn existing(&self, id: SessionId, targets: &[(String, String)], new: &Session, alone: Option<SessionId>) -> Answer {
-        let rows = rows_of(&self.survey(targets, new, alone));
+        let rows = rows_of(&self.choose_node(targets, new, alone));
         let s = &self.sessions[&id];
         Answer { verdict: "existing", session: Some(id), node: s.node.clone(), reason: s.reason.clone(), rows }
     }
@@ -208,7 +208,7 @@ impl World {
 
     /// A session of a lost node does not keep a phone from anybody who could have it.
     fn end_lost_in_the_way(&mut self, id: SessionId, targets: &[(String, String)], new: &Session) {
-        let free = self.survey(targets, new, None);
+        let free = self.choose_node(targets, new, None);
         for row in free.into_iter().filter(|row| row.why.is_empty()) {
             let holder = self.open().find(|(other, s)| *other != id && s.extension == row.extension);
             if let Some((other, _)) = holder.filter(|(_, s)| self.is_lost(s)) {
@@ -260,7 +260,7 @@ impl World {
         if why != "draining" {
             s.tried.insert(s.node.clone());
         }
-        if s.wanted {
+        if s.hangup_requested {
             self.finish(id, "ended", "logged-out");
             return Ok("failed".into());
         }
@@ -273,7 +273,7 @@ impl World {
         }
         let meaning = self.meaning(&s.alias);
         self.end_lost_in_the_way(id, &meaning.targets, &s);
-        let rows = self.survey(&meaning.targets, &s, Some(id));
+        let rows = self.choose_node(&meaning.targets, &s, Some(id));
         let nobody = rows.iter().all(|row| !row.why.is_empty());
         if nobody && (self.is_silent() || self.awaits(&meaning.targets)) {
             self.drop_order(id);
@@ -340,7 +340,7 @@ impl World {
                 self.say(id, "live", "");
             }
             (_, "live") => {}
-            ("ringing", "cannot" | "drained" | "stopped") => return self.place_again(id, why, chosen),
+            ("ringing", "try-next-node" | "drained" | "stopped") => return self.place_again(id, why, chosen),
             (_, "ended") => self.finish(id, "ended", why),
             (_, "lost") => {
                 let lost = self.sessions[&id].clone();
@@ -358,7 +358,7 @@ impl World {
             if s.node != node {
                 return "stale";
             }
-            let wanted = s.wanted;
+            let hangup_requested = s.hangup_requested;
             if s.state != state && s.state != "live" {
                 self.drop_order(id);
                 let s = self.sessions.get_mut(&id).expect("a session");
@@ -367,10 +367,10 @@ impl World {
                 self.say(id, state, "found in Asterisk");
             }
             self.sessions.get_mut(&id).expect("a session").taken = None;
-            return if wanted { "stale" } else { "kept" };
+            return if hangup_requested { "stale" } else { "kept" };
         }
         let old = self.sessions.get(&id).cloned();
-        if old.as_ref().is_some_and(|old| old.reason != "node-lost" || old.wanted) {
+        if old.as_ref().is_some_and(|old| old.reason != "node-lost" || old.hangup_requested) {
             return "stale";
         }
         let shares = |s: &Session| s.agent == found.agent || s.alias == found.alias || s.extension == found.extension;
@@ -386,7 +386,7 @@ impl World {
             rejoined_from: old.as_ref().map(|old| old.rejoined_from.clone()).unwrap_or_default(),
             tried: old.map(|old| old.tried).unwrap_or_default(),
             give_up: None,
-            wanted: false,
+            hangup_requested: false,
             waits: false,
             taken: None,
             due: None,
@@ -413,7 +413,7 @@ impl World {
         Ok(result.unwrap_or_else(|| "node-lost".into()))
     }
 
-    /// P9: the agent of a session that was lost is rung from another node, if nobody has brought him back yet.
+    /// P9: the agent of a session that was lost is rung from another node, if nobody has brought them back yet.
     pub fn rejoin(
         &mut self,
         id: SessionId,
@@ -423,7 +423,7 @@ impl World {
     ) -> Result<Option<String>, Fault> {
         let Rejoined::Auto(real) = rejoin else { return Ok(None) };
         let is_back = self.open().any(|(_, s)| s.agent == lost.agent || s.alias == lost.alias);
-        if lost.wanted || is_back {
+        if lost.hangup_requested || is_back {
             return Ok(None);
         }
         let new = Session {
@@ -441,7 +441,7 @@ impl World {
         let fresh = real.split(' ').nth(2).and_then(|word| word.parse().ok()).unwrap_or(id);
         let meaning = self.meaning(&new.alias);
         self.end_lost_in_the_way(fresh, &meaning.targets, &new);
-        let rows = self.survey(&meaning.targets, &new, Some(fresh));
+        let rows = self.choose_node(&meaning.targets, &new, Some(fresh));
         let nobody = rows.iter().all(|row| !row.why.is_empty());
         if nobody && (self.is_silent() || self.awaits(&meaning.targets)) {
             self.say(id, "rejoin", &format!("as {fresh}, when the other nodes have reported"));
@@ -485,9 +485,9 @@ impl World {
             self.finish(id, "ended", "logged-out");
             return ("ended", Some((id, node)));
         }
-        let again = std::mem::replace(&mut s.wanted, true);
+        let again = std::mem::replace(&mut s.hangup_requested, true);
         if !again {
-            self.say(id, "logout", "asked for");
+            self.say(id, "logout", "requested");
         }
         self.send(&node, id, Kind::HangUp);
         ("asked", Some((id, node)))

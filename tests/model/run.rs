@@ -6,21 +6,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use evenring::config::NodeSettings;
 use evenring::ids::{Generation, Now, SessionId};
 use evenring::node::session::{Outcome, Reason};
-use evenring::node::{Duty, Live, NodeState};
+use evenring::node::{AdminState, Live, NodeState};
 use evenring::registry::{
-    Adopted, Beats, Comeback, InboxMessage, LoggedOut, Order, Registry, RegistryError, Take, Takes,
+    self, Adopted, Fetch, FetchSequence, HeartbeatSequence, InboxMessage, LoggedOut, Order, Registered, Registry,
+    RegistryError,
 };
 
-use evenring::registry::story::Place;
+use evenring::registry::events::Cursor;
 
+use super::fetch_sequence::{Taken, Taker};
 use super::judge::Judge;
 use super::look::{Look, difference, facts_of};
-use super::op::{Fetch, Login, Op, Voice};
+use super::op::{FetchOutcome, Login, Op, Voice};
 use super::rules::{Refused, Rejoined};
-use super::takes::{Taken, Taker};
-use super::words::{answer, as_login, booked, comparable, outcome, request, taken, wish};
+use super::words::{answer, as_login, comparable, outcome, recorded, request, taken, wish};
 use super::world::{Chosen, Fault, Node, Session, World};
-use crate::ledger::{Cluster, id, session};
+use crate::redis_fixture::{Cluster, id, session};
 
 /// The settings that `world::limits` says.
 pub const TOML: &str = "
@@ -58,10 +59,10 @@ pub struct Pair<'a> {
     last_registered: Option<(&'static str, Generation)>,
     /// How many numbers of heartbeats are used up.
     beats: u64,
-    /// How far each generation is with its takes.
-    takes: BTreeMap<Generation, Takes>,
-    /// What has been read of the story.
-    pub(super) read: Place,
+    /// How far each generation is with its fetches.
+    fetches: BTreeMap<Generation, FetchSequence>,
+    /// What has been read of the event stream.
+    pub(super) read: Cursor,
     /// With `rejoin = "auto"`.
     auto: Registry,
     /// Whose scripts stop at every look at nodes, and are called again for the rest.
@@ -101,7 +102,7 @@ impl<'a> Pair<'a> {
         let _: () = cluster.run(&["FLUSHALL"]).await;
         // One that knows nothing at all comes with `Op::Flush`.
         let _: u64 = cluster.run(&["HSET", "NS:judge", "tick", "1"]).await;
-        (cluster.registry, cluster.beats) = (cluster.another(), Beats::default());
+        (cluster.registry, cluster.beats) = (cluster.another(), HeartbeatSequence::default());
         let look = Look::at(&mut cluster.raw).await;
         let zero = look.clock - 50;
         let (generations, history) = (BTreeMap::new(), BTreeMap::new());
@@ -121,8 +122,8 @@ impl<'a> Pair<'a> {
             numbers: 0,
             last_registered: None,
             beats: 0,
-            takes: BTreeMap::new(),
-            read: Place::start(),
+            fetches: BTreeMap::new(),
+            read: Cursor::start(),
             auto,
             in_parts,
         }
@@ -133,7 +134,7 @@ impl<'a> Pair<'a> {
             self.world.step = at;
             self.one(op).await.map_err(|fault| format!("step {at}, {op:?}: {fault}"))?;
             self.look().await;
-            self.story().await.map_err(|fault| format!("step {at}, {op:?}: {fault}"))?;
+            self.events().await.map_err(|fault| format!("step {at}, {op:?}: {fault}"))?;
             let mut faults = self.look.broken();
             faults.extend(difference(&self.look.facts(self.zero - self.world.now), &facts_of(&self.world)));
             if !faults.is_empty() {
@@ -189,7 +190,7 @@ impl<'a> Pair<'a> {
             Op::Submit { login, reply } => self.submit(login.as_ref(), *reply).await,
             Op::Serve { most, until } => self.serve(*most, *until).await,
             Op::AnswerAgain { which } => self.answer_again(*which).await,
-            Op::Take { voice, most, fetch } => self.take(*voice, *most, *fetch).await,
+            Op::Fetch { voice, most, outcome } => self.fetch(*voice, *most, *outcome).await,
             Op::Report { voice, home, outcomes, rejoin } => {
                 self.report(self.home(*voice, *home, outcomes), outcomes, *rejoin).await
             }
@@ -197,7 +198,7 @@ impl<'a> Pair<'a> {
             Op::Leave { voice } => self.leave(*voice).await,
             Op::Logout { who } => self.logout((*who).to_owned()).await,
             Op::LogoutSession { which } => self.logout(self.which(*which).to_string()).await,
-            Op::Drain { node, drain } => self.turn(node, *drain).await,
+            Op::Drain { node, drain } => self.set_admin_state(node, *drain).await,
             Op::Line { voice, home, waiting } => {
                 let mut ids: Vec<_> = waiting.iter().map(|(which, ())| self.which(*which)).collect();
                 ids.sort_unstable();
@@ -223,8 +224,8 @@ impl<'a> Pair<'a> {
             }
             Op::Flush => {
                 let _: () = self.cluster.run(&["FLUSHALL"]).await;
-                // The next story may begin in the same ms.
-                self.read = Place::start();
+                // The next events may begin in the same ms.
+                self.read = Cursor::start();
                 self.world = World { now: self.world.now, step: self.world.step, ..World::default() };
                 Ok(())
             }
@@ -271,7 +272,10 @@ impl<'a> Pair<'a> {
         if model.is_ok() && last != Some(generation) {
             self.generations.entry(node).or_default().push(generation);
         }
-        let real = real.map(|previous| previous.map(|g| g.to_string())).map_err(|(holder, _)| holder);
+        let real = match real {
+            Registered::Taken { previous } => Ok(previous.map(|g| g.to_string())),
+            Registered::Held { by, .. } => Err(by),
+        };
         same("register", real, model)
     }
 
@@ -289,7 +293,7 @@ impl<'a> Pair<'a> {
             _ => NodeState::Starting,
         };
         // One that comes late has numbers that are used up.
-        let mut first = Beats::default();
+        let mut first = HeartbeatSequence::default();
         let (registry, beats) = match rejoin {
             true => (&mut self.auto, if late { &mut first } else { &mut self.cluster.beats }),
             false => (&mut self.cluster.registry, if late { &mut first } else { &mut self.cluster.beats }),
@@ -311,7 +315,8 @@ impl<'a> Pair<'a> {
         let (changed, lost) =
             self.world.beat(voice.node, number, state, channels).ok_or("a late heartbeat was heard")?;
         self.world.beaten(voice.node, changed, lost);
-        self.reaped(voice, &beat.reaped, rejoin)?;
+        let rows: Vec<_> = beat.reaped.into_iter().map(|row| (row.session, row.node, row.result.to_string())).collect();
+        self.reaped(voice, &rows, rejoin)?;
         let awaits = self.world.awaits_anybody();
         let left = self.world.open().find(|(_, s)| {
             (s.node != voice.node && self.world.is_lost(s) && !s.waits)
@@ -319,18 +324,18 @@ impl<'a> Pair<'a> {
         });
         same("left behind by a heartbeat", None, left.map(|(id, _)| id))?;
         let drains = self.world.nodes[voice.node].drain;
-        same("duty", beat.duty, if drains { Duty::Draining } else { Duty::Serving })?;
+        same("admin_state", beat.admin_state, if drains { AdminState::Drain } else { AdminState::Ready })?;
         same("refused", beat.refused, self.world.nodes[voice.node].refused)?;
         self.world.forget_ended();
-        let mut books: Vec<_> = beat.books.into_iter().map(|(id, state)| (id, booked(state))).collect();
-        books.sort_unstable();
+        let mut recorded: Vec<_> = beat.recorded.into_iter().map(|(id, state)| (id, recorded(state))).collect();
+        recorded.sort_unstable();
         let model = self
             .world
             .open()
             .filter(|(_, s)| s.node == voice.node)
-            .map(|(id, s)| (id, if s.wanted { "unwanted" } else { s.state }))
+            .map(|(id, s)| (id, if s.hangup_requested { "hangup-requested" } else { s.state }))
             .collect();
-        same("books", books, model)
+        same("recorded", recorded, model)
     }
 
     /// What a heartbeat has settled for others, or placed again.
@@ -343,13 +348,13 @@ impl<'a> Pair<'a> {
                 s.ok_or_else(|| format!("{session} was ended, but the model has no such open session on {node}"))?;
             let result = if self.world.is_lost(s) && !s.waits && node != voice.node {
                 let rejoin = if rejoin { Rejoined::Auto(reason) } else { Rejoined::Manual };
-                self.world.reap_one(at, rejoin, Chosen::Told(&chosen))?
+                self.world.reap_one(at, rejoin, Chosen::By(&chosen))?
             } else {
                 let late = s.due.is_some_and(|due| due <= self.world.now);
                 if !late {
                     return Err(format!("an expired order: {session} {node} {reason}: {s:?} at {}", self.world.now));
                 }
-                self.world.overdue(at, Chosen::Told(&chosen))?
+                self.world.overdue(at, Chosen::By(&chosen))?
             };
             same("reaped", reason.clone(), result)?;
         }
@@ -367,7 +372,7 @@ impl<'a> Pair<'a> {
         let real = self.cluster.registry.place(&request(login), at).await.map_err(|e| e.to_string())?;
         self.look().await;
         let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-        let model = self.world.place(&wish(login), at, false, Chosen::Told(&chosen))?;
+        let model = self.world.place(&wish(login), at, false, Chosen::By(&chosen))?;
         if model.verdict == "placed" {
             self.known.push(at);
             self.history.insert(at, self.world.sessions[&at].clone());
@@ -379,29 +384,29 @@ impl<'a> Pair<'a> {
         let at = session(u64::MAX - 1);
         let real = self.cluster.registry.explain(&request(login), at).await.map_err(|e| e.to_string())?;
         let node = real.node.clone();
-        let model = self.world.place(&wish(login), at, true, Chosen::Told(&|_| Some(node.clone())))?;
+        let model = self.world.place(&wish(login), at, true, Chosen::By(&|_| Some(node.clone())))?;
         same("explain", answer(&real), comparable(model))
     }
 
-    async fn take(&mut self, voice: Voice, most: usize, fetch: Fetch) -> Checked {
+    async fn fetch(&mut self, voice: Voice, most: usize, outcome: FetchOutcome) -> Checked {
         let generation = self.generation(voice);
-        let takes = self.takes.entry(generation).or_default();
-        let asked = match fetch {
-            Fetch::Heard | Fetch::Lost => takes.ask(),
-            Fetch::Late => {
-                let Take { number, since } = takes.clone().ask();
+        let fetches = self.fetches.entry(generation).or_default();
+        let asked = match outcome {
+            FetchOutcome::Heard | FetchOutcome::Lost => fetches.ask(),
+            FetchOutcome::Late => {
+                let Fetch { number, since } = fetches.clone().ask();
                 let number = number.saturating_sub(2).max(1);
-                Take { number, since: since.min(number) }
+                Fetch { number, since: since.min(number) }
             }
         };
-        let real = self.cluster.registry.take(&id(voice.node), generation, asked, most).await;
+        let real = self.cluster.registry.fetch_orders(&id(voice.node), generation, asked, most).await;
         if matches!(real, Err(RegistryError::NotNow { .. })) {
             same("a fence", self.fence(voice), Ok(()))?;
             return same("nobody beats", self.world.is_silent(), true);
         }
         let real = refusal(real)?;
-        if fetch == Fetch::Heard {
-            self.takes.entry(generation).or_default().hear();
+        if outcome == FetchOutcome::Heard {
+            self.fetches.entry(generation).or_default().hear();
         }
         same("take", real.as_ref().map(drop).map_err(|r| *r), self.fence(voice))?;
         let Ok(real) = real else { return Ok(()) };
@@ -437,7 +442,7 @@ impl<'a> Pair<'a> {
             same("oldest first", true, visible_at >= last)?;
             last = visible_at;
             let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-            let model = self.world.take_one(&taker, position, Chosen::Told(&chosen))?;
+            let model = self.world.take_one(&taker, position, Chosen::By(&chosen))?;
             if let Taken::Ring(at, ..) = &model {
                 self.history.insert(*at, self.world.sessions[at].clone());
             }
@@ -459,10 +464,10 @@ impl<'a> Pair<'a> {
             let order = taken(order);
             let (Taken::Ring(at, ..) | Taken::Moved(at, _) | Taken::Expired(at) | Taken::Stale(at) | Taken::HangUp(at)) =
                 order;
-            same("an order handed out again", unheard.remove(&at), true)?;
+            same("an order delivered again", unheard.remove(&at), true)?;
             let chosen = |id: SessionId| self.look.node_of(&id.to_string());
-            let model = self.world.take_again(taker, at, Chosen::Told(&chosen))?;
-            same("an order handed out again", order, model)?;
+            let model = self.world.take_again(taker, at, Chosen::By(&chosen))?;
+            same("an order delivered again", order, model)?;
         }
         same("orders that nobody heard of", unheard, BTreeSet::new())?;
         Ok(rest)
@@ -480,6 +485,7 @@ impl<'a> Pair<'a> {
         let fence = self.fence(voice);
         same("report", real.as_ref().map(drop).map_err(|r| *r), fence)?;
         let Ok(real) = real else { return Ok(()) };
+        let real: Vec<_> = real.iter().map(ToString::to_string).collect();
         self.look().await;
         self.world.told_state(voice.node, told.as_str());
         let mut model = Vec::new();
@@ -487,10 +493,10 @@ impl<'a> Pair<'a> {
             let node = result.split(' ').nth(1).map(str::to_owned);
             let rejoin = if rejoin { Rejoined::Auto(result) } else { Rejoined::Manual };
             let why = match outcome(what) {
-                Outcome::Ended(why) | Outcome::Failed(why) | Outcome::Cannot(why) => why.to_string(),
+                Outcome::Ended(why) | Outcome::Failed(why) | Outcome::TryNextNode(why) => why.to_string(),
                 Outcome::Live => String::new(),
             };
-            model.push(self.world.report(voice.node, *at, what, &why, (rejoin, Chosen::Told(&|_| node.clone())))?);
+            model.push(self.world.report(voice.node, *at, what, &why, (rejoin, Chosen::By(&|_| node.clone())))?);
             self.remember(result);
         }
         same("results", real, model)
@@ -498,7 +504,7 @@ impl<'a> Pair<'a> {
 
     /// A session that came back in place of a lost one is one like any other.
     fn remember(&mut self, result: &str) {
-        if let Some(Comeback::Ringing { session, .. }) = Comeback::parse(result) {
+        if let Some(registry::Rejoined::Ringing { session, .. }) = registry::Rejoined::parse(result) {
             let at = id(&session);
             self.known.push(at);
             self.history.insert(at, self.world.sessions[&at].clone());

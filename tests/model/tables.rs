@@ -8,7 +8,7 @@ use evenring::node::roster::PhoneChanges;
 use super::op::Voice;
 use super::run::{Checked, Pair, refusal, same};
 use super::words::phone_state;
-use crate::ledger::id;
+use crate::redis_fixture::id;
 
 impl Pair<'_> {
     pub(super) async fn phones(&mut self, voice: Voice, replace: bool, phones: &[(&str, &str)]) -> Checked {

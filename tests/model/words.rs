@@ -1,17 +1,17 @@
 //! The program's types as the model's words, and back. Owns nothing but that translation.
 
 use evenring::ids::SessionId;
-use evenring::node::BookedState;
+use evenring::node::RecordedState;
 use evenring::node::roster::PhoneState;
 use evenring::node::session::{Class, Outcome, Reason};
-use evenring::registry::view::{Placement, Verdict};
+use evenring::registry::view::{Placement, Verdict, reason_text};
 use evenring::registry::{LoginRequest, Order};
 
+use super::fetch_sequence::Taken;
 use super::op::Login;
 use super::rules::{Answer, Wish};
-use super::takes::Taken;
 use super::world::Session;
-use crate::ledger::id;
+use crate::redis_fixture::id;
 
 pub fn phone_state(word: &str) -> PhoneState {
     match word {
@@ -39,13 +39,13 @@ pub fn orders(all: &[SessionId]) -> Vec<Vec<SessionId>> {
     found
 }
 
-pub fn booked(state: BookedState) -> &'static str {
+pub fn recorded(state: RecordedState) -> &'static str {
     match state {
-        BookedState::Placed => "placed",
-        BookedState::Ringing => "ringing",
-        BookedState::Live => "live",
-        BookedState::Unwanted => "unwanted",
-        BookedState::Gone => "gone",
+        RecordedState::Placed => "placed",
+        RecordedState::Ringing => "ringing",
+        RecordedState::Live => "live",
+        RecordedState::HangupRequested => "hangup-requested",
+        RecordedState::Gone => "gone",
     }
 }
 
@@ -55,9 +55,9 @@ pub fn outcome(what: &str) -> Outcome {
         "ended" => Outcome::Ended(Reason::HungUp),
         "failed" => Outcome::Failed(Reason::Busy),
         "lost" => Outcome::Ended(Reason::NodeLost),
-        "drained" => Outcome::Cannot(Reason::Draining),
-        "stopped" => Outcome::Cannot(Reason::Stopping),
-        _ => Outcome::Cannot(Reason::Congestion(34)),
+        "drained" => Outcome::TryNextNode(Reason::Draining),
+        "stopped" => Outcome::TryNextNode(Reason::Stopping),
+        _ => Outcome::TryNextNode(Reason::Congestion(34)),
     }
 }
 
@@ -95,15 +95,17 @@ pub fn answer(real: &Placement) -> Answer {
         Verdict::WouldPlace => "would-place",
         Verdict::NotNow => "not-now",
     };
-    let rows = real.nodes.iter().map(|row| (row.name.clone(), row.why.clone(), row.load)).collect();
-    let (node, reason) = (real.node.clone(), real.reason.clone());
+    let rows = real.nodes.iter().map(|row| (row.name.clone(), reason_text(row.reason.as_ref()), row.load)).collect();
+    let (node, reason) = (real.node.clone(), reason_text(real.reason.as_ref()));
     comparable(Answer { verdict, session: real.session, node, reason, rows })
 }
 
 /// Without the loads of lost nodes: whether their sessions are ended before or after the look is nobody's business.
 pub fn comparable(mut answer: Answer) -> Answer {
     answer.rows.sort_by(|a, b| a.0.cmp(&b.0));
-    for row in answer.rows.iter_mut().filter(|row| ["lapsed", "stopped", "unknown-node"].contains(&row.1.as_str())) {
+    for row in
+        answer.rows.iter_mut().filter(|row| ["lease-expired", "stopped", "unknown-node"].contains(&row.1.as_str()))
+    {
         row.2 = 0.0;
     }
     answer
@@ -113,7 +115,7 @@ pub fn taken(order: Order) -> Taken {
     match order {
         Order::Ring(login) => Taken::Ring(login.session, login.attempt, login.extension.to_string()),
         Order::HangUp(at) => Taken::HangUp(at),
-        Order::Moved(at, result) => Taken::Moved(at, result),
+        Order::Moved(at, result) => Taken::Moved(at, result.to_string()),
         Order::Expired(at) => Taken::Expired(at),
         Order::Stale(at) => Taken::Stale(id(&at)),
     }

@@ -47,7 +47,7 @@ pub struct Node {
     pub lost: bool,
     /// The number of the last word on its phones.
     pub told: Option<u64>,
-    /// Who waits there for his turn to ring.
+    /// Who waits there for their turn to ring.
     pub line: Vec<SessionId>,
     /// The number of its daemon's last take.
     pub take: u64,
@@ -71,7 +71,7 @@ pub struct Session {
     pub tried: BTreeSet<String>,
     /// `None`: never again.
     pub give_up: Option<Ms>,
-    pub wanted: bool,
+    pub hangup_requested: bool,
     /// It has no order: it waits until the nodes have reported.
     pub waits: bool,
     /// The generation that took its order, and the number of that take.
@@ -134,7 +134,7 @@ pub struct Meaning {
 #[derive(Clone, Copy)]
 pub enum Chosen<'a> {
     /// Redis did; the model says whether it may.
-    Told(&'a dyn Fn(SessionId) -> Option<String>),
+    By(&'a dyn Fn(SessionId) -> Option<String>),
     /// The model does, where no Redis is there to ask.
     Free,
 }
@@ -176,8 +176,8 @@ pub struct World {
     pub limits: Limits,
     /// The nodes whose queue has got a message, until somebody looks.
     pub woken: Vec<String>,
-    /// What the story must have got, until somebody looks: whose (a session, a node, or nobody), and what.
-    pub story: Vec<(String, String)>,
+    /// What the event stream must have got, until somebody looks: whose (a session, a node, or nobody), and what.
+    pub events: Vec<(String, String)>,
     pub judge: Judge,
     /// What the simulation has planted.
     pub bug: Option<Bug>,
@@ -203,12 +203,12 @@ impl World {
     pub fn say(&mut self, id: SessionId, event: &str, reason: &str) {
         let Some(s) = self.sessions.get(&id) else { return };
         let text = [event, &s.node, &s.alias, &s.agent, &s.extension, reason].join(" ");
-        self.story.push((id.to_string(), text.trim_end().to_owned()));
+        self.events.push((id.to_string(), text.trim_end().to_owned()));
     }
 
     /// An entry about a node.
     pub fn say_node(&mut self, event: &str, node: &str, reason: &str) {
-        self.story.push((node.to_owned(), format!("{event} {node}    {reason}").trim_end().to_owned()));
+        self.events.push((node.to_owned(), format!("{event} {node}    {reason}").trim_end().to_owned()));
     }
 
     pub fn open(&self) -> impl Iterator<Item = (SessionId, &Session)> {
@@ -249,7 +249,7 @@ impl World {
         let over = left < 0 || left > node.lease && self.bug != Some(Bug::Timeless);
         match phone {
             _ if over && node.state == "stopped" => "stopped".into(),
-            _ if over => "lapsed".into(),
+            _ if over => "lease-expired".into(),
             _ if node.state != "active" => node.state.clone(),
             _ if node.drain => "draining".into(),
             _ if !node.campaigns.is_empty() && !node.campaigns.iter().any(|c| c == campaign) => "campaign".into(),
@@ -261,7 +261,7 @@ impl World {
     }
 
     /// Every target with its judgement. `alone` is given where another session's phone must not be taken: whose it is.
-    pub fn survey(&self, targets: &[(String, String)], s: &Session, alone: Option<SessionId>) -> Vec<Row> {
+    pub fn choose_node(&self, targets: &[(String, String)], s: &Session, alone: Option<SessionId>) -> Vec<Row> {
         let row = |(node, extension): &(String, String)| {
             let mut why = self.refusal(node, extension, &s.campaign, s.remote);
             if why.is_empty() && s.tried.contains(node) {
@@ -288,7 +288,7 @@ impl World {
         let fewest = eligible().filter(|row| row.load <= least).map(|row| row.channels).min();
         let Some(fewest) = fewest else { return Ok(None) };
         let mut equal = eligible().filter(|row| row.load <= least && row.channels == fewest);
-        let Chosen::Told(told) = chosen else { return Ok(equal.min_by_key(|row| tie(id, &row.node)).cloned()) };
+        let Chosen::By(told) = chosen else { return Ok(equal.min_by_key(|row| tie(id, &row.node)).cloned()) };
         let told = told(id);
         let found = equal.find(|row| Some(&*row.node) == told.as_deref());
         found.cloned().map(Some).ok_or_else(|| format!("{told:?} was chosen among {rows:?}"))

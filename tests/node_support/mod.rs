@@ -11,10 +11,12 @@ use bytes::BytesMut;
 use evenring::ami::event::Event;
 use evenring::ami::frame::Message;
 use evenring::ami::outcome::{Answer, NotSent, Tag, Unknown};
-use evenring::config::{RingSettings, Settings};
+use evenring::config::Settings;
 use evenring::ids::{Generation, Now, SessionId};
+use evenring::node::roster::Roster;
 use evenring::node::session::{Class, Login, Outcome};
-use evenring::node::{BookedState, Duty, Effect, Input, Live, Node, Note};
+use evenring::node::{AdminState, Effect, Input, Live, Node, Note, RecordedState};
+use evenring::ring_policy::RingSettings;
 
 /// The generation of the node on the stand.
 pub fn generation() -> Generation {
@@ -55,7 +57,7 @@ pub struct Stand {
     pub open: Vec<(String, Tag, String)>,
     /// The last Originate as it would stand on the wire.
     pub wire: String,
-    /// Who waits for his turn, as Redis was told last.
+    /// Who waits for their turn, as Redis was told last.
     pub line: String,
     /// What Asterisk says of its start; `None`: it does not answer by itself.
     pub started: Option<String>,
@@ -70,7 +72,7 @@ impl Stand {
         write!(file, "[node]\nname = \"n\"\n{toml}").unwrap();
         let settings = Settings::load(Some(file.path()), std::iter::empty()).unwrap();
         let now = Now(Duration::from_secs(3600));
-        let roster = evenring::daemon::roster(&settings);
+        let roster = Roster::new(settings.placement.case, settings.max_phones());
         let ring = settings.ring;
         let mut node = Node::new("n".parse().unwrap(), generation(), ring.clone(), settings.placement.lease, now);
         node.roster = roster;
@@ -122,11 +124,11 @@ impl Stand {
             }
             "hangup" => self.hand(Input::HangUp(session(rest[0]))),
             "stale" => self.hand(Input::Stale(rest.iter().map(|word| session(word)).collect())),
-            "books" => self.hand(Input::Books(rest.iter().map(|word| booked(word)).collect(), self.now)),
+            "recorded" => self.hand(Input::Recorded(rest.iter().map(|word| recorded(word)).collect(), self.now)),
             "registered" => self.hand(Input::Registered),
             "stopping" => self.hand(Input::Stopping),
-            "drain" => self.hand(Input::Duty(Duty::Draining)),
-            "resume" => self.hand(Input::Duty(Duty::Serving)),
+            "drain" => self.hand(Input::AdminState(AdminState::Drain)),
+            "resume" => self.hand(Input::AdminState(AdminState::Ready)),
             "shutting-down" => self.hand(Input::ShuttingDown(true)),
             "goes-on" => self.hand(Input::ShuttingDown(false)),
             "closed" => self.hand(Input::Closed { gone: false }),
@@ -263,7 +265,7 @@ impl Stand {
             Effect::Report(id, _, outcome) => format!("{} {}", name(id), outcome_text(&outcome)),
             Effect::Adopt(login, Live::Yes) => format!("adopt {} live", name(login.session)),
             Effect::Adopt(login, Live::NotYet) => format!("adopt {} ringing", name(login.session)),
-            Effect::Line(ids) => {
+            Effect::RingQueue(ids) => {
                 self.line = ids.into_iter().map(name).collect::<Vec<_>>().join(" ");
                 return None;
             }
@@ -314,7 +316,7 @@ fn outcome_text(outcome: &Outcome) -> String {
         Outcome::Live => "live".to_owned(),
         Outcome::Ended(reason) => format!("ended {reason}"),
         Outcome::Failed(reason) => format!("failed {reason}"),
-        Outcome::Cannot(reason) => format!("cannot {reason}"),
+        Outcome::TryNextNode(reason) => format!("try-next-node {reason}"),
     }
 }
 
@@ -337,14 +339,14 @@ fn note_text(note: Note) -> Option<String> {
 }
 
 /// `s1:live`.
-fn booked(word: &str) -> (SessionId, BookedState) {
+fn recorded(word: &str) -> (SessionId, RecordedState) {
     let (id, state) = word.split_once(':').unwrap();
     let state = match state {
-        "placed" => BookedState::Placed,
-        "ringing" => BookedState::Ringing,
-        "live" => BookedState::Live,
-        "gone" => BookedState::Gone,
-        "unwanted" => BookedState::Unwanted,
+        "placed" => RecordedState::Placed,
+        "ringing" => RecordedState::Ringing,
+        "live" => RecordedState::Live,
+        "gone" => RecordedState::Gone,
+        "hangup-requested" => RecordedState::HangupRequested,
         other => panic!("{other:?} is no state"),
     };
     (session(id), state)

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use evenring::ids::SessionId;
 use evenring::node::session::{Class, Login, Outcome, Reason};
-use evenring::node::{Duty, Live, NodeState};
-use evenring::registry::view::Which;
+use evenring::node::{AdminState, Live, NodeState};
+use evenring::registry::view::{SessionState, Which};
 use evenring::registry::{ADOPT_MOST, Order};
 
-use crate::ledger::{Cluster, Member, extensions, id, session};
+use crate::redis_fixture::{Cluster, Member, extensions, id, session};
 
 /// Nodes that know all phones.
 const NODES: usize = 100;
@@ -29,7 +29,7 @@ async fn cluster_of(nodes: usize) -> (Cluster, Vec<Member>) {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut members = Vec::new();
     for number in 0..nodes {
-        let mut node = crate::ledger::node(&format!("n{number:03}"));
+        let mut node = crate::redis_fixture::node(&format!("n{number:03}"));
         node.weight = if number == 0 { 1_000 } else { 1 };
         members.push(cluster.up_as(node, &names).await);
     }
@@ -96,7 +96,7 @@ async fn report(cluster: &mut Cluster, member: &Member, outcomes: &[(SessionId, 
         let told = cluster.registry.report(&member.name, member.generation, NodeState::Active, rest).await.unwrap();
         assert!(!told.is_empty(), "a call that settles nobody would be repeated for ever");
         rest = &rest[told.len()..];
-        results.extend(told);
+        results.extend(told.iter().map(ToString::to_string));
     }
     results
 }
@@ -107,7 +107,7 @@ async fn p16_what_a_node_could_not_ring_is_placed_again_a_few_at_a_time() {
     let sessions = orders(&mut cluster).await;
     assert_eq!(cluster.take(&members[0]).await.len(), PHONES);
     commands(&mut cluster).await;
-    let could_not: Vec<_> = sessions.iter().map(|id| (*id, Outcome::Cannot(Reason::NotReachable))).collect();
+    let could_not: Vec<_> = sessions.iter().map(|id| (*id, Outcome::TryNextNode(Reason::NotReachable))).collect();
     let results = report(&mut cluster, &members[0], &could_not).await;
     let cost = commands(&mut cluster).await;
     assert!(cost < MOST, "{cost} commands a call");
@@ -140,10 +140,10 @@ async fn p16_a_drain_moves_its_orders_a_few_at_a_time() {
     let (mut cluster, members) = large().await;
     orders(&mut cluster).await;
     commands(&mut cluster).await;
-    let turned = cluster.registry.turn(&members[0].name, Duty::Draining).await.unwrap().unwrap();
+    let turned = cluster.registry.set_admin_state(&members[0].name, AdminState::Drain).await.unwrap().unwrap();
     let cost = commands(&mut cluster).await;
     assert!(cost < MOST, "{cost} commands a call");
-    assert_eq!((turned.before, turned.others, turned.moved.len()), (Duty::Serving, NODES - 1, PHONES));
+    assert_eq!((turned.before, turned.others, turned.moved.len()), (AdminState::Ready, NODES - 1, PHONES));
     assert!(turned.moved.iter().all(|moved| moved.node.is_some()));
     let agents: Vec<u64> = cluster.registry.nodes().await.unwrap().iter().skip(1).map(|node| node.agents).collect();
     assert!(agents.iter().max().unwrap() - agents.iter().min().unwrap() <= 1, "P2: {agents:?}");
@@ -155,7 +155,7 @@ async fn p16_a_drain_in_a_small_cluster_moves_a_few_at_a_time_as_well() {
     let (mut cluster, members) = cluster_of(2).await;
     orders(&mut cluster).await;
     commands(&mut cluster).await;
-    let turned = cluster.registry.turn(&members[0].name, Duty::Draining).await.unwrap().unwrap();
+    let turned = cluster.registry.set_admin_state(&members[0].name, AdminState::Drain).await.unwrap().unwrap();
     let cost = commands(&mut cluster).await;
     assert!(cost < MOST, "{cost} commands a call");
     assert_eq!(turned.moved.len(), PHONES);
@@ -250,9 +250,12 @@ async fn p16_sessions_are_read_a_page_at_a_time_and_each_is_there_once() {
     let rows = cluster.registry.sessions(Which::All).await.unwrap();
     let cost = commands(&mut cluster).await;
     assert!(cost < 300, "{cost} commands a call");
-    let ids: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let ids: BTreeSet<&str> = rows.iter().map(|row| row.session.as_str()).collect();
     assert_eq!((rows.len(), ids.len()), (900, 900), "each once");
-    assert!(rows[..450].iter().all(|row| row.state == "ended") && rows[450..].iter().all(|row| row.state == "live"));
+    assert!(
+        rows[..450].iter().all(|row| row.state == SessionState::Ended)
+            && rows[450..].iter().all(|row| row.state == SessionState::Live)
+    );
     assert!(rows[..450].is_sorted_by_key(|row| row.since) && rows[450..].is_sorted_by_key(|row| row.since));
     let open = cluster.registry.sessions(Which::Open).await.unwrap();
     assert_eq!(open, rows[450..]);
@@ -264,14 +267,14 @@ async fn p16_a_long_line_is_told_in_parts_and_is_whole_in_the_end() {
     let a = cluster.up("a", &[]).await;
     let waiting = adopt(&mut cluster, &a, 0..800, Live::NotYet).await;
     commands(&mut cluster).await;
-    cluster.registry.line(&a.name, a.generation, &waiting).await.unwrap();
-    cluster.registry.line(&a.name, a.generation, &waiting[500..]).await.unwrap();
+    cluster.registry.report_ring_queue(&a.name, a.generation, &waiting).await.unwrap();
+    cluster.registry.report_ring_queue(&a.name, a.generation, &waiting[500..]).await.unwrap();
     let cost = commands(&mut cluster).await;
     assert!(cost < 500, "{cost} commands a call");
     assert_eq!(cluster.node("a").await.queued, 300);
     let rows = cluster.registry.sessions(Which::Open).await.unwrap();
-    let place = |id: &SessionId| rows.iter().find(|row| row.id == id.to_string()).unwrap().place;
+    let place = |id: &SessionId| rows.iter().find(|row| row.session == id.to_string()).unwrap().queue_position;
     assert_eq!((place(&waiting[499]), place(&waiting[500]), place(&waiting[799])), (None, Some(1), Some(300)));
     // Of the node two, of each session found and queued, and of those who left the line ringing.
-    assert_eq!(cluster.run::<u64>(&["XLEN", "NS:story"]).await, 2 + 800 * 2 + 500);
+    assert_eq!(cluster.run::<u64>(&["XLEN", "NS:events"]).await, 2 + 800 * 2 + 500);
 }

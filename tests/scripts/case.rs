@@ -6,7 +6,7 @@ use evenring::node::session::{Class, Login};
 use evenring::registry::view::Verdict;
 use evenring::registry::{Adopted, LoggedOut, Settled, session_of_message};
 
-use crate::ledger::{Cluster, id, login};
+use crate::redis_fixture::{Cluster, id, login, why};
 
 const FOLD: &str = "placement.case = 'fold'";
 
@@ -34,7 +34,7 @@ async fn p1_a_login_in_capitals_is_the_login_that_exists() {
         let again = cluster.place(&login(alias, "Bob")).await;
         assert_eq!((again.verdict, again.session), (Verdict::Existing, Some(session)), "{alias}");
         let other = cluster.place(&login(alias, "bob")).await;
-        assert_eq!((other.verdict, other.reason.as_str()), (Verdict::Refused, "in-use"), "{alias}: another agent");
+        assert_eq!((other.verdict, why(&other).as_str()), (Verdict::Refused, "in-use"), "{alias}: another agent");
     }
     assert_eq!(cluster.take(&a).await.len(), 1);
 
@@ -53,7 +53,7 @@ async fn exact_is_the_default_and_tells_capitals_apart() {
     let (small, _) = cluster.placed("cc100x", "").await;
     let (capitals, _) = cluster.placed("CC100x", "").await;
     assert_ne!(small, capitals);
-    assert_eq!(cluster.place(&login("CC100X", "")).await.reason, "unknown-alias", "the suffix is x");
+    assert_eq!(why(&cluster.place(&login("CC100X", "")).await), "unknown-alias", "the suffix is x");
     assert_eq!(cluster.registry.phone_list(Some(&id("CC100"))).await.unwrap().len(), 1);
 }
 
@@ -89,7 +89,7 @@ async fn the_inbox_answers_with_the_alias_as_it_was_written() {
     let messages = cluster.registry.receive_logins(10, None).await.unwrap().messages;
     let settled = cluster.registry.settle_logins(&messages).await.unwrap();
     let [Settled::Placed(placed), Settled::Placed(refused)] = &settled[..] else { panic!("{settled:?}") };
-    assert_eq!((placed.verdict, refused.reason.as_str()), (Verdict::Placed, "unknown-alias"));
+    assert_eq!((placed.verdict, why(refused).as_str()), (Verdict::Placed, "unknown-alias"));
     assert_eq!(cluster.row(session_of_message("message0")).await.alias, "cc100x");
     let queue: Vec<String> = cluster.run(&["HVALS", "NS:web:Q"]).await;
     let told = |alias: &str, state: &str| {

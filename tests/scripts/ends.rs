@@ -1,11 +1,12 @@
 //! P16: what nobody needs any more ends by itself: what is known of a node that does not come back, and answers that nobody
-//! takes. What operators or other programs made stays.
+//! fetches. What operators or other programs made stays.
 
 use evenring::ids::Now;
 use evenring::node::NodeState;
 use evenring::registry::Settled;
+use evenring::registry::view::ShownNodeState;
 
-use crate::ledger::{Cluster, Member, extensions, node};
+use crate::redis_fixture::{Cluster, Member, extensions, node, previous};
 
 const DAY: i64 = 24 * 3_600_000;
 
@@ -55,9 +56,9 @@ async fn p16_a_node_that_nobody_has_heard_of_for_a_month_is_forgotten() {
     let late = (NodeState::Active, 0, 1);
     let beat =
         cluster.registry.heartbeat(&dead.name, dead.generation, late, (&mut cluster.beats, Now::default())).await;
-    assert_eq!(crate::ledger::word(beat), "forgotten", "it registers as a new one");
+    assert_eq!(crate::redis_fixture::word(beat), "forgotten", "it registers as a new one");
     cluster.up("dead", &["cc100"]).await;
-    assert_eq!(cluster.node("dead").await.state, "active");
+    assert_eq!(cluster.node("dead").await.state, ShownNodeState::Active);
 }
 
 #[tokio::test]
@@ -69,16 +70,16 @@ async fn p16_a_node_that_comes_back_counts_its_month_anew() {
     cluster.beat(&alive).await;
     long_gone(&mut cluster, "dead", 2 * DAY).await;
     cluster.beat(&alive).await;
-    assert_eq!(cluster.node("dead").await.state, "lost");
+    assert_eq!(cluster.node("dead").await.state, ShownNodeState::LeaseExpired);
     // The same by a new life of its daemon.
     long_gone(&mut cluster, "dead", 27 * DAY).await;
     let life = evenring::ids::Generation::from_bits(77);
-    cluster.registry.register(&node("dead"), life, "host").await.unwrap().unwrap();
+    previous(cluster.registry.register(&node("dead"), life, "host").await.unwrap());
     cluster.lapse("dead").await;
     cluster.beat(&alive).await;
     long_gone(&mut cluster, "dead", 2 * DAY).await;
     cluster.beat(&alive).await;
-    assert_eq!(cluster.node("dead").await.state, "lost");
+    assert_eq!(cluster.node("dead").await.state, ShownNodeState::LeaseExpired);
 }
 
 #[tokio::test]
@@ -91,7 +92,7 @@ async fn p10_a_node_that_drains_drains_when_it_comes_back_however_late() {
         assert_eq!(keys_of(&mut cluster, "dead").await, ["node:dead", "ring-dead:Q"], "what it tells again has ended");
     }
     cluster.up("dead", &["cc100"]).await;
-    assert_eq!(cluster.node("dead").await.state, "draining");
+    assert_eq!(cluster.node("dead").await.state, ShownNodeState::Draining);
 }
 
 #[tokio::test]

@@ -7,10 +7,10 @@ use evenring::ids::Now;
 use evenring::node::NodeState;
 use evenring::node::roster::PhoneState;
 use evenring::node::session::Class;
-use evenring::registry::view::Verdict;
+use evenring::registry::view::{Verdict, reason_text};
 use evenring::registry::{LoginRequest, Registry};
 
-use crate::ledger::{Cluster, Member, extensions, id, login, node, phones, session, whys};
+use crate::redis_fixture::{Cluster, Member, extensions, id, login, node, phones, session, why, whys};
 
 /// Logs in so many at once, over eight connections; how many each node got, and how many were refused.
 async fn burst(cluster: &Cluster, first: usize, count: usize) -> (BTreeMap<String, usize>, usize) {
@@ -82,7 +82,7 @@ async fn p2_a_cap_holds_when_everybody_comes_at_once() {
     assert_eq!(whys(&full), [("n0", "full"), ("n1", "full"), ("n2", "full")]);
     // P2: remote agents are no load, and no cap keeps them out
     let remote = LoginRequest { class: Class::Remote, ..login("cc199x", "late") };
-    assert_eq!(cluster.place(&remote).await.state, "placed");
+    assert_eq!(cluster.place(&remote).await.state.as_str(), "placed");
     let rows = cluster.registry.nodes().await.unwrap();
     assert_eq!(rows.iter().map(|row| row.agents).sum::<u64>(), 30);
     assert_eq!(rows.iter().map(|row| row.remote).sum::<u64>(), 1);
@@ -140,7 +140,7 @@ async fn set_phone(cluster: &mut Cluster, member: &Member, state: PhoneState) {
 async fn p3_each_refusal_says_why() {
     let mut cluster = Cluster::start().await;
     let nobody = cluster.place(&login("cc100x", "7")).await;
-    assert_eq!((nobody.verdict, nobody.reason.as_str()), (Verdict::NotNow, "no-node"));
+    assert_eq!((nobody.verdict, why(&nobody).as_str()), (Verdict::NotNow, "no-node"));
     let mut red = node("a");
     red.campaigns = vec![id("red"), id("blue")];
     red.max_agents = Some(1);
@@ -150,7 +150,7 @@ async fn p3_each_refusal_says_why() {
         let at = cluster.fresh();
         let placement = cluster.registry.explain(&LoginRequest { campaign, ..login("cc100x", "7") }, at).await.unwrap();
         assert_eq!(placement.verdict == Verdict::WouldPlace, placement.nodes[0].eligible, "{placement:?}");
-        placement.nodes[0].why.clone()
+        reason_text(placement.nodes[0].reason.as_ref())
     };
     assert_eq!(why(&mut cluster, "red").await, "");
     assert_eq!(why(&mut cluster, "blue").await, "");
@@ -166,7 +166,7 @@ async fn p3_each_refusal_says_why() {
     let both = phones(PhoneState::Registered, ["cc100", "cc101"]);
     cluster.registry.phones(&a.name, a.generation, &both).await.unwrap();
     let other = LoginRequest { campaign: Some(id("red")), ..login("cc101x", "8") };
-    assert_eq!(cluster.place(&other).await.state, "placed");
+    assert_eq!(cluster.place(&other).await.state.as_str(), "placed");
     assert_eq!(why(&mut cluster, "red").await, "full");
     cluster.registry.logout(&id("8")).await.unwrap();
     for (state, word) in [(NodeState::Starting, "starting"), (NodeState::Down, "down"), (NodeState::Active, "")] {
@@ -181,7 +181,7 @@ async fn p3_each_refusal_says_why() {
     assert_eq!(why(&mut cluster, "red").await, "draining");
     cluster.drain("a", false).await;
     cluster.lapse("a").await;
-    assert_eq!(why(&mut cluster, "red").await, "lapsed");
+    assert_eq!(why(&mut cluster, "red").await, "lease-expired");
     cluster.beat(&a).await;
     cluster.registry.leave(&a.name, a.generation, &mut cluster.beats).await.unwrap();
     assert_eq!(why(&mut cluster, "red").await, "stopped");

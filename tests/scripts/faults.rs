@@ -1,4 +1,4 @@
-//! What Redis out of use looks like: which error, how soon, and that the next call works when it is back.
+//! What Redis unavailable looks like: which error, how soon, and that the next call works when it is back.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use evenring::registry::{Registry, RegistryError};
 
 use crate::lab::now;
 use crate::lab::redis::Redis;
-use crate::ledger::{Cluster, connect, login, session, settings, word};
+use crate::redis_fixture::{Cluster, connect, login, previous, session, settings, word};
 
 fn registry(redis: &Redis) -> Registry {
     Registry::new(&settings(&redis.url(), "")).unwrap()
@@ -19,7 +19,7 @@ fn with(arguments: &[&str]) -> Redis {
 
 /// The error of a call that writes.
 async fn refused(registry: &mut Registry) -> RegistryError {
-    let node = crate::ledger::node("a");
+    let node = crate::redis_fixture::node("a");
     let generation = evenring::ids::Generation::from_bits(1);
     registry.register(&node, generation, "host").await.expect_err("this Redis must refuse")
 }
@@ -115,5 +115,5 @@ async fn a_demoted_primary_is_left_at_once() {
     let promote: Result<(), _> = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query_async(&mut raw).await;
     promote.unwrap();
     let generation = evenring::ids::Generation::from_bits(1);
-    registry.register(&crate::ledger::node("a"), generation, "host").await.unwrap().unwrap();
+    previous(registry.register(&crate::redis_fixture::node("a"), generation, "host").await.unwrap());
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use evenring::ids::{Generation, Now, SessionId};
 use evenring::node::NodeState;
 use evenring::node::session::{Login, Outcome};
-use evenring::registry::view::Verdict;
-use evenring::registry::{Beats, LoggedOut, Order};
+use evenring::registry::view::{ShownNodeState, Verdict};
+use evenring::registry::{HeartbeatSequence, LoggedOut, Order, Reported};
 
-use crate::ledger::{Cluster, Member, NS, id, login, node, word};
+use crate::redis_fixture::{Cluster, Member, NS, id, login, node, previous, reaped, word};
 
 /// Longer than the lease of these tests.
 const OUTAGE_MS: u64 = 90_000;
@@ -25,7 +25,7 @@ async fn beat_at(cluster: &mut Cluster, member: &Member, now: Now) -> Vec<(Strin
         (NodeState::Active, 0, 1),
         (&mut cluster.beats, now),
     );
-    beat.await.unwrap().reaped
+    reaped(beat.await.unwrap())
 }
 
 /// Three logins on `a`: one placed, one ringing, one live.
@@ -97,11 +97,11 @@ async fn what_must_go_elsewhere_waits_until_the_others_have_reported() {
     let b = cluster.up("b", &PHONES).await;
     cluster.silence(OUTAGE_MS).await;
     cluster.beat(&a).await;
-    assert_eq!(cluster.report(&a, ringing, crate::ledger::cannot()).await, "waiting");
+    assert_eq!(cluster.report(&a, ringing, crate::redis_fixture::cannot()).await, "waiting");
     assert_eq!(cluster.fate(ringing).await, ("placed".into(), "not-reachable".into()));
     let lost = [(live, Outcome::Ended(evenring::node::session::Reason::NodeLost))];
     let told = cluster.auto().report(&a.name, a.generation, NodeState::Active, &lost).await.unwrap();
-    assert!(told[0].starts_with("rejoined a "), "{told:?}");
+    assert!(told[0].to_string().starts_with("rejoined a "), "{told:?}");
     cluster.beat(&b).await;
     let until = cluster.registry.now_ms().await.unwrap() + 1_000;
     while cluster.registry.now_ms().await.unwrap() <= until {}
@@ -119,8 +119,8 @@ async fn orders_are_fetched_only_when_it_is_known_how_old_they_are() {
     let a = cluster.up("a", &PHONES).await;
     cluster.placed("cc100x", "1").await;
     cluster.silence(OUTAGE_MS).await;
-    let asked = cluster.takes.ask();
-    assert_eq!(word(cluster.registry.take(&a.name, a.generation, asked, 9).await), "not-now");
+    let asked = cluster.fetches.ask();
+    assert_eq!(word(cluster.registry.fetch_orders(&a.name, a.generation, asked, 9).await), "not-now");
     cluster.beat(&a).await;
     assert!(
         matches!(&cluster.take(&a).await[..], [Order::Ring(_)]),
@@ -179,9 +179,9 @@ async fn a_daemon_that_does_not_know_the_time_does_not_keep_the_others_from_sett
             step_clock(&mut cluster, *step).await;
             // It comes first, and has never heard what time it is.
             let (mut stranger, life) = (cluster.another(), Generation::from_bits(life));
-            stranger.register(&node("b"), life, "host").await.unwrap().unwrap();
+            previous(stranger.register(&node("b"), life, "host").await.unwrap());
             let how = (NodeState::Active, 0, 1);
-            stranger.heartbeat(&id("b"), life, how, (&mut Beats::default(), at(0))).await.unwrap();
+            stranger.heartbeat(&id("b"), life, how, (&mut HeartbeatSequence::default(), at(0))).await.unwrap();
         }
         assert_eq!(beat_at(&mut cluster, &a, at(2_000)).await, [], "{steps:?}");
         assert_eq!(states(&mut cluster, sessions).await, ["placed", "ringing", "live"], "{steps:?}");
@@ -227,7 +227,7 @@ async fn a_heartbeat_that_is_carried_out_late_changes_nothing() {
     // What a's daemon had sent before it left; nobody hears the answer.
     let late = cluster
         .another()
-        .heartbeat(&a.name, a.generation, (NodeState::Active, 0, 1), (&mut Beats::default(), at(0)))
+        .heartbeat(&a.name, a.generation, (NodeState::Active, 0, 1), (&mut HeartbeatSequence::default(), at(0)))
         .await;
     assert_eq!(word(late), "not-now");
     assert_eq!(cluster.run::<Vec<String>>(&["HGETALL", "NS:node:a"]).await, before);
@@ -265,20 +265,25 @@ async fn a_redis_that_has_lost_everything_waits_for_the_nodes_that_come_back() {
     let Order::Ring(call) = cluster.take(&a).await.remove(0) else { panic!("no order") };
     cluster.report(&a, live, Outcome::Live).await;
     let mut other = cluster.another();
-    other.register(&node("b"), Generation::from_bits(77), "host").await.unwrap().unwrap();
+    previous(other.register(&node("b"), Generation::from_bits(77), "host").await.unwrap());
     cluster.run::<()>(&["FLUSHALL"]).await;
     assert_eq!(cluster.place(&login("cc100x", "1")).await.verdict, Verdict::NotNow, "nobody is known");
     // b is back first, and could ring the phone that is in a call on a.
-    other.register(&node("b"), Generation::from_bits(77), "host").await.unwrap().unwrap();
-    let all = crate::ledger::phones(evenring::node::roster::PhoneState::Registered, PHONES);
+    previous(other.register(&node("b"), Generation::from_bits(77), "host").await.unwrap());
+    let all = crate::redis_fixture::phones(evenring::node::roster::PhoneState::Registered, PHONES);
     other.phones(&id("b"), Generation::from_bits(77), &all).await.unwrap();
     other
-        .heartbeat(&id("b"), Generation::from_bits(77), (NodeState::Active, 0, 1), (&mut Beats::default(), at(0)))
+        .heartbeat(
+            &id("b"),
+            Generation::from_bits(77),
+            (NodeState::Active, 0, 1),
+            (&mut HeartbeatSequence::default(), at(0)),
+        )
         .await
         .unwrap();
     assert_eq!(cluster.place(&login("cc100x", "1")).await.verdict, Verdict::NotNow);
     assert_eq!(word(cluster.registry.logout(&id("cc100x")).await), "not-now");
-    cluster.registry.register(&node("a"), a.generation, "host").await.unwrap().unwrap();
+    previous(cluster.registry.register(&node("a"), a.generation, "host").await.unwrap());
     let adopted = cluster.registry.adopt(&a.name, a.generation, &[(call, evenring::node::Live::Yes)]).await.unwrap();
     assert_eq!(adopted, [evenring::registry::Adopted::Restored]);
     let again = cluster.place(&login("cc100x", "1")).await;
@@ -297,7 +302,7 @@ async fn a_daemon_that_starts_first_after_redis_has_lost_everything_rings_nobody
     let b = cluster.up("b", &PHONES).await;
     assert_eq!(cluster.place(&login("cc100x", "1")).await.verdict, Verdict::NotNow);
     assert_eq!(word(cluster.registry.logout(&id("cc100x")).await), "not-now");
-    cluster.registry.register(&node("a"), a.generation, "host").await.unwrap().unwrap();
+    previous(cluster.registry.register(&node("a"), a.generation, "host").await.unwrap());
     cluster.registry.adopt(&a.name, a.generation, &[(call, evenring::node::Live::Yes)]).await.unwrap();
     let again = cluster.place(&login("cc100x", "1")).await;
     assert_eq!((again.verdict, again.session), (Verdict::Existing, Some(live)));
@@ -325,10 +330,10 @@ async fn time_goes_on_when_the_clock_goes_back_and_nobody_is_left_who_knows_it()
     let (session, _) = cluster.placed("cc100x", "1").await;
     step_clock(&mut cluster, -3_600_000).await;
     // As every daemon does that has just started.
-    cluster.beats = Beats::default();
+    cluster.beats = HeartbeatSequence::default();
     let a = Member { name: a.name, generation: Generation::from_bits(99) };
-    cluster.registry.register(&node("a"), a.generation, "host").await.unwrap().unwrap();
-    let all = crate::ledger::phones(evenring::node::roster::PhoneState::Registered, PHONES);
+    previous(cluster.registry.register(&node("a"), a.generation, "host").await.unwrap());
+    let all = crate::redis_fixture::phones(evenring::node::roster::PhoneState::Registered, PHONES);
     cluster.registry.phones(&a.name, a.generation, &all).await.unwrap();
     cluster.beat(&a).await;
     let off = shift(&mut cluster).await;
@@ -421,7 +426,7 @@ async fn a_stopping_asterisk_is_out_before_its_sessions_end() {
     cluster.take(&a).await;
     cluster.take(&b).await;
     let told = cluster.registry.report(&a.name, a.generation, NodeState::Down, &on_a).await.unwrap();
-    assert!(told.iter().all(|result| result == "done"), "{told:?}");
-    assert_eq!(cluster.node("a").await.state, "down", "in the same step");
+    assert!(told.iter().all(|result| *result == Reported::Done), "{told:?}");
+    assert_eq!(cluster.node("a").await.state, ShownNodeState::Down, "in the same step");
     assert_eq!(cluster.placed("cc103x", "").await.1, "b");
 }

@@ -3,15 +3,15 @@
 use evenring::ids::Generation;
 use evenring::node::left_out::{Group, Why};
 
-use crate::ledger::{Cluster, word};
+use crate::redis_fixture::{Cluster, word};
 
 #[tokio::test]
 async fn who_is_left_out_is_seen_by_all() {
     let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100"]).await;
     assert_eq!(cluster.node("a").await.left_out, []);
-    let name = Group { why: Why::Name, count: 2, examples: vec!["PJSIP/cc500@t1".into(), "SIP/\\x1b\"".into()] };
-    let groups = [name, Group { why: Why::MaxDevices, count: 30_000, examples: Vec::new() }];
+    let name = Group { reason: Why::Name, count: 2, examples: vec!["PJSIP/cc500@t1".into(), "SIP/\\x1b\"".into()] };
+    let groups = [name, Group { reason: Why::MaxDevices, count: 30_000, examples: Vec::new() }];
     for _ in 0..2 {
         cluster.registry.left_out(&a.name, a.generation, &groups).await.unwrap();
         let rows = cluster.node("a").await.left_out;

@@ -1,12 +1,13 @@
 //! P9: the agents of a lost node come back on others: evenly, once, and only who wants it.
 
 use evenring::node::session::{Outcome, Reason};
-use evenring::registry::{Comeback, Order, Registry};
+use evenring::registry::view::SessionState;
+use evenring::registry::{Order, Registry, Rejoined, Reported};
 
 use evenring::ids::Now;
 use evenring::node::NodeState;
 
-use crate::ledger::{Cluster, Member, extensions, id, whys};
+use crate::redis_fixture::{Cluster, Member, extensions, id, reaped, whys};
 
 /// Logs in, takes and reports live; all on `a`, which must be the only node.
 async fn live_on(cluster: &mut Cluster, member: &Member, aliases: &[String]) -> Vec<evenring::ids::SessionId> {
@@ -23,16 +24,15 @@ async fn live_on(cluster: &mut Cluster, member: &Member, aliases: &[String]) -> 
 
 /// A heartbeat with `rejoin = "auto"`.
 async fn auto_beat(cluster: &mut Cluster, auto: &mut Registry, member: &Member) -> Vec<(String, String, String)> {
-    auto.heartbeat(&member.name, member.generation, (NodeState::Active, 0, 1), (&mut cluster.beats, Now::default()))
-        .await
-        .unwrap()
-        .reaped
+    let how = (NodeState::Active, 0, 1);
+    let beat = auto.heartbeat(&member.name, member.generation, how, (&mut cluster.beats, Now::default()));
+    reaped(beat.await.unwrap())
 }
 
 fn new_session(result: &str) -> (String, evenring::ids::SessionId) {
-    match Comeback::parse(result) {
-        Some(Comeback::Ringing { node, session, .. }) => (node, id(&session)),
-        Some(Comeback::Stranded { .. }) | None => panic!("{result}"),
+    match Rejoined::parse(result) {
+        Some(Rejoined::Ringing { node, session, .. }) => (node, id(&session)),
+        Some(Rejoined::Stranded { .. }) | None => panic!("{result}"),
     }
 }
 
@@ -59,7 +59,7 @@ async fn p9_a_dead_hosts_agents_ring_elsewhere_evenly_and_once() {
         let (lost, row) = (cluster.row(id(session)).await, cluster.row(fresh).await);
         assert_eq!(&row.rejoined_from, session);
         assert_eq!((&row.alias, &row.agent, &row.extension), (&lost.alias, &lost.agent, &lost.extension));
-        assert!(row.state == "placed" && lost.rejoined_from.is_empty() && !row.remote);
+        assert!(row.state == SessionState::Placed && lost.rejoined_from.is_empty() && !row.remote);
     }
     for member in [&b, &c] {
         let orders = cluster.take(member).await;
@@ -67,7 +67,7 @@ async fn p9_a_dead_hosts_agents_ring_elsewhere_evenly_and_once() {
         assert_eq!(orders.len(), 6);
     }
     // It is a session like any other: a login finds it.
-    let again = cluster.place(&crate::ledger::login("cc100x", "")).await;
+    let again = cluster.place(&crate::redis_fixture::login("cc100x", "")).await;
     let came_back = reaped.iter().find(|row| row.0 == old[0].to_string()).map(|row| new_session(&row.2).1);
     assert_eq!((again.state.as_str(), again.session), ("ringing", came_back));
 }
@@ -81,18 +81,18 @@ async fn p9_a_node_whose_asterisk_died_says_so_itself() {
     let mut auto = cluster.auto();
     let told: Vec<_> = old.iter().map(|session| (*session, Outcome::Ended(Reason::NodeLost))).collect();
     let results = auto.report(&a.name, a.generation, NodeState::Active, &told).await.unwrap();
-    let (node, fresh) = new_session(&results[0]);
+    let (node, fresh) = new_session(&results[0].to_string());
     assert_eq!(node, "b", "never where it was lost");
-    assert_eq!(results[1], "stranded cc101x cc101", "no other node has that phone");
+    assert_eq!(results[1].to_string(), "stranded cc101x cc101", "no other node has that phone");
     assert_eq!(cluster.fate(old[1]).await, ("ended".into(), "node-lost".into()));
     assert_eq!(
         auto.report(&a.name, a.generation, NodeState::Active, &told).await.unwrap(),
-        ["gone", "gone"],
+        [Reported::Gone, Reported::Gone],
         "said twice"
     );
     assert_eq!(cluster.fate(fresh).await.0, "placed");
     assert_eq!(cluster.node("b").await.agents, 1);
-    // A leg that survived where it was lost is not his any more.
+    // A leg that survived where it was lost is not theirs any more.
     let leg = evenring::node::session::Login {
         session: old[0],
         attempt: 1,
@@ -123,8 +123,8 @@ async fn p9_nobody_is_rung_who_is_back_or_has_gone_or_did_not_lose_a_call() {
     let reason = |session: evenring::ids::SessionId| {
         reaped.iter().find(|row| row.0 == session.to_string()).map(|row| row.2.as_str()).unwrap_or_default()
     };
-    assert_eq!(reason(old[0]), "node-lost", "he had asked to be logged out");
-    assert_eq!(reason(old[1]), "", "he has logged in again, which ended the old session");
+    assert_eq!(reason(old[0]), "node-lost", "they had asked to be logged out");
+    assert_eq!(reason(old[1]), "", "they have logged in again, which ended the old session");
     assert_eq!(new_session(reason(old[2])).0, "b");
     assert_eq!(reason(ringing), "node-lost", "it may have rung there");
     assert_eq!(cluster.fate(back).await.0, "placed");
@@ -150,7 +150,7 @@ async fn p7_p8_calls_that_may_go_on_are_not_rung_again() {
     cluster.lapse("a").await;
     assert_eq!(auto_beat(&mut cluster, &mut auto, &b).await, [(old.to_string(), "a".into(), "node-lost".into())]);
     let explained =
-        cluster.registry.explain(&crate::ledger::login("cc100x", ""), id("00000000000000ff")).await.unwrap();
+        cluster.registry.explain(&crate::redis_fixture::login("cc100x", ""), id("00000000000000ff")).await.unwrap();
     assert_eq!(whys(&explained), [("a", "stopped"), ("b", "")]);
 }
 

@@ -3,11 +3,11 @@
 use evenring::config::NodeSettings;
 use evenring::ids::{Generation, Now};
 use evenring::node::session::{Login, Outcome, Reason};
-use evenring::node::{Duty, Live, NodeState};
-use evenring::registry::view::Which;
-use evenring::registry::{Adopted, Beats, Order, Take, Taken, Takes};
+use evenring::node::{AdminState, Live, NodeState};
+use evenring::registry::view::{ShownNodeState, Which};
+use evenring::registry::{Adopted, Fetch, FetchSequence, HeartbeatSequence, Order, PlacedAgain, Registered, Taken};
 
-use crate::ledger::{Cluster, Member, cannot, id, login, node, phones, word};
+use crate::redis_fixture::{Cluster, Member, cannot, id, login, node, phones, previous, reaped, word};
 
 /// Three nodes with a phone on each, and one login that rings; its node first.
 async fn ringing(cluster: &mut Cluster) -> (evenring::ids::SessionId, Vec<Member>) {
@@ -83,7 +83,7 @@ async fn p4_p8_an_order_that_is_too_old_rings_nobody() {
     let (left, _) = cluster.placed("cc101x", "8").await;
     let start = cluster.registry.now_ms().await.unwrap();
     while cluster.registry.now_ms().await.unwrap() <= start + 1000 {}
-    let orders = cluster.registry.take(&a.name, a.generation, cluster.takes.ask(), 1).await.unwrap();
+    let orders = cluster.registry.fetch_orders(&a.name, a.generation, cluster.fetches.ask(), 1).await.unwrap();
     assert!(matches!(&orders[..], [Taken { order: Order::Expired(_), .. }]), "{orders:?}");
     assert_eq!(cluster.beat(&a).await.len(), 1, "a heartbeat finds the other one");
     for session in [taken, left] {
@@ -92,8 +92,8 @@ async fn p4_p8_an_order_that_is_too_old_rings_nobody() {
 }
 
 /// What a take brought: `ring SESSION`, `moved SESSION`, …
-async fn told(cluster: &mut Cluster, node: &Member, take: Take) -> Vec<String> {
-    let taken = cluster.registry.take(&node.name, node.generation, take, 10).await.unwrap();
+async fn told(cluster: &mut Cluster, node: &Member, take: Fetch) -> Vec<String> {
+    let taken = cluster.registry.fetch_orders(&node.name, node.generation, take, 10).await.unwrap();
     let word = |taken: Taken| match taken.order {
         Order::Ring(login) => format!("ring {}", login.session),
         Order::HangUp(session) => format!("hangup {session}"),
@@ -108,18 +108,18 @@ async fn told(cluster: &mut Cluster, node: &Member, take: Take) -> Vec<String> {
 async fn p4_what_a_take_took_whose_answer_was_lost_is_handed_out_again() {
     let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100", "cc101", "cc102"]).await;
-    let mut takes = Takes::default();
+    let mut fetches = FetchSequence::default();
     let (first, _) = cluster.placed("cc100x", "1").await;
-    let lost = takes.ask();
+    let lost = fetches.ask();
     assert_eq!(told(&mut cluster, &a, lost).await, [format!("ring {first}")]);
     let (second, _) = cluster.placed("cc101x", "2").await;
-    let heard = takes.ask();
+    let heard = fetches.ask();
     let again = [format!("ring {first}"), format!("ring {second}")];
     assert_eq!(told(&mut cluster, &a, heard).await, again);
-    takes.hear();
+    fetches.hear();
     let (third, _) = cluster.placed("cc102x", "3").await;
     assert_eq!(told(&mut cluster, &a, lost).await, [""; 0], "carried out after a later one: takes nothing");
-    let next = takes.ask();
+    let next = fetches.ask();
     assert_eq!(told(&mut cluster, &a, next).await, [format!("ring {third}")], "what was heard is not said again");
 }
 
@@ -127,20 +127,20 @@ async fn p4_what_a_take_took_whose_answer_was_lost_is_handed_out_again() {
 async fn p1_p10_an_order_is_handed_out_again_only_to_who_may_still_ring_it() {
     let mut cluster = Cluster::start().await;
     let a = cluster.up("a", &["cc100", "cc101", "cc102", "cc103"]).await;
-    let mut takes = Takes::default();
+    let mut fetches = FetchSequence::default();
     let mut sessions = Vec::new();
     for (alias, agent) in [("cc100x", "1"), ("cc101x", "2"), ("cc102x", "3"), ("cc103x", "4")] {
         sessions.push(cluster.placed(alias, agent).await.0);
     }
     let [live, left, found, moves] = sessions[..] else { panic!("four sessions") };
-    assert_eq!(told(&mut cluster, &a, takes.ask()).await.len(), 4);
+    assert_eq!(told(&mut cluster, &a, fetches.ask()).await.len(), 4);
     assert_eq!(cluster.report(&a, live, Outcome::Live).await, "done");
     cluster.registry.logout(&id("cc101x")).await.unwrap();
     let adopted = cluster.registry.adopt(&a.name, a.generation, &[(channel(found), Live::NotYet)]).await.unwrap();
     assert_eq!(adopted, [Adopted::Kept]);
     let b = cluster.up("b", &["cc103"]).await;
-    cluster.registry.turn(&a.name, Duty::Draining).await.unwrap();
-    let mut words = told(&mut cluster, &a, takes.ask()).await;
+    cluster.registry.set_admin_state(&a.name, AdminState::Drain).await.unwrap();
+    let mut words = told(&mut cluster, &a, fetches.ask()).await;
     words.sort();
     let mut expected = [format!("hangup {left}"), format!("moved {moves} placed b"), format!("stale {left}")];
     expected.sort();
@@ -164,7 +164,7 @@ async fn p4_p6_what_a_lost_node_had_not_taken_goes_elsewhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_p6_a_lost_nodes_sessions_end_exactly_once() {
     let mut cluster = Cluster::start().await;
-    let names = crate::ledger::extensions(150);
+    let names = crate::redis_fixture::extensions(150);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut members = Vec::new();
     for name in ["a", "b", "c"] {
@@ -184,7 +184,7 @@ async fn p5_p6_a_lost_nodes_sessions_end_exactly_once() {
     let mut survivors = Vec::new();
     for at in 0..40 {
         let (mut registry, node) = (cluster.another(), node(&format!("d{at}")));
-        registry.register(&node, Generation::from_bits(1_000 + at), "host").await.unwrap().unwrap();
+        previous(registry.register(&node, Generation::from_bits(1_000 + at), "host").await.unwrap());
         survivors.push((registry, node.name, Generation::from_bits(1_000 + at)));
     }
     cluster.lapse("a").await;
@@ -192,7 +192,9 @@ async fn p5_p6_a_lost_nodes_sessions_end_exactly_once() {
     for (mut registry, name, generation) in survivors {
         tasks.spawn(async move {
             let how = (NodeState::Starting, 0, 1);
-            registry.heartbeat(&name, generation, how, (&mut Beats::default(), Now::default())).await.unwrap().reaped
+            let mut beats = HeartbeatSequence::default();
+            let beat = registry.heartbeat(&name, generation, how, (&mut beats, Now::default()));
+            reaped(beat.await.unwrap())
         });
     }
     let reaped: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
@@ -216,7 +218,7 @@ async fn p5_what_a_fault_took_from_the_tables_comes_back() {
         .heartbeat(&a.name, a.generation, (NodeState::Active, 1, 1), (&mut cluster.beats, Now::default()))
         .await
         .unwrap();
-    assert_eq!(beat.books, []);
+    assert_eq!(beat.recorded, []);
     let adopted = cluster.registry.adopt(&a.name, a.generation, &[(login.clone(), Live::Yes)]).await.unwrap();
     assert_eq!(adopted, [Adopted::Kept]);
     assert_eq!(cluster.node("a").await.agents, 1);
@@ -252,15 +254,15 @@ async fn p10_a_draining_node_gives_its_orders_away() {
     let (second, _) = cluster.placed("cc101x", "8").await;
     cluster.up("b", &["cc100", "cc101"]).await;
     cluster.drain("a", true).await;
-    assert_eq!(cluster.take(&a).await, [Order::Moved(second, "placed b".into())]);
+    assert_eq!(cluster.take(&a).await, [Order::Moved(second, PlacedAgain::On("b".into()))]);
     assert_eq!(cluster.row(second).await.node, "b");
     assert_eq!(cluster.fate(first).await.0, "live", "P7: nobody is moved");
     // a restarted daemon still drains
     let again = cluster.up("a", &["cc100", "cc101"]).await;
-    assert_eq!(cluster.node("a").await.state, "draining");
+    assert_eq!(cluster.node("a").await.state, ShownNodeState::Draining);
     cluster.drain("a", false).await;
     cluster.beat(&again).await;
-    assert_eq!(cluster.node("a").await.state, "active");
+    assert_eq!(cluster.node("a").await.state, ShownNodeState::Active);
 }
 
 #[tokio::test]
@@ -285,7 +287,7 @@ async fn p6_what_an_old_generation_says_is_refused() {
             ),
             expected
         );
-        assert_eq!(word(registry.take(name, generation, Take { number: 1, since: 1 }, 9).await), expected);
+        assert_eq!(word(registry.fetch_orders(name, generation, Fetch { number: 1, since: 1 }, 9).await), expected);
         assert_eq!(
             word(registry.report(name, generation, NodeState::Active, &[(session, Outcome::Live)]).await),
             expected
@@ -321,24 +323,25 @@ async fn p6_another_host_gets_the_name_only_when_the_lease_is_over() {
     let mut cluster = Cluster::start().await;
     let first = cluster.up("a", &[]).await;
     let next = Generation::from_bits(900);
-    let held = cluster.registry.register(&node("a"), next, "other").await.unwrap().unwrap_err();
-    assert_eq!(held.0, "host");
-    assert!(held.1.as_secs() >= 50, "{held:?}");
+    let held = cluster.registry.register(&node("a"), next, "other").await.unwrap();
+    let is_held = matches!(&held, Registered::Held { by, left } if by == "host" && left.as_secs() >= 50);
+    assert!(is_held, "{held:?}");
     cluster.beat(&first).await;
     cluster.lapse("a").await;
-    let previous = cluster.registry.register(&node("a"), next, "other").await.unwrap().unwrap();
-    assert_eq!(previous, Some(first.generation));
+    let registered = cluster.registry.register(&node("a"), next, "other").await.unwrap();
+    assert_eq!(registered, Registered::Taken { previous: Some(first.generation) });
 }
 
 #[tokio::test]
 async fn p6_the_same_holder_takes_over_at_once_and_what_stands_behind_the_blank_is_for_people() {
     let mut cluster = Cluster::start().await;
     let lives = [1, 2, 3].map(Generation::from_bits);
-    cluster.registry.register(&node("a"), lives[0], "tel-1/boot/1:7 pid 5").await.unwrap().unwrap();
+    previous(cluster.registry.register(&node("a"), lives[0], "tel-1/boot/1:7 pid 5").await.unwrap());
     let next = cluster.registry.register(&node("a"), lives[1], "tel-1/boot/1:7 pid 6").await.unwrap();
-    assert_eq!(next, Ok(Some(lives[0])));
+    assert_eq!(next, Registered::Taken { previous: Some(lives[0]) });
     let other = cluster.registry.register(&node("a"), lives[2], "tel-1/boot/1:8 pid 7").await.unwrap();
-    assert_eq!(other.unwrap_err().0, "tel-1/boot/1:7 pid 6", "another lock proves nothing");
+    let is_held = matches!(&other, Registered::Held { by, .. } if by == "tel-1/boot/1:7 pid 6");
+    assert!(is_held, "another lock proves nothing: {other:?}");
 }
 
 #[tokio::test]
@@ -354,10 +357,10 @@ async fn leaving_moves_orders_and_keeps_calls_for_the_grace() {
     assert_eq!(cluster.row(moved).await.node, "b");
     assert_eq!(cluster.beat(&b).await, [], "the grace");
     assert_eq!(cluster.fate(live).await.0, "live");
-    assert_eq!(cluster.node("a").await.state, "stopped");
+    assert_eq!(cluster.node("a").await.state, ShownNodeState::Stopped);
     // the next daemon, on any host, finds it there
     let next = Generation::from_bits(900);
-    cluster.registry.register(&node("a"), next, "other").await.unwrap().unwrap();
+    previous(cluster.registry.register(&node("a"), next, "other").await.unwrap());
     let found = [(channel(live), Live::Yes)];
     assert_eq!(cluster.registry.adopt(&a.name, next, &found).await.unwrap(), [Adopted::Kept]);
     cluster.registry.leave(&a.name, next, &mut cluster.beats).await.unwrap();

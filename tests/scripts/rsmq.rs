@@ -6,7 +6,7 @@ use evenring::node::session::Class;
 use evenring::registry::view::Verdict;
 use evenring::registry::{Settled, session_of_message};
 
-use crate::ledger::Cluster;
+use crate::redis_fixture::{Cluster, why};
 
 const HEAD: &str = "
 import json, sys
@@ -86,7 +86,7 @@ print(1)"#,
     let [Settled::Gone, Settled::NoLogin] = &second[..] else { panic!("{second:?}") };
     let third = registry.settle_logins(&messages).await.unwrap();
     let [Settled::Gone, Settled::Gone, Settled::Placed(refused)] = &third[..] else { panic!("{third:?}") };
-    assert_eq!((refused.verdict, refused.reason.as_str()), (Verdict::Refused, "unknown-alias"));
+    assert_eq!((refused.verdict, why(refused).as_str()), (Verdict::Refused, "unknown-alias"));
     let reason = messages[1].login.as_ref().expect_err("no alias has a blank");
     assert!(reason.contains("the alias"), "{reason}");
     let again = registry.settle_logins(&messages).await.unwrap();
@@ -117,7 +117,7 @@ async fn submit(cluster: &mut Cluster, number: u64, body: &str) {
     cluster.run::<u64>(&["HSET", "NS:logins:Q", &name, body]).await;
 }
 
-/// The longest name that this client takes, one that begins as no node's does, and one that only this client takes.
+/// The longest name that this client fetches, one that begins as no node's does, and one that only this client fetches.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_goes_to_any_queue_that_a_foreign_client_can_make() {
     let mut cluster = Cluster::start().await;
@@ -193,7 +193,7 @@ async fn a_reply_queue_that_is_something_else_stops_no_inbox() {
 #[tokio::test]
 async fn few_nodes_listen_for_logins_and_another_takes_the_seat_of_one_that_asks_no_more() {
     let mut cluster = Cluster::start().await;
-    let names: Vec<evenring::ids::NodeName> = ["a", "b", "c", "d"].map(crate::ledger::id).into();
+    let names: Vec<evenring::ids::NodeName> = ["a", "b", "c", "d"].map(crate::redis_fixture::id).into();
     let minute = std::time::Duration::from_secs(60);
     async fn who(cluster: &mut Cluster, names: &[evenring::ids::NodeName], keep: std::time::Duration) -> String {
         let mut listening = String::new();

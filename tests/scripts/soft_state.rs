@@ -12,7 +12,7 @@ use evenring::registry::{Adopted, Order};
 use redis::Value;
 use tokio::task::JoinSet;
 
-use crate::ledger::{Cluster, NS, extensions, login, node, phones, word};
+use crate::redis_fixture::{Cluster, NS, extensions, login, node, phones, previous, word};
 
 #[tokio::test]
 async fn p12_after_flushall_a_node_tells_everything_again() {
@@ -33,7 +33,7 @@ async fn p12_after_flushall_a_node_tells_everything_again() {
         .heartbeat(&a.name, a.generation, (NodeState::Active, 2, 2), (&mut cluster.beats, Now::default()))
         .await;
     assert_eq!(word(beat), "forgotten");
-    cluster.registry.register(&node("a"), a.generation, "host").await.unwrap().unwrap();
+    previous(cluster.registry.register(&node("a"), a.generation, "host").await.unwrap());
     let known = phones(PhoneState::Registered, ["cc100", "cc101"]);
     cluster.registry.phones(&a.name, a.generation, &known).await.unwrap();
     for expected in [Adopted::Restored, Adopted::Kept] {
@@ -96,7 +96,7 @@ async fn p5_phones_that_a_failover_lost_are_noticed_at_the_next_heartbeat() {
     cluster.registry.phones(&a.name, a.generation, &all).await.unwrap();
     assert!(!beat(&mut cluster).await);
     // One that has the registration, but never got the phones.
-    cluster.registry.register(&node("a"), a.generation, "host").await.unwrap().unwrap();
+    previous(cluster.registry.register(&node("a"), a.generation, "host").await.unwrap());
     assert!(beat(&mut cluster).await);
 }
 

@@ -76,7 +76,7 @@ pub struct Ask {
 #[derive(Debug)]
 pub enum Event {
     Ask(Box<Ask>),
-    Told(Life, Ear),
+    Hears(Life, Ear),
     ToAsterisk(Conn, Wire),
     /// A call goes on: host, session, number of the call.
     Call(usize, SessionId, u32, Turn),
@@ -90,7 +90,7 @@ pub enum Event {
     Login,
     Again(Box<Wish>, SessionId),
     /// Everybody logs in again.
-    Crowd,
+    Callers,
     Logout,
     Register(usize, usize),
     Fault,

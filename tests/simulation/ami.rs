@@ -1,5 +1,5 @@
 //! What a daemon hears from AMI: events, answers, and the end of a connection. Stands for the words between
-//! `src/daemon/ami.rs` and the loop, and for the waits between connections. Must never know what they mean: `Node` does.
+//! `src/ami_client/reconnect.rs` and the loop, and for the waits between connections. Must never know what they mean: `Node` does.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::model::world::Ms;
 const FIRST_LOOK: Ms = 20;
 const MOST: Ms = 5_000;
 /// What could not be read is known after this: a question every 5 s, and another one 2 s later.
-const MENDED_WITHIN: Ms = 9_000;
+const REPAIRED_WITHIN: Ms = 9_000;
 
 fn phone(number: usize) -> Phone {
     let extension: Extension = format!("e{number}").parse().expect("an extension");
@@ -34,8 +34,8 @@ impl Sim {
             && matches!(said, Said::HungUp(_, ChannelState::Up, _) | Said::Device(..))
             && self.dice.chance(300)
         {
-            // The daemon asks, and what it sees twice it mends.
-            self.late_until = self.late_until.max(self.now + MENDED_WITHIN);
+            // The daemon asks, and what it sees twice it repairs.
+            self.late_until = self.late_until.max(self.now + REPAIRED_WITHIN);
             self.trace(|| format!("ami: daemon {} cannot read {said:?}", d.life));
             d.tell(Input::Gap, self.now);
             return true;
@@ -113,14 +113,14 @@ impl Sim {
         (d.ami.conn, d.ami.up) = (None, false);
         d.tell(Input::Closed { gone }, self.now);
         let wait = if was_up { FIRST_LOOK } else { self.backoff(d) };
-        self.agenda.put(self.now + wait, Event::Told(d.life, Ear::Connect));
+        self.agenda.put(self.now + wait, Event::Hears(d.life, Ear::Connect));
         true
     }
 
     pub fn closed(&mut self, d: &mut Daemon, gone: bool) {
         d.tell(Input::Closed { gone }, self.now);
         let wait = self.backoff(d);
-        self.agenda.put(self.now + wait, Event::Told(d.life, Ear::Connect));
+        self.agenda.put(self.now + wait, Event::Hears(d.life, Ear::Connect));
     }
 
     fn backoff(&mut self, d: &mut Daemon) -> Ms {

@@ -1,5 +1,5 @@
 //! The simulated Asterisk of a host: channels, phones that ring, answer, refuse or stay silent, and its own end. Owns
-//! what is true about calls (`ASTERISK.md` measured it). Must never know of Redis or of a daemon's inside.
+//! what is true about calls (measured: docs/asterisk.md). Must never know of Redis or of a daemon's inside.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -238,7 +238,7 @@ impl Sim {
         true
     }
 
-    /// What the agent and his phone do with this call.
+    /// What the agent and their phone do with this call.
     fn plan(&mut self, host: usize, id: SessionId, call: u32, timeout: Ms) {
         let alert = self.now + self.dice.span(5, 120);
         let soon = alert + self.dice.upto(timeout * 3 / 5);

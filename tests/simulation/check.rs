@@ -15,7 +15,7 @@ use super::{Host, Sim};
 
 /// What has been seen so far, as far as a promise needs it.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct History {
     /// INVITEs of each try.
     invites: BTreeMap<(SessionId, u32), u32>,
     /// When each try was placed.
@@ -38,7 +38,7 @@ pub struct Ledger {
     registering: BTreeSet<Life>,
     /// Who has been in sync with its Asterisk.
     in_sync: BTreeSet<Life>,
-    /// From when to when Redis did not know of a session, for one of the reasons of this ledger.
+    /// From when to when Redis did not know of a session, for one of the reasons of this history.
     unsure: BTreeMap<SessionId, (Ms, Option<Ms>)>,
     /// The first was placed when nobody could know of the call of the second: Redis was emptied, and its daemon stayed away
     /// for longer than logins are held.
@@ -64,7 +64,7 @@ pub struct Ledger {
     pub replica_since: Ms,
 }
 
-impl Ledger {
+impl History {
     /// Nobody asks again with the id of a session whose record has expired.
     pub fn forgotten(&self, id: SessionId, now: Ms, keep: Ms) -> bool {
         self.asked.get(&id).is_some_and(|at| now - at >= keep)
@@ -161,34 +161,34 @@ impl Sim {
         let adopted =
             if let Call::Adopt(found) = &call { found.iter().map(|(l, _)| l.session).collect() } else { Vec::new() };
         let shown = if self.trace.on { format!("{call:?}") } else { String::new() };
-        if matches!(call, Call::Report(..) | Call::Adopt(_) | Call::Take(_) | Call::Register { .. }) {
+        if matches!(call, Call::Report(..) | Call::Adopt(_) | Call::Fetch(_) | Call::Register { .. }) {
             self.strike(host);
         }
         let (beats, leaves) = (matches!(call, Call::Beat { .. }), matches!(call, Call::Leave(_)));
         // One that has never been in sync knows no calls.
         if matches!(&call, Call::Beat { state: "active" | "stopping", .. }) {
-            self.ledger.in_sync.insert(life);
+            self.history.in_sync.insert(life);
         }
         let tells =
-            matches!(&call, Call::Beat { state, .. } if *state != "starting" && self.ledger.in_sync.contains(&life));
+            matches!(&call, Call::Beat { state, .. } if *state != "starting" && self.history.in_sync.contains(&life));
         let knows = matches!(&call, Call::Beat { sent, .. }
             if sent.expected > 0 && sent.corrections == self.store.world.judge.corrections);
         let reply = self.store.run(&node, &generation, call);
         if registers {
-            self.ledger.registering.insert(life);
+            self.history.registering.insert(life);
         }
         // The heartbeat behind the registration comes before the calls.
-        if tells && matches!(reply, Reply::Books(..)) && !self.ledger.registering.remove(&life) {
-            self.ledger.told.insert(host, self.now);
+        if tells && matches!(reply, Reply::Recorded(..)) && !self.history.registering.remove(&life) {
+            self.history.told.insert(host, self.now);
         }
-        if knows && matches!(reply, Reply::Books(..)) {
+        if knows && matches!(reply, Reply::Recorded(..)) {
             self.time_is_known(life);
         }
-        if beats && matches!(reply, Reply::Books(..)) && self.ledger.left.contains(&life) {
+        if beats && matches!(reply, Reply::Recorded(..)) && self.history.left.contains(&life) {
             self.broken("P6", || format!("{node} had left, and a heartbeat that came late brings it back"));
         }
         if leaves && matches!(reply, Reply::Done) {
-            self.ledger.left.insert(life);
+            self.history.left.insert(life);
         }
         if let Reply::Taken(orders) = &reply {
             let now = self.now;
@@ -196,7 +196,7 @@ impl Sim {
                 Order::Ring(login) => Some(((login.session, login.attempt), now)),
                 Order::HangUp(_) | Order::Moved(..) | Order::Expired(_) | Order::Stale(_) => None,
             });
-            self.ledger.taken.extend(rings);
+            self.history.taken.extend(rings);
         }
         let idle = matches!(&reply, Reply::Taken(orders) if orders.is_empty());
         self.trace(|| {
@@ -212,8 +212,8 @@ impl Sim {
         if let Reply::Adopted(results) = &reply {
             for (id, result) in adopted.iter().zip(results) {
                 match result {
-                    Adopted::Stale => drop(self.ledger.stale.insert(*id)),
-                    Adopted::Kept | Adopted::Restored => self.ledger.known_again(*id, self.now),
+                    Adopted::Stale => drop(self.history.stale.insert(*id)),
+                    Adopted::Kept | Adopted::Restored => self.history.known_again(*id, self.now),
                 }
             }
         }
@@ -235,8 +235,8 @@ impl Sim {
                 }
             }
             if s.state == "live" {
-                let excused = self.ledger.is_excused(id);
-                let home = self.ledger.live.entry(*id).or_insert_with(|| s.node.clone());
+                let excused = self.history.is_excused(id);
+                let home = self.history.live.entry(*id).or_insert_with(|| s.node.clone());
                 if *home != s.node && !excused {
                     wrong = Some(("P7", format!("{id} was live on {home} and is on {}", s.node)));
                 }
@@ -245,13 +245,13 @@ impl Sim {
         if self.setup.gentle {
             let unknown = world.sessions.iter().filter(|(_, s)| s.reason == "outcome-unknown");
             if let Some((id, s)) =
-                unknown.into_iter().find(|(id, s)| !self.ledger.invites.contains_key(&(**id, s.attempt)))
+                unknown.into_iter().find(|(id, s)| !self.history.invites.contains_key(&(**id, s.attempt)))
             {
                 wrong = Some(("P10", format!("the order for {id} was forgotten by a daemon that stopped: {s:?}")));
             }
         }
         let is_new = |(id, s): &&(SessionId, &Session)| {
-            s.state == "placed" && !self.ledger.placed.contains_key(&(*id, s.attempt))
+            s.state == "placed" && !self.history.placed.contains_key(&(*id, s.attempt))
         };
         let new: Vec<(SessionId, u32)> = open.iter().filter(is_new).map(|(id, s)| (*id, s.attempt)).collect();
         if let [(id, _)] = new[..]
@@ -265,8 +265,8 @@ impl Sim {
         }
         let now = self.now;
         let unknown: Vec<_> = new.iter().flat_map(|(id, _)| self.unknown_calls(*id)).collect();
-        self.ledger.unknown.extend(unknown);
-        self.ledger.placed.extend(new.into_iter().map(|key| (key, now)));
+        self.history.unknown.extend(unknown);
+        self.history.placed.extend(new.into_iter().map(|key| (key, now)));
         if let Some((promise, text)) = wrong {
             self.broken(promise, || text);
         }
@@ -280,19 +280,19 @@ impl Sim {
         let runs = d.registered && !d.is_stopping() && d.frozen_until <= self.now;
         // Short outages one after the other may hit all heartbeats of one node and none of another.
         let flaky =
-            host.refused_at > self.ledger.silence_ended.0 && self.now - host.refused_at <= self.setup.limits.lease;
+            host.refused_at > self.history.silence_ended.0 && self.now - host.refused_at <= self.setup.limits.lease;
         known && runs && !flaky && self.now - host.well_since > self.setup.limits.lease
     }
 
     /// P14 and P4: why sessions have ended just now.
     fn judge_ends(&mut self, by: Option<usize>) {
         let floor = self.store.world.judge.floor;
-        if self.ledger.silence_ended.1 != floor {
-            self.ledger.silence_ended = (self.now, floor);
+        if self.history.silence_ended.1 != floor {
+            self.history.silence_ended = (self.now, floor);
         }
         let mut wrong = None;
         let world = &self.store.world;
-        for (who, text) in &world.story {
+        for (who, text) in &world.events {
             let over = text.starts_with("failed ") || text.starts_with("ended ");
             let (lost, expired) = (text.ends_with(" node-lost"), text.ends_with(" order-expired"));
             if !over || !lost && !expired {
@@ -305,16 +305,16 @@ impl Sim {
             if lost && by != home && has_call {
                 let able = home.is_some_and(|home| self.is_able(&self.hosts[home]));
                 let daemons = home.map(|home| &self.hosts[home].lives);
-                if able && !self.ledger.is_excused(&id) {
+                if able && !self.history.is_excused(&id) {
                     wrong =
                         Some(("P14", format!("{id} counts as lost, but {daemons:?} of {} could beat: {s:?}", s.node)));
                 }
-                self.ledger.lost.insert(id);
-                self.ledger.unknown_from(id, self.now);
+                self.history.lost.insert(id);
+                self.history.unknown_from(id, self.now);
             }
             let Limits { give_up, lease, .. } = world.limits;
             let young =
-                self.ledger.asked.get(&id).is_some_and(|at| self.now - at < give_up - lease - self.slack_since(*at));
+                self.history.asked.get(&id).is_some_and(|at| self.now - at < give_up - lease - self.slack_since(*at));
             let free = |host: &&Host| {
                 host.name != s.node && self.is_able(host) && cannot(world, &host.name, &s.extension, s).is_none()
             };
@@ -336,9 +336,9 @@ impl Sim {
     pub fn check_ring(&mut self, d: &Daemon, id: SessionId, attempt: u32) {
         let known = self.store.world.nodes.get(&d.name);
         if known.is_some_and(|known| known.generation != d.generation) {
-            self.ledger.superseded.insert((id, attempt));
+            self.history.superseded.insert((id, attempt));
         }
-        let taken = self.ledger.taken.get(&(id, attempt)).copied();
+        let taken = self.history.taken.get(&(id, attempt)).copied();
         if taken.is_some_and(|at| at < d.woke_at) {
             let node = &d.name;
             self.broken("P6", || format!("{node} stood still, and rings {id}, which it had taken before"));
@@ -349,8 +349,8 @@ impl Sim {
     fn unknown_calls(&self, id: SessionId) -> Vec<(SessionId, SessionId)> {
         let (world, hold) = (&self.store.world, self.setup.limits.lease * 2 / 3);
         let is_over = |emptied: &Ms| self.now - emptied >= hold - self.slack_since(*emptied);
-        let Some(emptied) = self.ledger.emptied_at.filter(is_over) else { return Vec::new() };
-        let is_silent = |host: &usize| self.ledger.told.get(host).is_none_or(|at| *at < emptied);
+        let Some(emptied) = self.history.emptied_at.filter(is_over) else { return Vec::new() };
+        let is_silent = |host: &usize| self.history.told.get(host).is_none_or(|at| *at < emptied);
         let extension = &world.sessions[&id].extension;
         let hosts = self.hosts.iter().enumerate().filter(|(host, _)| is_silent(host));
         let calls = hosts.flat_map(|(_, host)| &host.asterisk.channels);
@@ -363,13 +363,13 @@ impl Sim {
         let mut second = None;
         for (number, other) in self.hosts.iter().enumerate() {
             for (its, channel) in other.asterisk.shown().filter(|(its, c)| *its != id && c.phone == phone) {
-                let ledger = &self.ledger;
-                let excused = ledger.is_try_excused(id, attempt)
-                    || ledger.is_try_excused(its, channel.attempt)
-                    || ledger.is_placed_unknowing(id, attempt, its)
-                    || ledger.is_placed_unknowing(its, channel.attempt, id)
-                    || ledger.unknown.contains(&(id, its))
-                    || ledger.unknown.contains(&(its, id));
+                let history = &self.history;
+                let excused = history.is_try_excused(id, attempt)
+                    || history.is_try_excused(its, channel.attempt)
+                    || history.is_placed_unknowing(id, attempt, its)
+                    || history.is_placed_unknowing(its, channel.attempt, id)
+                    || history.unknown.contains(&(id, its))
+                    || history.unknown.contains(&(its, id));
                 self.excused += u64::from(excused);
                 if !excused {
                     let known = self.store.world.sessions.get(&its);
@@ -390,10 +390,10 @@ impl Sim {
         self.changed(id);
         self.trace(|| format!("n{host}: INVITE for {id}.{attempt}"));
         self.strike(host);
-        let count = self.ledger.invites.entry((id, attempt)).or_insert(0);
+        let count = self.history.invites.entry((id, attempt)).or_insert(0);
         *count += 1;
         let count = *count;
-        let excused = self.ledger.is_try_excused(id, attempt);
+        let excused = self.history.is_try_excused(id, attempt);
         if count > 1 && excused {
             self.excused += 1;
         } else if count > 1 {
@@ -412,7 +412,7 @@ impl Sim {
         }
         let limits = self.store.world.limits;
         let late = self
-            .ledger
+            .history
             .placed
             .get(&(id, attempt))
             .is_some_and(|at| self.now - at > limits.expiry + limits.lease + self.slack_since(*at));
@@ -423,28 +423,28 @@ impl Sim {
 
     /// A daemon hangs up a call.
     pub fn check_hang_up(&mut self, host: usize, id: SessionId, stage: Stage) {
-        let wanted = self.ledger.logged_out.contains(&id) || self.ledger.stale.contains(&id);
+        let wanted = self.history.logged_out.contains(&id) || self.history.stale.contains(&id);
         if stage == Stage::Up && !wanted {
             self.broken("P7", || format!("n{host} hangs up the live call of {id}, which nobody wanted"));
         }
     }
 
     pub fn changed(&mut self, id: SessionId) {
-        self.ledger.changed.insert(id, self.now);
+        self.history.changed.insert(id, self.now);
     }
 
     /// A daemon counts its Asterisk as gone.
     pub fn given_up(&mut self, host: usize, id: SessionId) {
         if self.hosts[host].asterisk.channels.contains_key(&id) {
-            self.ledger.given_up.insert(id);
-            self.ledger.unknown_from(id, self.now);
+            self.history.given_up.insert(id);
+            self.history.unknown_from(id, self.now);
         }
     }
 
     /// P5: what Redis believes is what Asterisk has, but for what changed in the last `grace` ms.
     pub fn compare(&mut self, grace: Ms) {
         let (now, mut wrong) = (self.now, None);
-        let fresh = |id: &SessionId| self.ledger.changed.get(id).is_some_and(|at| now - at < grace);
+        let fresh = |id: &SessionId| self.history.changed.get(id).is_some_and(|at| now - at < grace);
         for (number, host) in self.hosts.iter().enumerate() {
             for (id, channel) in host.asterisk.shown().filter(|(id, c)| !fresh(id) && now - c.since >= grace) {
                 let known = self.store.world.sessions.get(&id).filter(|s| s.is_open() && s.node == host.name);

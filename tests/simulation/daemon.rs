@@ -5,20 +5,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use evenring::ami::backoff::Backoff;
 use evenring::ami::outcome::{Answer, NotSent, Tag};
 use evenring::ids::{Generation, Now, SessionId};
 use evenring::node::roster::PhoneChanges;
 use evenring::node::session::{Login, Outcome};
 use evenring::node::{Effect, Input, Live, Node, NodeState, Note};
 use evenring::registry::Order;
+use evenring::runtime::backoff::Backoff;
 
 use super::Sim;
 use super::agenda::{Conn, Ear, Event, Life};
 use super::model::rules::Refused;
 use super::model::world::Ms;
 use super::orders::Fetcher;
-use super::writer::{Batch, Done, Writer, Wrong};
+use super::writer::{WriteBatch, WriteResult, Writer, Wrong};
 
 const RETRY: Ms = 250;
 const HEARTBEAT: Ms = 1_000;
@@ -161,8 +161,8 @@ impl Sim {
         self.hosts[host].well_since = self.now;
         self.trace(|| format!("n{host}: daemon {life} starts, generation {generation}"));
         let at = self.now + self.dice.span(1, 30);
-        self.agenda.put(at, Event::Told(life, Ear::Connect));
-        self.agenda.put(self.now, Event::Told(life, Ear::Beat));
+        self.agenda.put(at, Event::Hears(life, Ear::Connect));
+        self.agenda.put(self.now, Event::Hears(life, Ear::Beat));
     }
 
     /// Takes a daemon away, at once: kill -9, or its own end.
@@ -204,7 +204,7 @@ impl Sim {
         }
         // One that stops only waits for its writer.
         if !d.is_stopping() {
-            self.turn(&mut d);
+            self.set_admin_state(&mut d);
         }
         self.daemons[life] = Some(d);
         did
@@ -256,7 +256,7 @@ impl Sim {
     }
 
     /// What the loop does before it waits.
-    fn turn(&mut self, d: &mut Daemon) {
+    fn set_admin_state(&mut self, d: &mut Daemon) {
         self.carry_out(d);
         self.hand_to_writer(d);
         let now = d.clock(self.now);
@@ -265,7 +265,7 @@ impl Sim {
         let at = (d.born + d.slept + whole).max(self.now);
         if d.timer_at.is_none_or(|set| set > at) {
             d.timer_at = Some(at);
-            self.agenda.put(at, Event::Told(d.life, Ear::Timer));
+            self.agenda.put(at, Event::Hears(d.life, Ear::Timer));
         }
     }
 
@@ -291,7 +291,7 @@ impl Sim {
             }
             Ear::Beat => {
                 let next = d.born + ((now - d.born) / HEARTBEAT + 1) * HEARTBEAT;
-                self.agenda.put(next, Event::Told(d.life, Ear::Beat));
+                self.agenda.put(next, Event::Hears(d.life, Ear::Beat));
                 d.pending.beat = true;
             }
             Ear::Retry => d.retry_at = d.retry_at.filter(|at| *at > now),
@@ -317,7 +317,7 @@ impl Sim {
     }
 
     /// A batch came back from the writer.
-    pub fn written(&mut self, d: &mut Daemon, done: Done) -> Option<End> {
+    pub fn written(&mut self, d: &mut Daemon, done: WriteResult) -> Option<End> {
         let now = self.now;
         d.writing = false;
         if done.held {
@@ -332,8 +332,8 @@ impl Sim {
         if !done.stale.is_empty() {
             d.tell(Input::Stale(done.stale), now);
         }
-        if let Some((books, asked)) = done.books {
-            d.tell(Input::Books(books, asked), now);
+        if let Some((recorded, asked)) = done.recorded {
+            d.tell(Input::Recorded(recorded, asked), now);
         }
         if done.rest.phones.is_some() || done.phones_lost {
             d.node.roster.tell_all();
@@ -352,7 +352,7 @@ impl Sim {
             Some(Wrong::Outage) => {
                 d.pending.beat = true;
                 d.retry_at = Some(now + RETRY);
-                self.agenda.put(now + RETRY, Event::Told(d.life, Ear::Retry));
+                self.agenda.put(now + RETRY, Event::Hears(d.life, Ear::Retry));
             }
         }
         match d.stopping {
@@ -385,7 +385,7 @@ impl Sim {
                     d.pending.outcomes.remove(&login.session);
                     d.pending.adopt.insert(login.session, (login, live));
                 }
-                Effect::Line(_) => {}
+                Effect::RingQueue(_) => {}
                 Effect::Beat => d.pending.beat = true,
                 Effect::Note(Note::Drift(session, what)) => {
                     self.drifts += 1;
@@ -418,10 +418,10 @@ impl Sim {
         self.write(d, batch);
     }
 
-    fn batch(d: &mut Daemon, leave: bool) -> Batch {
+    fn batch(d: &mut Daemon, leave: bool) -> WriteBatch {
         let pending = std::mem::take(&mut d.pending);
         let pulse = (d.node.state().as_str(), d.node.channels());
-        Batch {
+        WriteBatch {
             phones: pending.phones,
             adopt: pending.adopt.into_values().collect(),
             outcomes: pending.outcomes.into_iter().collect(),
@@ -434,11 +434,11 @@ impl Sim {
     /// SIGTERM.
     fn terminate(&mut self, d: &mut Daemon) {
         d.stopping = Stopping::LastOrderToCome;
-        self.agenda.put(self.now + LAST_WORDS, Event::Told(d.life, Ear::LastWordsOver));
+        self.agenda.put(self.now + LAST_WORDS, Event::Hears(d.life, Ear::LastWordsOver));
         d.tell(Input::Stopping, self.now);
         let idle = self.close_orders(d) || !d.registered;
         let wait = if idle { (d.fetcher.told_at - self.now).max(0) } else { LAST_ORDERS };
-        self.agenda.put(self.now + wait, Event::Told(d.life, Ear::LastOrderCame));
+        self.agenda.put(self.now + wait, Event::Hears(d.life, Ear::LastOrderCame));
     }
 
     /// All orders have been given back; now Redis hears of it.

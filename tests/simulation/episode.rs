@@ -4,7 +4,7 @@
 
 use super::agenda::{Agenda, Event};
 use super::asterisk::Asterisk;
-use super::check::Ledger;
+use super::check::History;
 use super::dice::Dice;
 use super::model::world::Ms;
 use super::setup::{Plant, Setup};
@@ -52,7 +52,7 @@ pub struct Violation {
     pub trace: Vec<String>,
 }
 
-/// Runs so many steps, in as many episodes as that takes, or up to the first violation. Tells `progress` now and then.
+/// Runs so many steps, in as many episodes as that fetches, or up to the first violation. Tells `progress` now and then.
 pub fn run(options: Options, mut progress: impl FnMut(&Report)) -> Report {
     let mut report = Report::default();
     while report.steps < options.steps && report.violation.is_none() {
@@ -112,7 +112,7 @@ impl Sim {
             daemons: Vec::new(),
             generations: Vec::new(),
             links: Vec::new(),
-            ledger: Ledger::default(),
+            history: History::default(),
             steps: Vec::new(),
             stepped_at: None,
             phase: Phase::Deciding,
@@ -220,7 +220,7 @@ impl Sim {
         self.store.pass(self.now);
         self.all_decided();
         self.compare(0);
-        self.ledger.forget(&self.store.world);
+        self.history.forget(&self.store.world);
     }
 
     fn begin_chaos(&mut self) {

@@ -112,7 +112,7 @@ impl Sim {
             Fault::RedisDown => self.redis_goes(),
             Fault::RedisStalls => {
                 self.store.stalled_until = self.store.stalled_until.max(now + long);
-                self.agenda.put(now + long + 1, Event::Crowd);
+                self.agenda.put(now + long + 1, Event::Callers);
             }
             Fault::ClockSteps => self.step_clock(),
             Fault::Flush => {
@@ -123,11 +123,11 @@ impl Sim {
                 if shift > 0 {
                     self.stepped(shift, true);
                 }
-                self.ledger.redis_lost(now);
+                self.history.redis_lost(now);
             }
             Fault::FailOver => {
                 self.store.replica = Some(self.store.world.clone());
-                self.ledger.replica_since = now;
+                self.history.replica_since = now;
             }
             Fault::Kill => lives.into_iter().for_each(|life| self.end_daemon(life, End::Killed)),
             Fault::HostDies => {
@@ -161,7 +161,7 @@ impl Sim {
             Fault::AsteriskRestarts => {}
             Fault::AsteriskDies => self.die(host),
             Fault::Terminate => {
-                lives.into_iter().for_each(|life| self.agenda.put(now, Event::Told(life, Ear::Terminate)));
+                lives.into_iter().for_each(|life| self.agenda.put(now, Event::Hears(life, Ear::Terminate)));
             }
             Fault::Drain => self.drain(host, true),
             Fault::Reload => self.say(host, Said::Reload),
@@ -178,7 +178,7 @@ impl Sim {
         match fault {
             Fault::RedisDown => {
                 self.store.up = true;
-                self.crowd();
+                self.callers();
             }
             Fault::FailOver if self.store.replica.is_some() => {
                 self.store.pass(self.now);
@@ -196,7 +196,7 @@ impl Sim {
                     }
                 }
                 let calls = self.hosts.iter().flat_map(|host| host.asterisk.channels.keys().copied()).collect();
-                self.ledger.failed_over(&before, &self.store.world, calls, self.now);
+                self.history.failed_over(&before, &self.store.world, calls, self.now);
                 self.redis_goes();
                 self.store.up = true;
             }
@@ -282,7 +282,7 @@ impl Sim {
     fn redis_goes(&mut self) {
         self.store.up = false;
         for life in self.hosts.iter().flat_map(|host| host.lives.clone()).collect::<Vec<_>>() {
-            self.agenda.put(self.now, Event::Told(life, Ear::Deaf));
+            self.agenda.put(self.now, Event::Hears(life, Ear::Deaf));
         }
     }
 

@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 
 use agenda::{Agenda, Conn, Event, Life};
 use asterisk::Asterisk;
-use check::Ledger;
+use check::History;
 use daemon::Daemon;
 use dice::Dice;
 use model::world::Ms;
@@ -95,7 +95,7 @@ pub struct Sim {
     daemons: Vec<Option<Box<Daemon>>>,
     generations: Vec<(usize, String)>,
     links: Vec<Link>,
-    ledger: Ledger,
+    history: History,
     phase: Phase,
     cycles: u32,
     trace: Trace,
@@ -150,7 +150,7 @@ impl Sim {
         self.now = at;
         match event {
             Event::Ask(ask) => self.asked(ask),
-            Event::Told(life, ear) => self.hear(life, ear),
+            Event::Hears(life, ear) => self.hear(life, ear),
             Event::ToAsterisk(conn, wire) => self.arrive(conn, wire),
             Event::Call(host, id, call, turn) => self.call(host, id, call, turn),
             Event::Say(host, life, said) => self.alive(host, life, |sim| sim.say(host, said)),
@@ -164,7 +164,7 @@ impl Sim {
             Event::Thaws(life) => self.thaw(life),
             Event::Login => self.login(),
             Event::Again(wish, id) => self.place(&wish, id),
-            Event::Crowd => self.crowd(),
+            Event::Callers => self.callers(),
             Event::Logout => self.logout(),
             Event::Register(host, phone) => {
                 self.turn_phone(host, phone, true);

@@ -1,7 +1,7 @@
 //! The task that fetches a node's orders: wake-ups, the safety poll for those that were lost, one `take` after the other.
 //! Stands for `src/daemon/order_fetcher.rs`, without the shared inbox. Must never ring anybody: orders go to the loop.
 
-use evenring::registry::{Order, Takes};
+use evenring::registry::{FetchSequence, Order};
 
 use super::Sim;
 use super::agenda::{Ear, Event, Mouth};
@@ -26,7 +26,7 @@ pub struct Fetcher {
     /// Called while it was fetching.
     called: bool,
     number: u32,
-    takes: Takes,
+    fetches: FetchSequence,
     /// When the `take` that is under way was asked for.
     asked: Ms,
     /// When the last order reaches the loop: they stay in order.
@@ -44,7 +44,7 @@ impl Sim {
     /// The node is registered: orders may be fetched.
     pub fn open_orders(&mut self, d: &mut Daemon) {
         if !std::mem::replace(&mut d.fetcher.open, true) {
-            self.agenda.put(self.now, Event::Told(d.life, Ear::Listen));
+            self.agenda.put(self.now, Event::Hears(d.life, Ear::Listen));
         }
     }
 
@@ -54,19 +54,19 @@ impl Sim {
                 d.fetcher.listening = true;
                 d.fetcher.subscription += 1;
                 let at = self.now + self.dice.upto(3);
-                self.agenda.put(at, Event::Told(d.life, Ear::Poll(d.fetcher.subscription)));
+                self.agenda.put(at, Event::Hears(d.life, Ear::Poll(d.fetcher.subscription)));
             }
-            Ear::Listen => self.agenda.put(self.now + RETRY, Event::Told(d.life, Ear::Listen)),
+            Ear::Listen => self.agenda.put(self.now + RETRY, Event::Hears(d.life, Ear::Listen)),
             Ear::Poll(subscription) => {
                 if *subscription != d.fetcher.subscription || !d.fetcher.listening {
                     return false;
                 }
-                self.agenda.put(self.now + POLL, Event::Told(d.life, Ear::Poll(*subscription)));
+                self.agenda.put(self.now + POLL, Event::Hears(d.life, Ear::Poll(*subscription)));
                 self.fetch(d);
             }
             Ear::Deaf if d.fetcher.listening => {
                 d.fetcher.listening = false;
-                self.agenda.put(self.now + RETRY, Event::Told(d.life, Ear::Listen));
+                self.agenda.put(self.now + RETRY, Event::Hears(d.life, Ear::Listen));
             }
             Ear::Wake if d.fetcher.listening => self.fetch(d),
             _ => return false,
@@ -82,8 +82,8 @@ impl Sim {
         d.fetcher.number += 1;
         let number = d.fetcher.number;
         d.fetcher.asked = self.now;
-        let asked = d.fetcher.takes.ask();
-        self.ask(d, Mouth::Fetcher, number, Call::Take(asked));
+        let asked = d.fetcher.fetches.ask();
+        self.ask(d, Mouth::Fetcher, number, Call::Fetch(asked));
     }
 
     /// The answer to a `take`.
@@ -99,24 +99,24 @@ impl Sim {
         let Some(Reply::Taken(orders)) = reply else {
             d.fetcher.listening = false;
             if d.fetcher.closed {
-                self.agenda.put(self.now, Event::Told(d.life, Ear::LastOrderCame));
+                self.agenda.put(self.now, Event::Hears(d.life, Ear::LastOrderCame));
             } else {
-                self.agenda.put(self.now + RETRY, Event::Told(d.life, Ear::Listen));
+                self.agenda.put(self.now + RETRY, Event::Hears(d.life, Ear::Listen));
             }
             return true;
         };
-        d.fetcher.takes.hear();
+        d.fetcher.fetches.hear();
         if !orders.is_empty() {
             self.strike(d.host);
         }
         let again = orders.len() >= TAKE_MOST || std::mem::take(&mut d.fetcher.called);
         for order in orders.into_iter().filter(|order| matches!(order, Order::Ring(_) | Order::HangUp(_))) {
             d.fetcher.told_at = d.fetcher.told_at.max(self.now + self.dice.upto(1));
-            self.agenda.put(d.fetcher.told_at, Event::Told(d.life, Ear::Order(order, d.fetcher.asked)));
+            self.agenda.put(d.fetcher.told_at, Event::Hears(d.life, Ear::Order(order, d.fetcher.asked)));
         }
         if d.fetcher.closed {
             let at = d.fetcher.told_at.max(self.now);
-            self.agenda.put(at, Event::Told(d.life, Ear::LastOrderCame));
+            self.agenda.put(at, Event::Hears(d.life, Ear::LastOrderCame));
         } else if again {
             self.fetch(d);
         }
@@ -125,14 +125,14 @@ impl Sim {
 
     /// Redis publishes that these nodes have orders.
     pub fn wake(&mut self) {
-        self.store.world.story.clear();
+        self.store.world.events.clear();
         for name in std::mem::take(&mut self.store.world.woken) {
             let Some(host) = self.hosts.iter().position(|host| host.name == name) else { continue };
             for life in self.hosts[host].lives.clone() {
                 let lost = self.chaos() && self.dice.chance(self.setup.lost_wakeups);
                 if !lost {
                     let at = self.now + self.dice.upto(2);
-                    self.agenda.put(at, Event::Told(life, Ear::Wake));
+                    self.agenda.put(at, Event::Hears(life, Ear::Wake));
                 }
             }
         }

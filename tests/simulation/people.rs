@@ -59,7 +59,7 @@ impl Sim {
         // A clock that was set makes it expire early.
         let expired = self.store.was_set && !self.store.world.sessions.contains_key(&id);
         let keep = if expired { 0 } else { self.store.world.limits.keep };
-        if self.ledger.forgotten(id, now, keep) {
+        if self.history.forgotten(id, now, keep) {
             return false;
         }
         let answer = self.store.world.place(wish, id, false, Chosen::Free).expect("a free choice");
@@ -74,7 +74,7 @@ impl Sim {
         }
         if answer.verdict == "placed" {
             self.accepted += 1;
-            self.ledger.asked.insert(id, now);
+            self.history.asked.insert(id, now);
         }
         self.after_script(true, None);
         self.wake();
@@ -90,7 +90,7 @@ impl Sim {
     }
 
     /// Redis was away, and many who are logged in do not trust it: they ask once more, as a new request.
-    pub fn crowd(&mut self) -> bool {
+    pub fn callers(&mut self) -> bool {
         if !self.chaos() {
             return false;
         }
@@ -124,7 +124,7 @@ impl Sim {
         let (what, whom) = self.store.world.logout(&who);
         self.trace(|| format!("logout {who}: {what} {whom:?}"));
         if let Some((id, _)) = whom {
-            self.ledger.logged_out.insert(id);
+            self.history.logged_out.insert(id);
         }
         self.after_script(true, None);
         self.wake();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenring::config::{RingSettings, RingTarget};
+use evenring::ring_policy::{RingSettings, RingTarget};
 
 use super::dice::Dice;
 use super::faults::{ALL, Fault, GENTLE};

@@ -5,11 +5,11 @@
 use evenring::ids::SessionId;
 use evenring::node::roster::PhoneChanges;
 use evenring::node::session::{Class, Login, Outcome};
-use evenring::node::{BookedState, Live};
-use evenring::registry::{Adopted, Order, RedisTime, Sent, Take};
+use evenring::node::{Live, RecordedState};
+use evenring::registry::{Adopted, Fetch, Order, PlacedAgain, RedisTime, Sent};
 
+use super::model::fetch_sequence::{Taken, Taker};
 use super::model::rules::{Refused, Rejoined};
-use super::model::takes::{Taken, Taker};
 use super::model::world::{Chosen, Limits, Ms, Node, Session, World};
 
 /// How long the sessions of a daemon that stopped wait for the next one.
@@ -39,7 +39,7 @@ pub enum Call {
     },
     /// With a number that no heartbeat so far has reached.
     Leave(u64),
-    Take(Take),
+    Fetch(Fetch),
 }
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub enum Reply {
     Refused(Refused),
     Adopted(Vec<Adopted>),
     /// The sessions, the number of the last word on phones, and Redis's time.
-    Books(Vec<(SessionId, BookedState)>, Option<u64>, RedisTime),
+    Recorded(Vec<(SessionId, RecordedState)>, Option<u64>, RedisTime),
     /// A heartbeat that comes late, or at a time that nobody expects; with Redis's time.
     Late(Ms),
     /// It is not known yet.
@@ -78,16 +78,16 @@ fn outcome(outcome: &Outcome) -> (&'static str, String) {
         Outcome::Live => ("live", String::new()),
         Outcome::Ended(why) => ("ended", why.to_string()),
         Outcome::Failed(why) => ("failed", why.to_string()),
-        Outcome::Cannot(why) => ("cannot", why.to_string()),
+        Outcome::TryNextNode(why) => ("try-next-node", why.to_string()),
     }
 }
 
-fn booked(s: &Session) -> BookedState {
+fn recorded(s: &Session) -> RecordedState {
     match s.state {
-        _ if s.wanted => BookedState::Unwanted,
-        "placed" => BookedState::Placed,
-        "ringing" => BookedState::Ringing,
-        _ => BookedState::Live,
+        _ if s.hangup_requested => RecordedState::HangupRequested,
+        "placed" => RecordedState::Placed,
+        "ringing" => RecordedState::Ringing,
+        _ => RecordedState::Live,
     }
 }
 
@@ -108,7 +108,7 @@ fn told(login: &Login) -> Session {
         unrung: 0,
         tried: std::collections::BTreeSet::new(),
         give_up: None,
-        wanted: false,
+        hangup_requested: false,
         waits: false,
         taken: None,
         due: None,
@@ -198,7 +198,7 @@ impl Store {
             }
             Call::Beat { state, channels, sent } => self.beat(node, state, channels, &sent),
             Call::Leave(number) => self.leave(node, number),
-            Call::Take(asked) => self.take(node, generation, asked),
+            Call::Fetch(asked) => self.take(node, generation, asked),
         }
     }
 
@@ -304,7 +304,7 @@ impl Store {
         let mine = self.world.open().filter(|(_, s)| s.node == node);
         let told = self.world.nodes.get(node).and_then(|n| n.told);
         let time = RedisTime { ms: u64::try_from(now).expect("a time"), corrections: self.world.judge.corrections };
-        Reply::Books(mine.map(|(id, s)| (id, booked(s))).collect(), told, time)
+        Reply::Recorded(mine.map(|(id, s)| (id, recorded(s))).collect(), told, time)
     }
 
     fn leave(&mut self, node: &str, number: u64) -> Reply {
@@ -316,7 +316,7 @@ impl Store {
         Reply::Done
     }
 
-    fn take(&mut self, node: &str, generation: &str, asked: Take) -> Reply {
+    fn take(&mut self, node: &str, generation: &str, asked: Fetch) -> Reply {
         if self.world.is_silent() {
             return Reply::NotNow;
         }
@@ -352,7 +352,7 @@ impl Store {
                 Order::Ring(Login { session: id, attempt, alias, extension, agent, campaign: None, class })
             }
             Taken::HangUp(id) => Order::HangUp(id),
-            Taken::Moved(id, result) => Order::Moved(id, result),
+            Taken::Moved(id, result) => Order::Moved(id, PlacedAgain::parse(&result).expect("a result")),
             Taken::Expired(id) => Order::Expired(id),
             Taken::Stale(id) => Order::Stale(id.to_string()),
         }

@@ -107,7 +107,7 @@ impl Sim {
         let clogged = self.chaos() && self.dice.chance(3);
         let Some(conn) = d.ami.conn.filter(|_| d.ami.up && !clogged) else {
             let at = self.now + self.dice.upto(1);
-            return self.agenda.put(at, Event::Told(d.life, Ear::NotSent(tag)));
+            return self.agenda.put(at, Event::Hears(d.life, Ear::NotSent(tag)));
         };
         let wire = read(tag, action_id, action);
         if let What::Originate { id, attempt, .. } = wire.what {
@@ -147,7 +147,7 @@ impl Sim {
         let answer = if lost { Answer::Unknown(Unknown::ListTooLong { limit: 0 }) } else { answer };
         let life = self.links[conn].life;
         if let Some(at) = self.out(conn) {
-            self.agenda.put(at, Event::Told(life, Ear::Answer(conn, tag, answer)));
+            self.agenda.put(at, Event::Hears(life, Ear::Answer(conn, tag, answer)));
         }
     }
 
@@ -171,7 +171,7 @@ impl Sim {
                 && let Some(at) = self.out(conn)
             {
                 let life = self.links[conn].life;
-                self.agenda.put(at, Event::Told(life, Ear::Said(conn, said.clone())));
+                self.agenda.put(at, Event::Hears(life, Ear::Said(conn, said.clone())));
             }
         }
     }
@@ -184,7 +184,7 @@ impl Sim {
         let up = (self.now - self.hosts[host].asterisk.started) / 1000;
         let uptime = if self.chaos() { self.dice.span(-1, 1_000) } else { up };
         if let Some(at) = self.out(conn) {
-            self.agenda.put(at, Event::Told(life, Ear::Said(conn, Said::Booted(uptime))));
+            self.agenda.put(at, Event::Hears(life, Ear::Said(conn, Said::Booted(uptime))));
         }
     }
 
@@ -193,14 +193,14 @@ impl Sim {
         let host = d.host;
         if self.hosts[host].unreachable_until > self.now {
             let at = self.now + 2_000;
-            return self.agenda.put(at, Event::Told(d.life, Ear::NoConnection { gone: false }));
+            return self.agenda.put(at, Event::Hears(d.life, Ear::NoConnection { gone: false }));
         }
         if !self.hosts[host].asterisk.up {
-            return self.agenda.put(self.now, Event::Told(d.life, Ear::NoConnection { gone: true }));
+            return self.agenda.put(self.now, Event::Hears(d.life, Ear::NoConnection { gone: true }));
         }
         if self.hosts[host].asterisk.stopping {
             d.tell(Input::ShuttingDown(true), self.now);
-            return self.agenda.put(self.now, Event::Told(d.life, Ear::NoConnection { gone: false }));
+            return self.agenda.put(self.now, Event::Hears(d.life, Ear::NoConnection { gone: false }));
         }
         let conn = self.links.len();
         let (in_at, out_at) = (self.now, self.now + self.dice.span(1, 6));
@@ -235,14 +235,14 @@ impl Sim {
         let (life, host) = (link.life, link.host);
         let at = if cut { self.now + self.dice.upto(1) } else { link.out_at.max(self.now) };
         self.hosts[host].conns.retain(|other| *other != conn);
-        self.agenda.put(at, Event::Told(life, Ear::Dropped(conn, gone)));
+        self.agenda.put(at, Event::Hears(life, Ear::Dropped(conn, gone)));
     }
 
     /// Nothing gets through any more; the daemon notices by its pings.
     pub fn mute(&mut self, conn: Conn) {
         self.links[conn].muted = true;
         let (life, at) = (self.links[conn].life, self.now + PING + self.dice.upto(PING));
-        self.agenda.put(at, Event::Told(life, Ear::Dropped(conn, false)));
+        self.agenda.put(at, Event::Hears(life, Ear::Dropped(conn, false)));
     }
 
     /// How the actions end that had no answer when the connection was lost, in the order in which they were sent.

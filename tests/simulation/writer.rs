@@ -1,12 +1,12 @@
 //! The task that writes to Redis: registration, phones, adopted sessions, outcomes, heartbeat, leave, in that order, one
-//! call after the other. Stands for `src/daemon/books.rs`, and for the connection to Redis below it
+//! call after the other. Stands for `src/daemon/recorded.rs`, and for the connection to Redis below it
 //! (`src/registry/client.rs`): what may be lost or late. Must never decide what to write.
 
 use evenring::ids::{Now, SessionId};
 use evenring::node::roster::PhoneChanges;
 use evenring::node::session::{Login, Outcome};
-use evenring::node::{BookedState, Live};
-use evenring::registry::{Adopted, Beats, Sent};
+use evenring::node::{Live, RecordedState};
+use evenring::registry::{Adopted, HeartbeatSequence, Sent};
 
 use super::Sim;
 use super::agenda::{Ask, Ear, Event, Mouth};
@@ -19,7 +19,7 @@ use super::store::{Call, Reply};
 const RESPONSE_TIMEOUT: Ms = 500;
 
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct WriteBatch {
     pub phones: Option<PhoneChanges>,
     pub adopt: Vec<(Login, Live)>,
     pub outcomes: Vec<(SessionId, Outcome)>,
@@ -36,25 +36,25 @@ pub enum Wrong {
 }
 
 #[derive(Debug, Default)]
-pub struct Done {
+pub struct WriteResult {
     pub registered: bool,
     pub held: bool,
-    pub books: Option<(Vec<(SessionId, BookedState)>, Now)>,
+    pub recorded: Option<(Vec<(SessionId, RecordedState)>, Now)>,
     pub phones_lost: bool,
     pub stale: Vec<SessionId>,
-    pub rest: Batch,
+    pub rest: WriteBatch,
     pub wrong: Option<Wrong>,
 }
 
 #[derive(Debug, Default)]
 pub struct Writer {
     registered: bool,
-    batch: Batch,
-    done: Done,
+    batch: WriteBatch,
+    done: WriteResult,
     number: u32,
     /// The number of the last word on phones, as `Registry` counts.
     told: u64,
-    beats: Beats,
+    beats: HeartbeatSequence,
     /// The heartbeat that is under way, and when it was handed out.
     sent: Option<(Sent, Now)>,
     /// It has been registered once.
@@ -107,12 +107,12 @@ impl Writer {
             self.batch.outcomes.clear();
         } else if self.batch.pulse.take().is_some() {
             let sent = self.sent.take();
-            if let Reply::Books(books, told, redis) = reply {
+            if let Reply::Recorded(recorded, told, redis) = reply {
                 let asked = sent.map_or(Now::default(), |(_, at)| at);
                 self.knows_time = Some(redis.corrections);
                 self.beats.answered(redis, asked);
                 self.done.phones_lost = self.told > 0 && told != Some(self.told);
-                self.done.books = Some((books, asked));
+                self.done.recorded = Some((recorded, asked));
             }
         } else {
             self.batch.leave = false;
@@ -122,14 +122,14 @@ impl Writer {
 
 impl Sim {
     /// The loop hands out a batch.
-    pub fn write(&mut self, d: &mut Daemon, batch: Batch) {
-        (d.writer.batch, d.writer.done) = (batch, Done::default());
+    pub fn write(&mut self, d: &mut Daemon, batch: WriteBatch) {
+        (d.writer.batch, d.writer.done) = (batch, WriteResult::default());
         // A batch that is never empty has a first call; the writer asks before anything else happens.
         let _ = self.go_on(d);
     }
 
     /// The next call, or the end of the batch.
-    fn go_on(&mut self, d: &mut Daemon) -> Option<Done> {
+    fn go_on(&mut self, d: &mut Daemon) -> Option<WriteResult> {
         let host = &self.hosts[d.host];
         match d.writer.next(host.weight, host.cap, host.boot, d.clock(self.now)) {
             Some(call) => {
@@ -194,7 +194,7 @@ impl Sim {
         let (now, life) = (self.now, d.life);
         let fate = self.dice.next() % 10_000;
         let chaos = if self.chaos() { self.setup.redis_faults } else { 0 };
-        let error = |after: Ms| (now + after, Event::Told(life, Ear::Reply(mouth, number, None)));
+        let error = |after: Ms| (now + after, Event::Hears(life, Ear::Reply(mouth, number, None)));
         let (mut delay, mut orphan) = (self.dice.upto(1), false);
         if fate < chaos {
             if matches!(call, Call::Beat { .. }) {
@@ -223,7 +223,7 @@ impl Sim {
 
     /// A request comes to Redis.
     pub fn asked(&mut self, mut ask: Box<Ask>) -> bool {
-        let reply = |ask: &Ask, reply| Event::Told(ask.life, Ear::Reply(ask.mouth, ask.number, reply));
+        let reply = |ask: &Ask, reply| Event::Hears(ask.life, Ear::Reply(ask.mouth, ask.number, reply));
         if !self.store.up {
             if ask.mouth == Mouth::Writer {
                 let (host, _) = self.voices(ask.life);

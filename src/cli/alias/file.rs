@@ -1,22 +1,22 @@
-//! The file of aliases that is exported and imported: an alias a line, and its phones. Pure: text in, aliases out. Owns the
-//! form. Must never read a file, nor ask Redis.
+//! The file format of exported aliases: one alias per line with its phones. Pure: text in, aliases out. Owns the format.
+//! Must never read a file or ask Redis.
 
 use std::collections::BTreeMap;
 
 use super::PhoneAt;
 use crate::ids::{Alias, Case};
 
-/// The most faults that are told of one file.
+/// Maximum number of errors that are shown for one file.
 const FAULTS_MOST: usize = 20;
 
 /// Aliases and their phones, in the order of their names.
 pub(super) type Aliases = BTreeMap<Alias, Vec<PhoneAt>>;
 
-/// Reads a whole file: `ALIAS EXTENSION@NODE...` a line, blanks or tabs between; an empty line and one that begins with `#`
-/// mean nothing. The names come in the one spelling that they have in Redis.
+/// Reads a whole file: one `ALIAS EXTENSION@NODE...` per line, separated by blanks or tabs; empty lines and lines that
+/// begin with `#` are skipped. Names are returned as Redis spells them.
 ///
 /// # Errors
-/// What is wrong, with the number of the line; the first twenty.
+/// The first twenty errors, each with its line number.
 pub(super) fn parse(text: &str, case: Case) -> Result<Aliases, Vec<String>> {
     let (mut aliases, mut lines, mut faults) = (Aliases::new(), BTreeMap::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -26,7 +26,7 @@ pub(super) fn parse(text: &str, case: Case) -> Result<Aliases, Vec<String>> {
         match alias(line, case) {
             Ok((alias, phones)) => match lines.insert(alias.clone(), number) {
                 None => drop(aliases.insert(alias, phones)),
-                Some(first) => faults.push(format!("line {number}: {alias} is in line {first} already")),
+                Some(first) => faults.push(format!("line {number}: {alias} is already in line {first}")),
             },
             Err(fault) => faults.push(format!("line {number}: {fault}")),
         }
@@ -51,7 +51,7 @@ fn alias(line: &str, case: Case) -> Result<(Alias, Vec<PhoneAt>), String> {
     };
     let phones: Vec<PhoneAt> = words.map(phone).collect::<Result<_, String>>()?;
     if phones.is_empty() {
-        return Err(format!("{alias} has no phone: write ALIAS EXTENSION@NODE..."));
+        return Err(format!("{alias} has no phone: expected ALIAS EXTENSION@NODE..."));
     }
     Ok((case.alias(&alias), phones))
 }
@@ -105,7 +105,7 @@ mod tests {
             "line 2: desk8 has no phone",
             "line 3: \"cc100\": write EXTENSION@NODE",
             "line 4: ",
-            "line 5: desk7 is in line 1",
+            "line 5: desk7 is already in line 1",
         ];
         assert_eq!(faults.len(), words.len(), "{faults:?}");
         assert!(faults.iter().zip(words).all(|(fault, words)| fault.starts_with(words)), "{faults:?}");
@@ -115,9 +115,10 @@ mod tests {
             ["desk7 cc1@a"]
         );
         assert_eq!(parse("Desk7 CC1@a\ndesk7 cc1@a", Case::Exact).unwrap().len(), 2);
-        assert!(
-            parse("Desk7 CC1@a\ndesk7 cc1@a", Case::Fold).unwrap_err()[0].starts_with("line 2: desk7 is in line 1")
-        );
+        assert!(parse("Desk7 CC1@a\ndesk7 cc1@a", Case::Fold).unwrap_err()[0].starts_with(
+            "line 2: desk7 is already in \
+                line 1"
+        ));
         let many = parse(&"desk\n".repeat(50), Case::Exact).unwrap_err();
         assert_eq!((many.len(), many[20].as_str()), (21, "and 30 more"));
     }

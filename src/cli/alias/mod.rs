@@ -1,4 +1,4 @@
-//! `evenring alias`: the operators' own table of explicit aliases. Owns its wording. Must never know implicit ones:
+//! `evenring alias`: the operators' own table of explicit aliases. Owns its texts. Must never know implicit aliases:
 //! they need no table.
 
 mod file;
@@ -20,7 +20,9 @@ use file::{Aliases, Changes};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  evenring alias set desk7 cc100@tel-1 cc200@tel-2\n  evenring alias list --json\n  evenring alias remove desk7\n  evenring alias export > aliases.txt\n  evenring alias import aliases.txt --dry-run"
+    after_help = "Examples:\n  evenring alias set desk7 cc100@tel-1 cc200@tel-2\n  evenring alias list --json\n  \
+        evenring alias remove desk7\n  evenring alias export > aliases.txt\n  evenring alias import aliases.txt \
+        --dry-run"
 )]
 pub(super) struct AliasArgs {
     #[command(subcommand)]
@@ -29,48 +31,48 @@ pub(super) struct AliasArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Shows all explicit aliases.
+    /// Show all explicit aliases.
     List {
-        /// One JSON document instead of a table.
+        /// Print one JSON document instead of a table.
         #[arg(long)]
         json: bool,
     },
-    /// Makes or replaces an explicit alias. It wins over the suffix.
+    /// Create or replace an explicit alias. It takes precedence over the suffix.
     Set {
-        /// The alias.
+        /// Name of the alias.
         alias: Alias,
-        /// Where it may ring: extension@node.
+        /// Phones that it may ring: extension@node.
         #[arg(required = true, value_name = "EXTENSION@NODE")]
         phones: Vec<PhoneAt>,
     },
-    /// Forgets an explicit alias.
+    /// Remove an explicit alias.
     Remove {
-        /// The alias.
+        /// Name of the alias.
         alias: Alias,
     },
-    /// Prints all explicit aliases as `import` reads them: ALIAS EXTENSION@NODE... a line. The backup of the one table that
-    /// only Redis has.
+    /// Print all explicit aliases in the format that `import` reads, one per line. Use it as a backup: explicit aliases
+    /// exist only in Redis.
     Export,
-    /// Makes or replaces all explicit aliases of a file. With an error in any line nothing is changed.
+    /// Create or replace explicit aliases from a file. If any line is wrong, nothing is changed.
     Import {
-        /// ALIAS EXTENSION@NODE... a line; lines that begin with # mean nothing; `-` is standard input.
+        /// File with one ALIAS EXTENSION@NODE... per line; lines that begin with # are comments; `-` is standard input.
         #[arg(value_name = "FILE|-")]
         file: PathBuf,
-        /// Only says what would change.
+        /// Only show what would change.
         #[arg(long)]
         dry_run: bool,
-        /// Also forgets the explicit aliases that are not in the file.
+        /// Also remove explicit aliases that are not in the file.
         #[arg(long)]
         replace: bool,
-        /// One JSON document instead of text.
+        /// Print one JSON document instead of text.
         #[arg(long)]
         json: bool,
     },
 }
 
-/// The most that a file of aliases may have, in bytes: a million of them.
+/// Maximum size of a file of aliases, in bytes: about a million aliases.
 const FILE_MOST: u64 = 64 << 20;
-/// Aliases written in one command: a long one keeps Redis from everybody else.
+/// Aliases written in one command: a longer one would block Redis for others.
 const AT_ONCE: usize = 500;
 /// Names shown of each kind of change.
 const SHOWN_MOST: usize = 10;
@@ -109,7 +111,7 @@ pub(super) async fn run(registry: &mut Registry, args: &AliasArgs) -> Result<u8,
             if *json {
                 output::json(&Answer { aliases: &aliases });
             } else if aliases.is_empty() {
-                output::line_out("No explicit aliases. Implicit ones (extension + suffix) need no table.");
+                output::line_out("No explicit aliases. Aliases made of extension and suffix work without an entry.");
             } else {
                 let mut table = output::table(&["ALIAS", "PHONES"]);
                 for row in &aliases {
@@ -126,13 +128,13 @@ pub(super) async fn run(registry: &mut Registry, args: &AliasArgs) -> Result<u8,
             Ok(DONE)
         }
         What::Remove { alias } => {
-            // As it is written, too: from before capitals made no other name.
+            // Also as it is written: it may be from before placement.case was fold.
             let spellings = [alias.as_str(), &registry.case().one_spelling(alias.as_str())];
             if registry.remove_aliases(spellings).await? > 0 {
                 output::line_out(&format!("{alias}: removed"));
                 return Ok(DONE);
             }
-            output::complain(&format!("{alias} is no explicit alias; see `evenring alias list`"));
+            output::complain(&format!("there is no explicit alias {alias}; see `evenring alias list`"));
             Ok(FAILED)
         }
         What::Export => {
@@ -154,7 +156,7 @@ pub(super) async fn run(registry: &mut Registry, args: &AliasArgs) -> Result<u8,
             if !dry_run {
                 write(registry, &aliases, &changes, *replace).await?;
             }
-            tell(&changes, &Told { dry_run: *dry_run, replace: *replace, json: *json });
+            tell(&changes, &Printed { dry_run: *dry_run, replace: *replace, json: *json });
             Ok(DONE)
         }
     }
@@ -175,8 +177,8 @@ fn read(path: &Path, case: Case) -> Result<Aliases, String> {
     };
     let count = source.and_then(|source| source.take(FILE_MOST + 1).read_to_string(&mut text));
     match count {
-        Err(error) => Err(format!("{name} cannot be read: {error}")),
-        Ok(count) if count as u64 > FILE_MOST => Err(format!("{name} has more than {} MiB", FILE_MOST >> 20)),
+        Err(error) => Err(format!("cannot read {name}: {error}")),
+        Ok(count) if count as u64 > FILE_MOST => Err(format!("{name} is larger than {} MiB", FILE_MOST >> 20)),
         Ok(_) => file::parse(&text, case).map_err(|faults| {
             let lines: Vec<String> = faults.iter().map(|fault| format!("{name}: {fault}")).collect();
             format!("{}\nnothing was changed", lines.join("\n"))
@@ -198,8 +200,8 @@ async fn write(registry: &mut Registry, aliases: &Aliases, changes: &Changes, re
     Ok(())
 }
 
-/// How an import is told.
-struct Told {
+/// How the result of an import is shown.
+struct Printed {
     dry_run: bool,
     replace: bool,
     json: bool,
@@ -215,7 +217,7 @@ struct Imported {
     dry_run: bool,
 }
 
-fn tell(changes: &Changes, how: &Told) {
+fn tell(changes: &Changes, how: &Printed) {
     let Changes { new, changed, only_there, same } = changes;
     let (removed, kept) = if how.replace { (only_there.len(), 0) } else { (0, only_there.len()) };
     if how.json {
@@ -236,6 +238,6 @@ fn tell(changes: &Changes, how: &Told) {
     let would = if how.dry_run { "; nothing was changed" } else { "" };
     let (new, changed) = (new.len(), changed.len());
     output::line_out(&format!(
-        "{new} new, {changed} changed, {same} as they were, {removed} removed, {kept} not in the file{would}"
+        "{new} new, {changed} changed, {same} unchanged, {removed} removed, {kept} not in the file{would}"
     ));
 }

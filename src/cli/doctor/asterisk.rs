@@ -1,5 +1,5 @@
-//! A short conversation with the manager of this node's Asterisk, beside the daemon's own. Owns what is asked. Must never
-//! judge an answer, nor ring anybody: the one Originate it sends names a technology that does not exist.
+//! A short AMI connection to this node's Asterisk, beside the daemon's own. Owns what is asked. Must never judge an answer
+//! or ring a phone: its one Originate names a channel technology that does not exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,12 +14,14 @@ use crate::ami::frame::Message;
 use crate::ami::id::originate_action_id;
 use crate::ami::link::Boot;
 use crate::ami::outcome::{Answer, Tag};
+use crate::ami_client::link_settings;
+use crate::ami_client::{Ami, FromAmi, ToAmi};
 use crate::config::{AmiLogin, Settings};
-use crate::daemon::ami::{Ami, FromAmi, ToAmi};
-use crate::daemon::{clock::Clock, link_settings, new_session, random_bits, roster};
 use crate::ids::{ChannelId, Generation, Now};
-use crate::node::roster::PhoneState;
-use crate::node::{Effect, Input, Live, Node, NodeState};
+use crate::node::roster::{PhoneState, Roster};
+use crate::node::{Effect, Input, Node, NodeState};
+use crate::runtime::clock::Clock;
+use crate::runtime::random::{new_session, random_bits};
 
 /// An event that did not come within this time does not come.
 const EVENT_WAIT: Duration = Duration::from_millis(1_500);
@@ -28,7 +30,7 @@ const OWN_TAGS: u64 = 1 << 32;
 
 /// A login that was accepted.
 #[derive(Debug)]
-pub(super) struct Talk {
+pub(super) struct ManagerProbe {
     to: mpsc::Sender<ToAmi>,
     from: mpsc::Receiver<FromAmi>,
     clock: Clock,
@@ -39,14 +41,14 @@ pub(super) struct Talk {
     version: String,
 }
 
-/// The connection was lost, or not made; why.
+/// Why the connection was lost or could not be made.
 pub(super) type Lost = String;
 
-/// Runs `talk` on a connection that is logged in.
+/// Runs `probe` on a connection that is logged in.
 pub(super) async fn with_manager<T>(
     settings: &Settings,
     login: AmiLogin,
-    talk: impl AsyncFnOnce(&mut Talk) -> Result<T, Lost>,
+    probe: impl AsyncFnOnce(&mut ManagerProbe) -> Result<T, Lost>,
 ) -> Result<T, Lost> {
     let generation = Generation::from_bits(random_bits());
     let mut link = link_settings(settings, login, EventMask::ALL, generation);
@@ -57,11 +59,11 @@ pub(super) async fn with_manager<T>(
     let (to, orders) = mpsc::channel(64);
     let (told, from) = mpsc::channel(256);
     let (booted, classes, next_tag, version) = (None, BTreeSet::new(), OWN_TAGS, String::new());
-    let mut open = Talk { to, from, clock, generation, booted, classes, next_tag, version };
+    let mut open = ManagerProbe { to, from, clock, generation, booted, classes, next_tag, version };
     let converse = async {
         open.log_in(settings).await?;
-        let said = talk(&mut open).await;
-        // Nobody waits for the goodbye.
+        let said = probe(&mut open).await;
+        // The answer to Logoff is not awaited.
         let _ = open.to.try_send(ToAmi::Logoff);
         said
     };
@@ -71,7 +73,7 @@ pub(super) async fn with_manager<T>(
     }
 }
 
-impl Talk {
+impl ManagerProbe {
     async fn log_in(&mut self, settings: &Settings) -> Result<(), Lost> {
         let most = settings.ami.connect_timeout + settings.ami.login_timeout;
         let until = self.clock.now().after(most);
@@ -88,7 +90,7 @@ impl Talk {
         }
     }
 
-    /// The next word; `None` when it is too late for one.
+    /// The next message; `None` after the deadline.
     async fn hear(&mut self, until: Option<Now>) -> Result<Option<FromAmi>, Lost> {
         let word = tokio::select! {
             word = self.from.recv() => word,
@@ -147,13 +149,13 @@ impl Talk {
         }
     }
 
-    /// What this user may do.
+    /// Reads the rights of this user.
     pub(super) async fn rights(&mut self, role: Role) -> Result<Heard, Lost> {
         let list = Action::new("ListCommands").map_err(|error| error.to_string())?;
         let commands = match self.ask(None, list).await? {
             Answer::Success(message) => Ok(commands(&message)),
             Answer::Error { message, .. } => Err(message),
-            Answer::List { .. } => Err("it gave a list of events".to_owned()),
+            Answer::List { .. } => Err("it returned a list of events".to_owned()),
             Answer::NotSent(why) => Err(why.to_string()),
             Answer::Unknown(why) => Err(why.to_string()),
         };
@@ -170,8 +172,8 @@ impl Talk {
         Ok(Heard { version, asterisk, commands, booted, call_events, classes })
     }
 
-    /// Whether events of class `call` come: the outcome of an Originate to a technology that does not exist is one. It makes
-    /// no channel and rings nobody.
+    /// Checks whether events of class `call` arrive, with an Originate to a channel technology that does not exist: it makes
+    /// no channel and rings no phone.
     async fn probe(&mut self) -> Result<bool, Lost> {
         let session = new_session();
         let action_id = originate_action_id(self.generation, session, 1);
@@ -195,14 +197,14 @@ impl Talk {
         }
     }
 
-    /// What this Asterisk has, as the daemon's own machine sees it after a fresh look; `None`: it is not booted, or does not
-    /// say.
+    /// Reads sessions and phones of this Asterisk with the daemon's own state machine; `None` if it is not booted, or does
+    /// not answer.
     pub(super) async fn truth(&mut self, settings: &Settings) -> Result<Option<Side>, Lost> {
         let Some(booted) = self.booted.clone() else { return Ok(None) };
         let name = settings.node.name.clone();
         let (ring, lease) = (settings.ring.clone(), settings.placement.lease);
         let mut node = Node::new(name, self.generation, ring, lease, self.clock.now());
-        node.roster = roster(settings);
+        node.roster = Roster::new(settings.placement.case, settings.max_phones());
         let event = Event::parse(&booted).map_err(|error| error.to_string())?;
         node.handle(Input::Event(event), self.clock.now());
         let until = self.clock.now().after(settings.ami.action_timeout);
@@ -212,16 +214,12 @@ impl Talk {
                 match effect {
                     Effect::Ami { tag, action_id, action } => self.send(tag, action_id, action).await?,
                     Effect::Adopt(login, live) => {
-                        let state = match live {
-                            Live::Yes => "live",
-                            Live::NotYet => "ringing",
-                        };
-                        side.sessions.insert(login.session.to_string(), state.to_owned());
+                        side.sessions.insert(login.session.to_string(), live);
                     }
-                    Effect::Report(_, _, _) | Effect::Line(_) | Effect::Beat | Effect::Note(_) => {}
+                    Effect::Report(_, _, _) | Effect::RingQueue(_) | Effect::Beat | Effect::Note(_) => {}
                 }
             }
-            // Of many phones the questions take their time: what is known by then is compared.
+            // With many phones the queries take a while: compare what is known by the deadline.
             if node.state() == NodeState::Active && (node.phones_are_settled() || self.clock.now() >= until) {
                 let phones = node.roster.take_changes().map(|changes| changes.phones).unwrap_or_default();
                 let can_ring = phones.into_iter().filter(|(_, state)| *state == PhoneState::Registered);

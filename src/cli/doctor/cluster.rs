@@ -1,5 +1,4 @@
-//! Whether the cluster can take the agents that it should: nodes, phones, aliases, queues, sessions, as Redis has them.
-//! Owns the judgement. Must never ask.
+//! Judges nodes, phones, aliases, queues and sessions as Redis has them. Owns the judgement. Must never query Redis.
 
 #[cfg(test)]
 mod tests;
@@ -9,14 +8,16 @@ use std::time::Duration;
 
 use super::finding::{Finding, some};
 use crate::config::{PlacementSettings, span_text};
+use crate::node::left_out::Why;
+use crate::node::roster::PhoneState;
 use crate::registry::LeftOutRow;
 use crate::registry::inspect::Waiting;
-use crate::registry::view::{AliasRow, NodeRow, PhoneRow, SessionRow};
+use crate::registry::view::{AliasRow, NodeRow, Parsed, PhoneRow, SessionRow, SessionState, ShownNodeState};
 
-/// What Redis says.
+/// The facts from Redis.
 #[derive(Debug)]
 pub(super) struct Facts {
-    /// The node that this configuration is of, if it is one of a node.
+    /// The node of this configuration, if it belongs to a node.
     pub(super) own: Option<String>,
     pub(super) nodes: Vec<NodeRow>,
     pub(super) phones: Vec<PhoneRow>,
@@ -58,14 +59,14 @@ fn nodes(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::failure(
             "nodes",
             text,
-            "start its daemon (`systemctl start evenring`) and look at its log",
+            "start its daemon (`systemctl start evenring`) and check its log",
         ));
     }
     findings.extend(nodes.iter().filter_map(state));
-    let active = nodes.iter().filter(|node| node.state == "active").count();
+    let active = nodes.iter().filter(|node| node.state == ShownNodeState::Active).count();
     if active == 0 {
-        let text = "no node is in the rotation: nobody can log in";
-        findings.push(Finding::failure("nodes", text, "see the lines above"));
+        let text = "no node is in the rotation: all logins are refused";
+        findings.push(Finding::failure("nodes", text, "see the findings above"));
     }
     let full = |node: &&NodeRow| node.max_agents.is_some_and(|most| node.agents >= most);
     let full: Vec<String> = nodes.iter().filter(full).map(|node| node.name.clone()).collect();
@@ -79,43 +80,63 @@ fn nodes(facts: &Facts) -> Vec<Finding> {
     findings.extend(versions(nodes));
     findings.extend(case(facts));
     if findings.is_empty() {
-        findings.push(Finding::ok("nodes", format!("{active} nodes are in the rotation")));
+        findings.push(Finding::ok("nodes", format!("nodes in the rotation: {active}")));
     }
     findings
 }
 
-/// What is to be said of a node that is not as it should be.
+/// The finding for a node that is not active.
 fn state(node: &NodeRow) -> Option<Finding> {
     let name = &node.name;
-    Some(match node.state.as_str() {
-        "active" => return None,
-        "draining" => {
-            Finding::note("nodes", format!("{name} drains: it takes no logins"), format!("`evenring resume {name}`"))
+    let state = match &node.state {
+        Parsed::Known(state) => *state,
+        Parsed::Other(state) => {
+            return Some(Finding::warning(
+                "nodes",
+                format!("{name} is {state}: this version of evenring does not know that state"),
+                "upgrade evenring here",
+            ));
         }
-        "stopped" => Finding::warning(
+    };
+    Some(match state {
+        ShownNodeState::Active => return None,
+        ShownNodeState::Draining => {
+            Finding::note("nodes", format!("{name} is draining: no new logins"), format!("`evenring resume {name}`"))
+        }
+        ShownNodeState::Stopped => Finding::warning(
             "nodes",
             format!("{name} is stopped"),
             format!("start its daemon; if it will not come back: `evenring forget {name}`"),
         ),
-        "lost" => Finding::warning(
+        ShownNodeState::LeaseExpired => Finding::warning(
             "nodes",
-            format!("{name} is dead: its lease has ended"),
-            format!("look at its host and daemon; if it will not come back: `evenring forget {name}`"),
+            format!("{name} is lost: its lease has expired"),
+            format!("check its host and daemon; if it will not come back: `evenring forget {name}`"),
         ),
-        "down" => Finding::failure(
+        ShownNodeState::Down => Finding::failure(
             "nodes",
-            format!("{name} has lost its Asterisk"),
-            format!("start Asterisk there, and look at the log of its daemon (`evenring doctor` on {name})"),
+            format!("{name} is down: its Asterisk is unavailable"),
+            format!("start Asterisk there, and check the daemon's log (`evenring doctor` on {name})"),
         ),
-        other => Finding::warning(
+        ShownNodeState::Starting => Finding::warning(
             "nodes",
-            format!("{name} is {other}: its Asterisk is not in sync yet"),
-            format!("if it stays so, look at the log of its daemon (`evenring doctor` on {name})"),
+            format!("{name} is starting: not in sync with its Asterisk"),
+            format!("if this lasts, check the daemon's log (`evenring doctor` on {name})"),
+        ),
+        ShownNodeState::Stopping => Finding::warning(
+            "nodes",
+            format!("{name} is stopping: its Asterisk was told to stop, and it takes no logins"),
+            "start Asterisk again when it has stopped, or revert it (`core abort shutdown`): the node then takes logins again",
+        ),
+        ShownNodeState::Unknown => Finding::warning(
+            "nodes",
+            format!("{name} is unknown: Redis has no state of it, and it takes no logins"),
+            format!("restart its daemon; if it will not come back: `evenring forget {name}`"),
         ),
     })
 }
 
-/// The living nodes by what they say of themselves.
+/// Groups the living nodes by a word that they report.
 fn by(nodes: &[NodeRow], word: impl Fn(&NodeRow) -> &String) -> BTreeMap<&str, Vec<String>> {
     let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for node in nodes.iter().filter(|node| node.lease_ms > 0) {
@@ -128,7 +149,7 @@ fn each(groups: &BTreeMap<&str, Vec<String>>) -> String {
     groups.iter().map(|(word, names)| format!("{word} on {}", some(names))).collect::<Vec<_>>().join("; ")
 }
 
-/// One who compares otherwise finds other names, or none.
+/// Nodes that compare names differently find different sessions.
 fn case(facts: &Facts) -> Option<Finding> {
     let groups = by(&facts.nodes, |node| &node.case);
     let here = facts.placement.case.as_str();
@@ -138,7 +159,7 @@ fn case(facts: &Facts) -> Option<Finding> {
     Some(Finding::failure(
         "nodes",
         format!("placement.case differs: {}; {here} in this configuration", each(&groups)),
-        "set it alike on all nodes and wherever `evenring` is called, and restart the daemons",
+        "use the same value on all nodes and wherever `evenring` is called, and restart the daemons",
     ))
 }
 
@@ -150,7 +171,7 @@ fn versions(nodes: &[NodeRow]) -> Option<Finding> {
     Some(Finding::warning(
         "nodes",
         format!("different versions of evenring: {}", each(&versions)),
-        "upgrade the older ones: daemons of one cluster share scripts",
+        "upgrade the older nodes: daemons of one cluster share scripts",
     ))
 }
 
@@ -158,31 +179,34 @@ fn living(facts: &Facts) -> BTreeSet<&str> {
     facts.nodes.iter().filter(|node| node.lease_ms > 0).map(|node| node.name.as_str()).collect()
 }
 
-/// Phones that Asterisk has, and no node rings.
+/// Phones that Asterisk has, but that are left out.
 fn left_out(facts: &Facts) -> Vec<Finding> {
     let living = facts.nodes.iter().filter(|node| node.lease_ms > 0);
     let groups = living.flat_map(|node| node.left_out.iter().map(move |row| (&node.name, row)));
     let finding = |(node, row): (&String, &LeftOutRow)| {
         let LeftOutRow { reason, phones, examples } = row;
         let shown = if examples.is_empty() { String::new() } else { format!(": {}", examples.join(", ")) };
-        let (why, fix) = match reason.as_str() {
-            "name" => (
-                "have names that are no ids",
+        let (why, fix) = match reason {
+            Parsed::Known(Why::Name) => (
+                "have names that are not valid ids",
                 "if agents use them, rename these endpoints: letters, digits, '_', '.' and '-', at most 64, at the beginning no '.' \
                  or '-' but also '+'",
             ),
-            "max-phones" => ("are over ami.max_phones", "raise ami.max_phones there, and restart its daemon"),
-            "max-devices" => {
-                ("are over ami.max_devices, and may be phones", "raise ami.max_devices there, and restart its daemon")
+            Parsed::Known(Why::MaxPhones) => {
+                ("are over ami.max_phones", "raise ami.max_phones on that node, and restart its daemon")
             }
-            other => (other, "see the log of its daemon"),
+            Parsed::Known(Why::MaxDevices) => (
+                "are over ami.max_devices, and may be phones",
+                "raise ami.max_devices on that node, and restart its daemon",
+            ),
+            Parsed::Other(reason) => (reason.as_str(), "see the daemon's log"),
         };
         Finding::warning("phones", format!("left out on {node}: {phones} {why}{shown}"), fix)
     };
     groups.map(finding).collect()
 }
 
-/// Only living nodes can ring a phone.
+/// Judges the phones of the living nodes: only those can ring.
 fn phones(facts: &Facts) -> Vec<Finding> {
     let mut findings = left_out(facts);
     let living = living(facts);
@@ -190,7 +214,7 @@ fn phones(facts: &Facts) -> Vec<Finding> {
     for row in facts.phones.iter().filter(|row| living.contains(row.node.as_str())) {
         let (all, registered) = known.entry(&row.extension).or_default();
         all.insert(&row.node);
-        if row.state == "registered" {
+        if row.state == PhoneState::Registered {
             registered.insert(&row.node);
         }
     }
@@ -203,37 +227,38 @@ fn phones(facts: &Facts) -> Vec<Finding> {
     if known.is_empty() {
         findings.push(Finding::failure(
             "phones",
-            "no living node knows a phone",
-            "give Asterisk endpoints, and the daemon's manager user read = system,call",
+            "no living node knows any phone",
+            "configure endpoints in Asterisk, and give the daemon's AMI user read = system,call",
         ));
         return findings;
     }
     if everywhere.is_empty() {
-        let text = format!("none of {} phones is registered anywhere: nobody can log in", known.len());
+        let text = format!("none of {} phones is registered on any node: all logins are refused", known.len());
         findings.push(Finding::failure(
             "phones",
             text,
-            "see `evenring phones`, and the phones' own settings (server, password)",
+            "see `evenring phones`, and check the phones' settings (server, password)",
         ));
         return findings;
     }
     if !nowhere.is_empty() {
-        // Agents who are off: no reason to worry anybody.
+        // Their agents may be off duty: this is only a note.
         findings.push(Finding::note(
             "phones",
-            format!("registered nowhere ({}): {}", nowhere.len(), some(&nowhere)),
-            "if their agents should work now: see `evenring phones`, and the phones' own settings (server, password)",
+            format!("registered on no node ({}): {}", nowhere.len(), some(&nowhere)),
+            "if their agents should be working now, see `evenring phones` and check the phones' settings (server, \
+                password)",
         ));
     }
     if !one.is_empty() {
         findings.push(Finding::warning(
             "phones",
             format!("registered on one node only ({}): {}", one.len(), some(&one)),
-            "register them on all nodes: their agents cannot be spread, and cannot log in without that node",
+            "register them on all nodes: otherwise their agents can only log in on that node",
         ));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("phones", format!("{} phones, all registered", known.len())));
+        findings.push(Finding::ok("phones", format!("all phones are registered: {}", known.len())));
     }
     findings
 }
@@ -243,7 +268,7 @@ fn aliases(facts: &Facts) -> Vec<Finding> {
     let state = |place: &str| {
         let (extension, node) = place.split_once('@')?;
         let row = facts.phones.iter().find(|row| row.extension == extension && row.node == node)?;
-        Some(row.state == "registered" && living.contains(node))
+        Some(row.state == PhoneState::Registered && living.contains(node))
     };
     let nodes: BTreeSet<&str> = facts.nodes.iter().map(|node| node.name.as_str()).collect();
     let case = facts.placement.case;
@@ -257,7 +282,7 @@ fn aliases(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::warning(
             "aliases",
             format!(
-                "with capitals, from before placement.case was {} ({}): {}",
+                "with capitals, created before placement.case was {} ({}): {}",
                 case.as_str(),
                 lost.len(),
                 some(&names)
@@ -280,19 +305,19 @@ fn aliases(facts: &Facts) -> Vec<Finding> {
         } else if !strangers.is_empty() {
             findings.push(Finding::warning(
                 "aliases",
-                format!("alias {alias} names no known node: {}", some(&strangers)),
+                format!("alias {alias} names unknown nodes: {}", some(&strangers)),
                 fix,
             ));
         } else if !unknown.is_empty() {
             findings.push(Finding::warning(
                 "aliases",
-                format!("alias {alias} names no known phone: {}", some(&unknown)),
+                format!("alias {alias} names unknown phones: {}", some(&unknown)),
                 fix,
             ));
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("aliases", format!("{} explicit aliases", facts.aliases.len())));
+        findings.push(Finding::ok("aliases", format!("explicit aliases: {}", facts.aliases.len())));
     }
     findings
 }
@@ -305,43 +330,48 @@ fn queues(facts: &Facts) -> Vec<Finding> {
         let shown = span_text(Duration::from_secs(age.as_secs()));
         let (text, fix) = match queue.strip_prefix("ring-") {
             Some(node) => (
-                format!("an order for {node} has waited for {shown}: its daemon does not take it"),
-                format!("look at the log of the daemon on {node}, or `evenring drain {node}`"),
+                format!("an order for {node} has been waiting for {shown}: its daemon does not fetch it"),
+                format!("check the log of the daemon on {node}, or `evenring drain {node}`"),
             ),
             None => (
-                format!("a login in the queue {queue} has waited for {shown}: no daemon takes it"),
-                "start a daemon, or look at the daemons' logs".to_owned(),
+                format!("a login in the queue {queue} has been waiting for {shown}: no daemon receives it"),
+                "start a daemon, or check the daemons' logs".to_owned(),
             ),
         };
         let level = if age > facts.placement.order_expiry { Finding::failure } else { Finding::warning };
         findings.push(level("queues", text, fix));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("queues", "nothing waits for a daemon"));
+        findings.push(Finding::ok("queues", "no orders or logins are overdue"));
     }
     findings
 }
 
-/// Sessions that stay where none may stay.
+/// Sessions that stay too long in a state that should pass.
 fn sessions(facts: &Facts) -> Finding {
-    let most = |state: &str| match state {
-        "placed" => Some(facts.placement.order_expiry),
-        "ringing" => Some(facts.ring_timeout + Duration::from_secs(10)),
-        // Queued as long as it takes; live as long as he likes.
-        _ => None,
+    let most = |state: &Parsed<SessionState>| match state {
+        Parsed::Known(SessionState::Placed) => Some(facts.placement.order_expiry),
+        Parsed::Known(SessionState::Ringing) => Some(facts.ring_timeout + Duration::from_secs(10)),
+        // Queued and live sessions have no time limit.
+        Parsed::Known(SessionState::Queued | SessionState::Live | SessionState::Ended | SessionState::Failed)
+        | Parsed::Other(_) => None,
     };
     let stuck = |row: &&SessionRow| {
         let age = Duration::from_millis(facts.now_ms.saturating_sub(row.since));
         most(&row.state).is_some_and(|most| age > most + facts.placement.lease * 2)
     };
-    let stuck: Vec<String> =
-        facts.sessions.iter().filter(stuck).map(|row| format!("{} ({} on {})", row.id, row.state, row.node)).collect();
+    let stuck: Vec<String> = facts
+        .sessions
+        .iter()
+        .filter(stuck)
+        .map(|row| format!("{} ({} on {})", row.session, row.state, row.node))
+        .collect();
     if stuck.is_empty() {
-        return Finding::ok("sessions", format!("{} open sessions", facts.sessions.len()));
+        return Finding::ok("sessions", format!("open sessions: {}", facts.sessions.len()));
     }
     Finding::warning(
         "sessions",
         format!("stuck: {}", some(&stuck)),
-        "`evenring logout SESSION`; look at the log of that node's daemon",
+        "`evenring logout SESSION`; check the log of that node's daemon",
     )
 }

@@ -1,17 +1,17 @@
-//! Whether files with secrets are for their owners only. Owns what makes a file a secret, and the judgement of its mode.
-//! Must never open one.
+//! Checks that files with secrets are readable by their owners only. Owns which files hold secrets, and the judgement of
+//! their modes. Must never open one.
 
 use std::path::PathBuf;
 
 use super::finding::Finding;
 
-/// A file as it lies there.
+/// A file and its mode.
 #[derive(Debug)]
 pub(super) struct Lying {
     pub(super) path: PathBuf,
     /// Permission bits.
     pub(super) mode: u32,
-    /// What stands in it.
+    /// What it contains.
     pub(super) holds: Holds,
 }
 
@@ -33,34 +33,35 @@ pub(super) fn judge(files: &[Lying]) -> Vec<Finding> {
         let (shown, bits) = (path.display(), mode & 0o777);
         let what = match holds {
             Holds::Secret => "a secret",
-            Holds::SettingsWithSecret => "settings with a secret in them",
+            Holds::SettingsWithSecret => "settings with a secret",
             Holds::Settings => "settings",
             Holds::ManagerConf => "the secrets of all manager users",
         };
         if bits & 0o022 != 0 {
-            let text = format!("{shown} ({what}) can be written by others than its owner (mode {bits:03o})");
+            let text = format!("{shown} ({what}) is writable by users other than its owner (mode {bits:03o})");
             findings.push(Finding::failure("files", text, format!("chmod go-w {shown}")));
         }
         let read_by_all = bits & 0o004 != 0;
         let fix = match holds {
             Holds::Secret => {
-                format!("chmod 0600 {shown} (or 0640 with a group that only the daemon is in); then change the secret")
+                format!(
+                    "chmod 0600 {shown} (or 0640 with a group that contains only the daemon), then change the \
+                    secret"
+                )
             }
             Holds::SettingsWithSecret => {
-                format!(
-                    "chmod 0640 {shown} with a group that the daemon is in, or put the secret into a file of its own"
-                )
+                format!("chmod 0640 {shown} with the daemon's group, or move the secret to a file of its own")
             }
             Holds::ManagerConf => format!("chmod 0640 {shown}"),
             Holds::Settings => continue,
         };
         if read_by_all {
-            let text = format!("{shown} ({what}) can be read by everybody (mode {bits:03o})");
+            let text = format!("{shown} ({what}) is world-readable (mode {bits:03o})");
             findings.push(Finding::failure("files", text, fix));
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("files", format!("{} files, none open to others", files.len())));
+        findings.push(Finding::ok("files", format!("files checked: {}, none open to other users", files.len())));
     }
     findings
 }
@@ -80,19 +81,28 @@ mod tests {
             (Holds::Settings, 0o644),
             (Holds::ManagerConf, 0o640),
         ] {
-            check(&of(holds, mode), &[("files", "ok", "1 files", "")]);
+            check(&of(holds, mode), &[("files", "ok", "files checked: 1", "")]);
         }
         check(
             &of(Holds::Secret, 0o644),
-            &[("files", "failure", "/x (a secret) can be read by everybody (mode 644)", "chmod 0600 /x")],
+            &[("files", "failure", "/x (a secret) is world-readable (mode 644)", "chmod 0600 /x")],
         );
-        check(&of(Holds::SettingsWithSecret, 0o644), &[("files", "failure", "read by everybody", "file of its own")]);
+        check(&of(Holds::SettingsWithSecret, 0o644), &[("files", "failure", "world-readable", "file of its own")]);
         check(&of(Holds::ManagerConf, 0o644), &[("files", "failure", "all manager users", "chmod 0640 /x")]);
-        check(&of(Holds::Settings, 0o664), &[("files", "failure", "can be written by others", "chmod go-w /x")]);
+        check(
+            &of(Holds::Settings, 0o664),
+            &[(
+                "files",
+                "failure",
+                "is writable by users other than its owner",
+                "chmod \
+            go-w /x",
+            )],
+        );
         check(
             &of(Holds::Secret, 0o666),
-            &[("files", "failure", "written", "go-w"), ("files", "failure", "read", "0600")],
+            &[("files", "failure", "writable", "go-w"), ("files", "failure", "world-readable", "0600")],
         );
-        check(&judge(&[]), &[("files", "ok", "0 files", "")]);
+        check(&judge(&[]), &[("files", "ok", "files checked: 0", "")]);
     }
 }

@@ -1,16 +1,16 @@
-//! What a check found. Owns the levels and what they mean for the exit code. Must never know what is checked.
+//! A finding of a check. Owns the levels and what they mean for the exit code. Must never know what is checked.
 
 use serde::Serialize;
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     /// As it should be.
     Ok,
-    /// Nothing to worry about, or something that could not be looked at.
+    /// Harmless, or it could not be checked.
     Note,
-    /// It works, and will not for ever, or not as well as it could.
+    /// It works, but not for ever or not as well as it could.
     Warning,
     /// Logins are refused, lost or unsafe.
     Failure,
@@ -30,7 +30,7 @@ impl Level {
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
-    /// What was looked at: a stable word.
+    /// What was checked: a stable name.
     pub(super) check: &'static str,
     pub(super) level: Level,
     pub(super) finding: String,
@@ -56,7 +56,7 @@ impl Finding {
     }
 }
 
-/// The first few of many, for one line.
+/// Joins the first few names into one line.
 pub(super) fn some(names: &[String]) -> String {
     const MOST: usize = 5;
     let shown = names.get(..MOST.min(names.len())).unwrap_or_default().join(", ");

@@ -1,5 +1,5 @@
-//! Looking: at the configuration, at files, at Redis. Owns what is asked, and what to say when there is no answer. Must
-//! never judge what it sees.
+//! Collects facts from the configuration, files and Redis. Owns what is read, and the finding if it cannot be read. Must
+//! never judge the facts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,15 +14,17 @@ use super::manager::Role;
 use super::manager_conf::ManagerConf;
 use super::{cluster, redis, registry};
 use crate::config::Settings;
-use crate::daemon::clock::wall_ms;
 use crate::ids::NodeName;
-use crate::registry::view::Which;
+use crate::node::Live;
+use crate::node::roster::PhoneState;
+use crate::registry::view::{Parsed, SessionRow, SessionState, Which};
 use crate::registry::{Registry, RegistryError};
+use crate::runtime::clock::wall_ms;
 
-/// The environment variable with the URL of somebody who may look at Redis's settings.
+/// The environment variable with the URL of a user who may read Redis's settings.
 const ADMIN: &str = "EVENRING_REDIS_ADMIN_URL";
-/// The daemon says it with the second heartbeat; this long after that Redis has it.
-pub(super) const MENDED_WITHIN: Duration = Duration::from_millis(500);
+/// The daemon repairs drift with its second heartbeat; this long after it, Redis has the repair.
+pub(super) const REPAIRED_WITHIN: Duration = Duration::from_millis(500);
 
 pub(super) fn config(settings: &Settings) -> Vec<Finding> {
     let place = settings
@@ -30,14 +32,14 @@ pub(super) fn config(settings: &Settings) -> Vec<Finding> {
         .settings
         .as_ref()
         .map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
-    let fix = format!("change it in {place}; `evenring config check` says it as well");
+    let fix = format!("change it in {place}; `evenring config check` shows it as well");
     let mut findings: Vec<Finding> =
         settings.smells().iter().map(|smell| Finding::warning("config", smell, fix.clone())).collect();
     findings.extend(settings.ami.secret_problems().into_iter().map(|why| Finding::failure("config", why, fix.clone())));
     if settings.ring.at_once < settings.ring.burst {
         let text =
             format!("ring.at_once ({}) is smaller than ring.burst ({})", settings.ring.at_once, settings.ring.burst);
-        findings.push(Finding::note("config", text, "a burst is cut at ring.at_once: raise it, or lower ring.burst"));
+        findings.push(Finding::note("config", text, "ring.at_once limits each burst: raise it, or lower ring.burst"));
     }
     if findings.is_empty() {
         findings.push(Finding::ok("config", place));
@@ -45,7 +47,7 @@ pub(super) fn config(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// `manager.conf` with what it includes, or why it cannot be read.
+/// `manager.conf` with its includes, or why it cannot be read.
 #[derive(Debug)]
 pub(super) struct Conf {
     read: Result<ManagerConf, String>,
@@ -58,8 +60,9 @@ impl Conf {
             Ok(conf) => conf.judge(role, user, proven),
             Err(why) => vec![Finding::note(
                 "ami.manager-conf",
-                format!("not allowed to look at writetimeout, eventfilter and permit of [{user}]: {why}"),
-                "run it as somebody who may read manager.conf, name the file with --manager-conf, or compare it with docs/security.md",
+                format!("cannot check writetimeout, eventfilter and permit of [{user}]: {why}"),
+                "run doctor as a user who may read manager.conf, name the file with --manager-conf, or compare it \
+                    with docs/SECURITY.md",
             )],
         }
     }
@@ -109,7 +112,7 @@ pub(super) fn files(settings: &Settings, conf: &Conf) -> Vec<Lying> {
     .collect()
 }
 
-/// A Redis that answers, and which nodes live there.
+/// A Redis that responds, and the nodes that are alive in it.
 #[derive(Debug)]
 pub(super) struct View {
     registry: Registry,
@@ -121,41 +124,46 @@ impl View {
         self.living.iter().any(|living| living == name)
     }
 
-    /// What Redis has of one node. Who is queued has no channel yet.
+    /// Returns what Redis has recorded about one node. A queued session has no channel yet.
     pub(super) async fn side(&mut self, node: &str) -> Result<Side, RegistryError> {
         let sessions = self.registry.sessions(Which::Open).await?.into_iter();
-        let rung = sessions.filter(|row| row.node == node && ["ringing", "live"].contains(&row.state.as_str()));
-        let sessions = rung.map(|row| (row.id, row.state)).collect();
+        let rung = |row: SessionRow| match row.state {
+            Parsed::Known(SessionState::Live) => Some((row.session, Live::Yes)),
+            Parsed::Known(SessionState::Ringing) => Some((row.session, Live::NotYet)),
+            Parsed::Known(SessionState::Placed | SessionState::Queued | SessionState::Ended | SessionState::Failed)
+            | Parsed::Other(_) => None,
+        };
+        let sessions = sessions.filter(|row| row.node == node).filter_map(rung).collect();
         let phones = self.registry.phone_list(None).await?.into_iter();
-        let registered = phones.filter(|row| row.node == node && row.state == "registered");
+        let registered = phones.filter(|row| row.node == node && row.state == PhoneState::Registered);
         Ok(Side { sessions, registered: registered.map(|row| row.extension).collect() })
     }
 }
 
-/// Redis and the cluster in it.
+/// Checks Redis and the cluster in it.
 pub(super) async fn cluster(settings: &Settings) -> (Option<View>, Vec<Finding>) {
     let mut findings = Vec::new();
     let mut registry = match registry(settings) {
         Ok(registry) => registry,
-        Err(why) => return (None, vec![Finding::failure("redis", why, "repair redis.url or redis.ca_file")]),
+        Err(why) => return (None, vec![Finding::failure("redis", why, "correct redis.url or redis.ca_file")]),
     };
     match look(settings, &mut registry, &mut findings).await {
         Ok(living) => (Some(View { registry, living }), findings),
         Err(error) => {
             let fix = match error {
                 RegistryError::Denied { .. } => {
-                    "give the Redis user the ACL line of docs/security.md, and the daemon its password"
+                    "give the Redis user the ACL line in docs/SECURITY.md, and the daemon its password"
                 }
                 RegistryError::Unreachable { .. } => {
                     "start Redis (`systemctl start redis-server`), and check redis.url"
                 }
-                RegistryError::NotNow { .. } => "wait a few seconds and ask again",
+                RegistryError::NotNow { .. } => "wait a few seconds and try again",
                 RegistryError::Unfit { advice, .. } => advice,
                 RegistryError::Settings(_)
                 | RegistryError::NotWritable { .. }
                 | RegistryError::Fenced
                 | RegistryError::Forgotten
-                | RegistryError::Script { .. } => "see Redis's own log",
+                | RegistryError::Script { .. } => "see Redis's log",
             };
             findings.push(Finding::failure("redis", error.to_string(), fix));
             (None, findings)
@@ -169,7 +177,7 @@ async fn look(
     findings: &mut Vec<Finding>,
 ) -> Result<Vec<String>, RegistryError> {
     let rights = registry.rights().await?;
-    findings.push(Finding::ok("redis", format!("{} answers", settings.redis.url)));
+    findings.push(Finding::ok("redis", format!("{} responds", settings.redis.url)));
     let (ours, theirs) = (wall_ms(), registry.now_ms().await?);
     let clock_ahead_ms = i64::try_from(i128::from(theirs) - i128::from(ours)).unwrap_or(i64::MAX);
     let aliases = registry.aliases().await?;
@@ -177,7 +185,7 @@ async fn look(
         None => Ok(registry.server().await?),
         Some(Ok(mut admin)) => match admin.server().await {
             Ok(Some(server)) => Ok(Some(server)),
-            Ok(None) => Err(format!("the user of {ADMIN} may not look at how Redis is set up either")),
+            Ok(None) => Err(format!("the user of {ADMIN} may not read Redis's settings either")),
             Err(error) => Err(format!("{ADMIN}: {error}")),
         },
         Some(Err(why)) => Err(format!("{ADMIN}: {why}")),
@@ -204,7 +212,7 @@ async fn look(
     Ok(living)
 }
 
-/// Somebody who may look at Redis's settings, if one was named.
+/// Opens Redis as the user who may read its settings, if one was named.
 fn admin(settings: &Settings) -> Option<Result<Registry, String>> {
     let url = std::env::var(ADMIN).ok().filter(|url| !url.is_empty())?;
     Some(settings.redis.with_url(&url).map_err(str::to_owned).and_then(|redis| {

@@ -1,19 +1,19 @@
-//! What a manager user of Asterisk may do, and whether that is what it needs. Owns the judgement of what Asterisk told.
-//! Must never ask it.
+//! Judges whether an AMI user of Asterisk has exactly the rights that it needs. Owns the judgement of what Asterisk
+//! returned. Must never query Asterisk.
 //!
-//! No manager user may read his own rights (that takes `command`). But `ListCommands` lists just those actions that he may
-//! use, with the classes of each; and that he may read a class shows when an event of it comes.
+//! An AMI user cannot read its own rights (that takes `command`). But `ListCommands` lists exactly the actions that it may
+//! use, with their classes; and a read class shows when one of its events arrives.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::finding::Finding;
 
-/// What a user is for.
+/// The purpose of an AMI user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// `[ami]`: rings, and sees calls and phones.
+    /// `[ami]`: rings phones, and sees calls and phones.
     Main,
-    /// `[ami.contacts]`: asks for addresses.
+    /// `[ami.contacts]`: reads contact addresses.
     Contacts,
 }
 
@@ -33,7 +33,7 @@ impl Role {
         }
     }
 
-    /// Classes of `write` without which it does not work; the others of [`Role::writes`] may be missing.
+    /// Classes of `write` that are required; the rest of [`Role::writes`] may be missing.
     fn needs(self) -> &'static [&'static str] {
         match self {
             Self::Main => &["originate", "call", "reporting"],
@@ -51,10 +51,10 @@ impl Role {
     }
 }
 
-/// What a login has shown.
+/// What a login returned.
 #[derive(Debug, Clone)]
 pub(super) struct Heard {
-    /// Of the interface.
+    /// Version of the interface.
     pub(super) version: String,
     /// Asterisk's own version, from CoreSettings; `None`: this user may not ask.
     pub(super) asterisk: Option<String>,
@@ -114,21 +114,21 @@ pub(super) fn can_be_proven(class: &str) -> bool {
     class == "reporting" || WITNESSES.iter().any(|(witnessed, _)| *witnessed == class)
 }
 
-/// Why a class must not be there.
+/// Why a class is dangerous, if it is.
 fn danger(role: Role, class: &str) -> Option<&'static str> {
     match (role, class) {
-        (Role::Main, "system") => Some("with `originate` and `system` together it can run shell commands"),
-        (Role::Contacts, "originate") => Some("with `system` and `originate` together it can run shell commands"),
-        (_, "command") => Some("it has Asterisk's whole console"),
-        (_, "config") => Some("it can rewrite Asterisk's configuration"),
+        (Role::Main, "system") => Some("`originate` and `system` together allow shell commands"),
+        (Role::Contacts, "originate") => Some("`system` and `originate` together allow shell commands"),
+        (_, "command") => Some("it gives access to Asterisk's whole CLI"),
+        (_, "config") => Some("it allows changing Asterisk's configuration"),
         (_, _) => None,
     }
 }
 
-/// Judges what a user may write, from whichever source knows it.
+/// Judges the write classes of a user, from AMI or from the file.
 pub(super) fn judge_write(role: Role, user: &str, granted: &BTreeSet<String>) -> Vec<Finding> {
     let fix = format!(
-        "in [{user}] of manager.conf: {}; then `asterisk -rx 'manager reload'` and `systemctl reload evenring`",
+        "in manager.conf under [{user}]: {}; then `asterisk -rx 'manager reload'` and `systemctl reload evenring`",
         role.write_line()
     );
     let mut findings = Vec::new();
@@ -146,7 +146,7 @@ pub(super) fn judge_write(role: Role, user: &str, granted: &BTreeSet<String>) ->
     }
     let harmless: Vec<&str> = extra.into_iter().filter(|class| danger(role, class).is_none()).collect();
     if !harmless.is_empty() {
-        let text = format!("manager user {user} has write = {}, which nobody needs", harmless.join(","));
+        let text = format!("manager user {user} has write = {}, which evenring does not need", harmless.join(","));
         findings.push(Finding::warning("ami.write", text, fix));
     }
     if findings.is_empty() {
@@ -167,15 +167,15 @@ pub(super) fn judge(role: Role, user: &str, heard: &Heard) -> Vec<Finding> {
         }
         Err(why) => findings.push(Finding::note(
             "ami.write",
-            format!("Asterisk does not say what manager user {user} may do: {why}"),
-            format!("compare [{user}] of manager.conf: {}", role.write_line()),
+            format!("cannot read the rights of manager user {user}: {why}"),
+            format!("compare manager.conf, [{user}], with: {}", role.write_line()),
         )),
     }
     findings.extend(judge_read(role, user, heard));
     findings
 }
 
-/// An action that is not there although its classes are is no question of the user's rights.
+/// Finds a missing module: an action is missing although the user has its class.
 fn judge_modules(
     role: Role,
     commands: &BTreeMap<String, BTreeSet<String>>,
@@ -185,14 +185,14 @@ fn judge_modules(
         *of == role && !commands.contains_key(*action) && classes.iter().any(|class| granted.contains(*class))
     };
     let (_, action, module, _) = MODULES.iter().find(missing)?;
-    let text = format!("Asterisk knows no {action}: its module {module} is not loaded");
+    let text = format!("Asterisk has no action {action}: its module {module} is not loaded");
     let fix = format!("`load = {module}.so` in modules.conf, and `asterisk -rx 'module load {module}.so'`");
     Some(match role {
         Role::Main => Finding::failure("ami.module", text + "; without it this node takes no logins", fix),
         Role::Contacts => Finding::warning(
             "ami.module",
-            text + "; addresses and round trips of phones are not to be had",
-            fix + "; with chan_sip alone, leave [ami.contacts] out",
+            text + "; contact addresses and round-trip times are unavailable",
+            fix + "; with chan_sip only, remove [ami.contacts]",
         ),
     })
 }
@@ -221,22 +221,24 @@ fn version(heard: &Heard) -> Finding {
         }
         Some(_) | None => Finding::warning(
             "ami.version",
-            format!("this Asterisk{name}, manager {version}, is none of those that evenring is made for"),
-            "use Asterisk 16 to 22, or 13.9 or newer with chan_sip; or try a login on this node before agents do",
+            format!("this Asterisk{name}, manager {version}, is not a supported version"),
+            "use Asterisk 16 to 22, or 13.9 or newer with chan_sip; otherwise test a login on this node before agents \
+                use it",
         ),
     }
 }
 
 fn judge_read(role: Role, user: &str, heard: &Heard) -> Vec<Finding> {
     let fix = format!(
-        "in [{user}] of manager.conf: {}, and an eventfilter that is the one of docs/security.md or none; then `asterisk -rx \
-         'manager reload'`",
+        "in manager.conf under [{user}]: {}, and the eventfilter from docs/SECURITY.md or none; then `asterisk -rx \
+            'manager reload'`",
         role.read_line()
     );
     let mut findings = Vec::new();
     if !heard.booted {
         let text = format!(
-            "no FullyBooted event for manager user {user}: it lacks read = system, an eventfilter hides it, or Asterisk is \
+            "no FullyBooted event for manager user {user}: it lacks read = system, an eventfilter hides it, or \
+                Asterisk is \
              still loading"
         );
         findings.push(Finding::failure("ami.read", text, fix.clone()));
@@ -250,12 +252,12 @@ fn judge_read(role: Role, user: &str, heard: &Heard) -> Vec<Finding> {
     let known = |class: &&String| role.reads().contains(&class.as_str()) || class.as_str() == "all";
     let extra: Vec<String> = heard.classes.iter().filter(|class| !known(class)).cloned().collect();
     if !extra.is_empty() {
-        let text = format!("manager user {user} is sent events of {}, which nobody needs", extra.join(", "));
+        let text = format!("manager user {user} receives events of {}, which evenring does not need", extra.join(", "));
         findings.push(Finding::warning("ami.read", text, fix));
     }
     if findings.is_empty() {
         let shown = if heard.call_events == Some(true) { "FullyBooted and OriginateResponse" } else { "FullyBooted" };
-        findings.push(Finding::ok("ami.read", format!("manager user {user} is sent {shown}")));
+        findings.push(Finding::ok("ami.read", format!("manager user {user} receives {shown}")));
     }
     findings
 }
@@ -330,7 +332,7 @@ mod tests {
         let good = ("ami.write", "ok", "ev has write = agent,call,originate,reporting", "");
         check(&main("originate,call,reporting,agent"), &[version, good, read]);
         check(&main("originate,call,reporting"), &[version, ("ami.write", "ok", "", ""), read]);
-        let fix = "in [ev] of manager.conf: write = originate,call,reporting,agent; then";
+        let fix = "in manager.conf under [ev]: write = originate,call,reporting,agent; then";
         check(
             &main("call,agent"),
             &[version, ("ami.write", "failure", "lacks write = originate,reporting", fix), read],
@@ -339,9 +341,9 @@ mod tests {
             &main("originate,call,reporting,system,command,user"),
             &[
                 version,
-                ("ami.write", "failure", "write = command: it has Asterisk's whole console", fix),
-                ("ami.write", "failure", "write = system: with `originate`", fix),
-                ("ami.write", "warning", "write = user, which nobody needs", fix),
+                ("ami.write", "failure", "write = command: it gives access to Asterisk's whole CLI", fix),
+                ("ami.write", "failure", "write = system: `originate`", fix),
+                ("ami.write", "warning", "write = user, which evenring does not need", fix),
                 read,
             ],
         );
@@ -350,11 +352,7 @@ mod tests {
         check(&contacts("system,reporting"), &[version, ("ami.write", "ok", "", ""), booted]);
         check(
             &contacts("system,reporting,originate"),
-            &[
-                version,
-                ("ami.write", "failure", "write = originate: with `system`", "write = system,reporting"),
-                booted,
-            ],
+            &[version, ("ami.write", "failure", "write = originate: `system`", "write = system,reporting"), booted],
         );
     }
 
@@ -369,14 +367,14 @@ mod tests {
             ("13.38.3-vici", "2.10.6", "ok", chan_sip),
             ("13.9.0", "2.8.0", "ok", chan_sip),
             ("15.7.4", "4.0.3", "ok", chan_sip),
-            ("13.8.2", "2.8.0", "warning", "this Asterisk (13.8.2), manager 2.8.0, is none"),
-            ("11.25.3", "1.3", "warning", "is none"),
-            ("23.0.0", "12.0.0", "warning", "is none"),
-            // It does not say.
+            ("13.8.2", "2.8.0", "warning", "this Asterisk (13.8.2), manager 2.8.0, is not a supported version"),
+            ("11.25.3", "1.3", "warning", "is not a supported version"),
+            ("23.0.0", "12.0.0", "warning", "is not a supported version"),
+            // Asterisk's own version is unknown.
             ("", "2.10.6", "ok", "Asterisk 13, manager 2.10.6: supported with chan_sip"),
             ("", "5.0.4", "ok", "Asterisk 16, manager 5.0.4"),
-            ("", "1.3", "warning", "manager 1.3, is none"),
-            ("", "12.0.0", "warning", "is none"),
+            ("", "1.3", "warning", "manager 1.3, is not a supported version"),
+            ("", "12.0.0", "warning", "is not a supported version"),
         ] {
             let asterisk = Some(asterisk.to_owned()).filter(|words| !words.is_empty());
             let heard = Heard { version: manager.to_owned(), asterisk, ..heard("originate") };
@@ -398,7 +396,7 @@ mod tests {
         check(&modules(Role::Main, "originate,call,reporting", ""), &[]);
         // Who may not ask for it does not see it.
         check(&modules(Role::Main, "originate", "DeviceStateList"), &[]);
-        let no_pjsip = ("ami.module", "warning", "its module res_pjsip is not loaded", "leave [ami.contacts] out");
+        let no_pjsip = ("ami.module", "warning", "its module res_pjsip is not loaded", "remove [ami.contacts]");
         check(&modules(Role::Contacts, "system,reporting", "PJSIPShowContacts"), &[no_pjsip]);
         check(&modules(Role::Contacts, "reporting", "PJSIPShowContacts"), &[]);
     }
@@ -411,7 +409,7 @@ mod tests {
             classes: BTreeSet::new(),
             ..heard("originate,call,reporting")
         };
-        let read = "in [ev] of manager.conf: read = system,call,agent, and an eventfilter";
+        let read = "in manager.conf under [ev]: read = system,call,agent, and the eventfilter";
         check(
             &judge(Role::Main, "ev", &deaf),
             &[
@@ -430,7 +428,12 @@ mod tests {
             &judge(Role::Main, "ev", &loud),
             &[
                 ("ami.version", "ok", "", ""),
-                ("ami.write", "note", "does not say what manager user ev may do: denied", "compare [ev]"),
+                (
+                    "ami.write",
+                    "note",
+                    "cannot read the rights of manager user ev: denied",
+                    "compare manager.conf, [ev]",
+                ),
                 ("ami.read", "warning", "events of security", "read = system,call,agent"),
             ],
         );

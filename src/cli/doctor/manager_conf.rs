@@ -1,5 +1,5 @@
-//! `manager.conf`, as far as a manager user of ours stands there: what no manager tells over its own interface. Owns its
-//! grammar and the judgement of it. Must never read a file: it is given the text.
+//! The settings of an AMI user in `manager.conf` that AMI itself does not show. Owns the grammar of the file and the
+//! judgement of its settings. Must never read a file: the caller passes the text.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::finding::Finding;
 use super::manager::{Role, judge_write};
 use crate::ami::event::EVENTS;
 
-/// Asterisk drops a client that does not take what it is sent for so long; its default is 100 ms.
+/// Asterisk drops a client that does not read for this long; its default is 100 ms.
 const WRITE_TIMEOUT_MS: u32 = 5000;
 type Lines = Vec<(String, String)>;
 
@@ -15,7 +15,7 @@ type Lines = Vec<(String, String)>;
 #[derive(Debug, Default)]
 pub(super) struct ManagerConf {
     sections: BTreeMap<String, Lines>,
-    /// Files that it wants to be read as well.
+    /// Files that it includes.
     pub(super) includes: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ impl ManagerConf {
         lines.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// The last one counts.
+    /// The value of a key; the last line counts.
     fn value<'a>(&'a self, user: &str, key: &'a str) -> Option<&'a str> {
         self.values(user, key).last()
     }
@@ -57,8 +57,8 @@ impl ManagerConf {
         if !self.sections.contains_key(user) {
             return vec![Finding::note(
                 "ami.manager-conf",
-                format!("there is no [{user}] in this manager.conf"),
-                "name the file that Asterisk reads with --manager-conf",
+                format!("this manager.conf has no section [{user}]"),
+                "pass the file that Asterisk reads with --manager-conf",
             )];
         }
         let classes = |key| {
@@ -76,25 +76,27 @@ impl ManagerConf {
         if !guarded {
             findings.push(Finding::warning(
                 "ami.permit",
-                format!("[{user}] may log in from anywhere"),
-                format!("in [{user}] of manager.conf: deny = 0.0.0.0/0.0.0.0 and permit = 127.0.0.1/255.255.255.255"),
+                format!("[{user}] may log in from any address"),
+                format!(
+                    "in manager.conf under [{user}]: deny = 0.0.0.0/0.0.0.0 and permit = 127.0.0.1/255.255.255.255"
+                ),
             ));
         }
         findings
     }
 
     fn judge_timeout(&self, user: &str) -> Finding {
-        let fix = format!("in [{user}] of manager.conf: writetimeout = {WRITE_TIMEOUT_MS}; then `manager reload`");
+        let fix = format!("in manager.conf under [{user}]: writetimeout = {WRITE_TIMEOUT_MS}; then `manager reload`");
         match self.value(user, "writetimeout").map(str::parse::<u32>) {
             Some(Ok(ms)) if ms >= WRITE_TIMEOUT_MS => Finding::ok("ami.writetimeout", format!("{ms} ms for [{user}]")),
             Some(Ok(ms)) => Finding::warning(
                 "ami.writetimeout",
-                format!("Asterisk drops [{user}] after {ms} ms in which it takes nothing"),
+                format!("Asterisk drops [{user}] if it does not read for {ms} ms"),
                 fix,
             ),
             Some(Err(_)) | None => Finding::warning(
                 "ami.writetimeout",
-                format!("[{user}] has no writetimeout: Asterisk drops it after 100 ms in which it takes nothing"),
+                format!("[{user}] has no writetimeout: Asterisk drops it if it does not read for 100 ms"),
                 fix,
             ),
         }
@@ -110,19 +112,19 @@ impl ManagerConf {
         if filters.is_empty() {
             return Finding::note(
                 "ami.eventfilter",
-                format!("[{user}] has no eventfilter: Asterisk sends about twice what evenring needs"),
-                "take the line `eventfilter = ...` of docs/security.md, or leave it: it is only faster",
+                format!("[{user}] has no eventfilter: Asterisk sends about twice as much as evenring needs"),
+                "optional: add the line `eventfilter = ...` from docs/SECURITY.md to reduce the load",
             );
         }
         let hidden: Vec<String> =
             EVENTS.into_iter().filter(|name| is_hidden(&filters, name)).map(str::to_owned).collect();
         if hidden.is_empty() {
-            return Finding::ok("ami.eventfilter", format!("[{user}] is sent all that evenring needs"));
+            return Finding::ok("ami.eventfilter", format!("[{user}] receives all events that evenring needs"));
         }
         Finding::failure(
             "ami.eventfilter",
             format!("the eventfilter of [{user}] hides {}", hidden.join(", ")),
-            "take the line `eventfilter = ...` of docs/security.md, in one line, or none; then `manager reload`",
+            "use the line `eventfilter = ...` from docs/SECURITY.md, on one line, or none; then `manager reload`",
         )
     }
 }
@@ -156,7 +158,7 @@ fn expand(classes: BTreeSet<String>) -> BTreeSet<String> {
 
 fn judge_read(role: Role, user: &str, classes: &BTreeSet<String>) -> Vec<Finding> {
     let fix = format!(
-        "in [{user}] of manager.conf: {}; then `asterisk -rx 'manager reload'` and `systemctl reload evenring`",
+        "in manager.conf under [{user}]: {}; then `asterisk -rx 'manager reload'` and `systemctl reload evenring`",
         role.read_line()
     );
     // Nothing of class `agent` is read yet.
@@ -170,13 +172,13 @@ fn judge_read(role: Role, user: &str, classes: &BTreeSet<String>) -> Vec<Finding
         findings.push(Finding::failure("ami.read", text, fix.clone()));
     }
     if !extra.is_empty() {
-        let text = format!("[{user}] has read = {}, which nobody needs", extra.join(","));
+        let text = format!("[{user}] has read = {}, which evenring does not need", extra.join(","));
         findings.push(Finding::warning("ami.read", text, fix));
     }
     findings
 }
 
-/// Only what Asterisk has not shown itself; and whether it has read the file.
+/// Judges what AMI could not show, and whether Asterisk has read the file.
 fn judge_lines(role: Role, user: &str, written: &BTreeSet<String>, proven: Option<&BTreeSet<String>>) -> Vec<Finding> {
     let Some(proven) = proven else { return judge_write(role, user, written) };
     // Classes that no action proves stand in the file alone.
@@ -188,8 +190,8 @@ fn judge_lines(role: Role, user: &str, written: &BTreeSet<String>, proven: Optio
     let list = |classes: &BTreeSet<String>| classes.iter().cloned().collect::<Vec<_>>().join(",");
     vec![Finding::warning(
         "ami.manager-conf",
-        format!("[{user}] says write = {}, but Asterisk allows {}", list(written), list(proven)),
-        "`asterisk -rx 'manager reload'`, or name the file that Asterisk reads with --manager-conf",
+        format!("[{user}] has write = {}, but Asterisk allows {}", list(written), list(proven)),
+        "`asterisk -rx 'manager reload'`, or pass the file that Asterisk reads with --manager-conf",
     )]
 }
 
@@ -239,7 +241,7 @@ mod tests {
     use super::super::finding::check;
     use super::*;
 
-    const PAGE: &str = include_str!("../../../docs/security.md");
+    const PAGE: &str = include_str!("../../../docs/SECURITY.md");
 
     fn conf(text: &str) -> ManagerConf {
         let mut conf = ManagerConf::default();
@@ -254,8 +256,10 @@ mod tests {
     #[test]
     fn the_lines_of_the_security_page_are_all_right() {
         let conf = conf(PAGE);
-        let good: [(&str, &str, &str, &str); 2] =
-            [("ami.writetimeout", "ok", "5000 ms", ""), ("ami.eventfilter", "ok", "all that evenring needs", "")];
+        let good: [(&str, &str, &str, &str); 2] = [
+            ("ami.writetimeout", "ok", "5000 ms", ""),
+            ("ami.eventfilter", "ok", "all events that evenring needs", ""),
+        ];
         check(&conf.judge(Role::Main, "evenring", Some(&set("originate,call,reporting,agent"))), &good);
         let write = ("ami.write", "ok", "agent,call,originate,reporting", "");
         check(&conf.judge(Role::Main, "evenring", None), &[&[write][..], &good].concat());
@@ -272,14 +276,14 @@ mod tests {
                 (
                     "ami.read",
                     "warning",
-                    "read = all, which nobody needs",
-                    "in [ev] of manager.conf: read = system,call,agent",
+                    "read = all, which evenring does not need",
+                    "in manager.conf under [ev]: read = system,call,agent",
                 ),
                 ("ami.write", "failure", "lacks write = originate,reporting", "write = originate,call,reporting,agent"),
-                ("ami.write", "failure", "write = command: it has Asterisk's whole console", ""),
-                ("ami.writetimeout", "warning", "after 100 ms", "writetimeout = 5000"),
-                ("ami.eventfilter", "failure", "hides FullyBooted, Shutdown,", "of docs/security.md"),
-                ("ami.permit", "warning", "from anywhere", "permit = 127.0.0.1"),
+                ("ami.write", "failure", "write = command: it gives access to Asterisk's whole CLI", ""),
+                ("ami.writetimeout", "warning", "not read for 100 ms", "writetimeout = 5000"),
+                ("ami.eventfilter", "failure", "hides FullyBooted, Shutdown,", "from docs/SECURITY.md"),
+                ("ami.permit", "warning", "from any address", "permit = 127.0.0.1"),
             ],
         );
         let bare = conf("[ev]\nread = system\nwrite = originate,call,reporting\nacl = here");
@@ -288,13 +292,13 @@ mod tests {
             &[
                 ("ami.read", "failure", "lacks read = call", ""),
                 ("ami.manager-conf", "warning", "but Asterisk allows agent,call", "manager reload"),
-                ("ami.writetimeout", "warning", "after 100 ms", "writetimeout = 5000"),
-                ("ami.eventfilter", "note", "no eventfilter", "docs/security.md"),
+                ("ami.writetimeout", "warning", "not read for 100 ms", "writetimeout = 5000"),
+                ("ami.eventfilter", "note", "no eventfilter", "docs/SECURITY.md"),
             ],
         );
         check(
             &bare.judge(Role::Main, "nobody", None),
-            &[("ami.manager-conf", "note", "no [nobody]", "--manager-conf")],
+            &[("ami.manager-conf", "note", "no section [nobody]", "--manager-conf")],
         );
     }
 
@@ -313,7 +317,7 @@ mod tests {
             &[
                 ("ami.write", "ok", "call,originate,reporting", ""),
                 ("ami.writetimeout", "ok", "6000", ""),
-                ("ami.eventfilter", "failure", "hides FullyBooted", "docs/security.md"),
+                ("ami.eventfilter", "failure", "hides FullyBooted", "docs/SECURITY.md"),
             ],
         );
     }

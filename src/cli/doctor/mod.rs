@@ -1,13 +1,13 @@
-//! `evenring doctor`: what is wrong with this node and the cluster, and what to do about each. Owns the order of the looks
-//! and how findings are shown. Must never change anything; what is good and what is not is said by the checks:
+//! `evenring doctor`: checks this node and the cluster, and says what to do about each problem. Owns the order of the
+//! checks and how findings are shown. Must never change anything. The modules:
 //!
-//! | file | looks at |
+//! | file | purpose |
 //! |---|---|
-//! | `look` | files, Redis: what there is |
-//! | `asterisk` | the manager of this node's Asterisk: what it says |
+//! | `look` | collects facts from files and Redis |
+//! | `asterisk` | collects facts from this node's Asterisk over AMI |
 //! | `manager`, `manager_conf` | the manager user's rights, time limit, filters |
 //! | `redis`, `cluster`, `files` | Redis itself; nodes, phones, aliases, queues, sessions; modes of files |
-//! | `drift` | where Redis and Asterisk disagree |
+//! | `drift` | differences between Redis and Asterisk |
 
 mod asterisk;
 mod cluster;
@@ -26,7 +26,7 @@ use clap::Args;
 use super::{CliError, DONE, FAILED, USAGE, output};
 use crate::config::{AmiLogin, ConfigError, Settings};
 use crate::registry::Registry;
-use asterisk::{Talk, with_manager};
+use asterisk::{ManagerProbe, with_manager};
 use drift::{Drift, Side};
 use finding::{Finding, Level};
 use look::{Conf, View};
@@ -34,24 +34,25 @@ use manager::Role;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Best run on a node, with its daemon's configuration, as somebody who may read that and
-manager.conf. It logs in to Asterisk beside the daemon and sends one Originate to a technology
-that does not exist, to see whether its outcome is told: that rings nobody, and Asterisk logs a
-warning. How Redis is set up, the daemon's own Redis user may not ask: name one who may in the
-environment, EVENRING_REDIS_ADMIN_URL=redis://USER:PASSWORD@HOST:PORT.
+Run it on a node with its daemon's configuration, as a user who may read that file and
+manager.conf. It logs in to Asterisk beside the daemon and sends one Originate to a channel
+technology that does not exist, to check that the result is reported: no phone rings, and
+Asterisk logs a warning. The daemon's Redis user may not read Redis's own settings; to check
+them too, name an admin: EVENRING_REDIS_ADMIN_URL=redis://USER:PASSWORD@HOST:PORT.
 
 With --json, a list of {check, level, finding, fix}; level is ok, note, warning or failure.
 
-Exit codes: 0 all is well, 1 there are warnings, 2 there are failures (or no readable configuration).
+Exit codes: 0 all is well, 1 there are warnings, 2 there are failures or the configuration is
+unreadable.
 
 Examples:
   evenring doctor
   evenring doctor --json | jq -r '.[] | select(.level == \"failure\") | .fix'")]
 pub(super) struct DoctorArgs {
-    /// One JSON document instead of text.
+    /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
-    /// Where Asterisk's manager.conf is.
+    /// Path of Asterisk's manager.conf.
     #[arg(long, value_name = "FILE", default_value = "/etc/asterisk/manager.conf")]
     manager_conf: PathBuf,
 }
@@ -71,16 +72,16 @@ pub(super) async fn run(settings: &Settings, args: &DoctorArgs) -> Result<u8, Cl
     })
 }
 
-/// Both users of this node's Asterisk, and what it has.
+/// Checks both AMI users of this node, and compares its Asterisk with Redis.
 async fn managers(settings: &Settings, conf: &Conf, view: Option<View>) -> Vec<Finding> {
     let mut findings = Vec::new();
     match settings.ami_login() {
         Ok(Some(login)) => {
             let user = login.username.clone();
-            let heard = with_manager(settings, login, async |talk: &mut Talk| {
-                let heard = talk.rights(Role::Main).await?;
+            let heard = with_manager(settings, login, async |probe: &mut ManagerProbe| {
+                let heard = probe.rights(Role::Main).await?;
                 let drift = match view {
-                    Some(view) => drift(settings, talk, view).await?,
+                    Some(view) => drift(settings, probe, view).await?,
                     None => Vec::new(),
                 };
                 Ok((heard, drift))
@@ -101,8 +102,8 @@ async fn managers(settings: &Settings, conf: &Conf, view: Option<View>) -> Vec<F
         }
         Ok(None) => findings.push(Finding::note(
             "ami",
-            "no manager user is configured here: Asterisk was not asked",
-            "run it on a node, with its daemon's configuration (--config)",
+            "no AMI user is configured here: Asterisk was not checked",
+            "run it on a node with its daemon's configuration (--config)",
         )),
         Err(error) => findings.push(unusable(&error)),
     }
@@ -116,10 +117,10 @@ async fn managers(settings: &Settings, conf: &Conf, view: Option<View>) -> Vec<F
 
 async fn contacts(settings: &Settings, conf: &Conf, login: AmiLogin) -> Vec<Finding> {
     let user = login.username.clone();
-    match with_manager(settings, login, async |talk: &mut Talk| talk.rights(Role::Contacts).await).await {
+    match with_manager(settings, login, async |probe: &mut ManagerProbe| probe.rights(Role::Contacts).await).await {
         Ok(heard) => {
             let mut findings = manager::judge(Role::Contacts, &user, &heard);
-            // Said once already.
+            // Reported for the main user already.
             findings.retain(|finding| finding.check != "ami.version");
             let proven = heard.commands.as_ref().ok().map(manager::write_classes);
             findings.extend(conf.judge(Role::Contacts, &user, proven.as_ref()));
@@ -131,21 +132,26 @@ async fn contacts(settings: &Settings, conf: &Conf, login: AmiLogin) -> Vec<Find
 
 fn no_manager(settings: &Settings, user: &str, why: String) -> Finding {
     let fix = format!(
-        "check that Asterisk runs, `enabled = yes` and [{user}] (secret, permit, not allowmultiplelogin = no) in \
-         manager.conf, `manager reload`, and ami.address"
+        "check that Asterisk is running, that manager.conf has `enabled = yes` and [{user}] with the right secret and \
+         permit, without allowmultiplelogin = no, then `manager reload`; and check ami.address"
     );
-    Finding::failure("ami", format!("{}: no login as {user}: {why}", settings.ami.address), fix)
+    Finding::failure("ami", format!("{}: cannot log in as {user}: {why}", settings.ami.address), fix)
 }
 
 fn unusable(error: &ConfigError) -> Finding {
-    Finding::failure("ami", error.to_string(), "give the login in the configuration; see `evenring config check`")
+    Finding::failure(
+        "ami",
+        error.to_string(),
+        "complete the AMI login in the configuration; see `evenring config \
+        check`",
+    )
 }
 
-/// Two looks, if the first one finds something: what is on its way is no drift.
-async fn drift(settings: &Settings, talk: &mut Talk, mut view: View) -> Result<Vec<Finding>, asterisk::Lost> {
+/// Compares twice if the first comparison finds something: a report on its way is not drift.
+async fn drift(settings: &Settings, probe: &mut ManagerProbe, mut view: View) -> Result<Vec<Finding>, asterisk::Lost> {
     let node = settings.node.name.as_str();
     let unseen = |why: &str| {
-        let fix = "see the lines about ami, redis and nodes";
+        let fix = "see the findings about ami, redis and nodes";
         vec![Finding::note("drift", format!("Redis and the Asterisk of {node} were not compared: {why}"), fix)]
     };
     if !view.has_node(node) {
@@ -153,7 +159,12 @@ async fn drift(settings: &Settings, talk: &mut Talk, mut view: View) -> Result<V
     }
     let mut before: Option<Drift> = None;
     loop {
-        let Some(asterisk) = talk.truth(settings).await? else { return Ok(unseen("Asterisk did not say all it has")) };
+        let Some(asterisk) = probe.truth(settings).await? else {
+            return Ok(unseen(
+                "Asterisk did not return complete \
+            lists",
+            ));
+        };
         let redis: Side = match view.side(node).await {
             Ok(side) => side,
             Err(error) => return Ok(unseen(&error.to_string())),
@@ -165,7 +176,7 @@ async fn drift(settings: &Settings, talk: &mut Talk, mut view: View) -> Result<V
             return Ok(lasting.findings(node, &redis));
         }
         before = Some(lasting);
-        tokio::time::sleep(settings.placement.heartbeat * 2 + look::MENDED_WITHIN).await;
+        tokio::time::sleep(settings.placement.heartbeat * 2 + look::REPAIRED_WITHIN).await;
     }
 }
 
@@ -188,7 +199,7 @@ fn show(findings: &[Finding], args: &DoctorArgs) {
     });
 }
 
-/// A Redis, for the checks.
+/// Opens Redis for the checks.
 fn registry(settings: &Settings) -> Result<Registry, String> {
     Registry::new(settings).map_err(|error| error.to_string())
 }

@@ -1,13 +1,13 @@
-//! Whether Redis is what the cluster needs. Owns the judgement of what Redis told. Must never ask it.
+//! Judges whether Redis is set up for the cluster. Owns the judgement of what Redis returned. Must never query Redis.
 
 use super::finding::{Finding, some};
 use crate::registry::inspect::{Rights, Server};
 
-/// What is known of the server.
+/// What is known about the server.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) rights: Rights,
-    /// `None`: the user may not look, and nobody who may was named. `Err`: why the one that was named cannot.
+    /// `None`: this user may not read the settings, and no admin was named. `Err`: why the named admin cannot.
     pub(super) server: Result<Option<Server>, String>,
     /// Redis's clock minus ours.
     pub(super) clock_ahead_ms: i64,
@@ -17,7 +17,7 @@ pub(super) struct Facts {
     pub(super) sentinel: bool,
 }
 
-/// Logs that are further apart cannot be compared.
+/// With a larger difference, timestamps in logs cannot be compared.
 const CLOCKS_APART_MS: i64 = 2_000;
 /// Of maxmemory.
 const FULL_PERCENT: u64 = 90;
@@ -28,12 +28,13 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.push(clock(facts.clock_ahead_ms));
     match &facts.server {
         Ok(Some(server)) => findings.extend(judge_server(server, facts)),
-        Err(why) => findings.push(Finding::failure("redis.server", why, "repair EVENRING_REDIS_ADMIN_URL")),
+        Err(why) => findings.push(Finding::failure("redis.server", why, "correct EVENRING_REDIS_ADMIN_URL")),
         Ok(None) => findings.push(Finding::note(
             "redis.server",
-            "not allowed to look at eviction, persistence and replicas",
-            "run it as an admin of Redis: EVENRING_REDIS_ADMIN_URL=redis://default:...@host:6379 evenring doctor (behind \
-             Sentinel: the form of redis.url, with the admin's login)",
+            "eviction, persistence and replicas were not checked: this Redis user may not read them",
+            "run doctor as a Redis admin: EVENRING_REDIS_ADMIN_URL=redis://default:...@host:6379 evenring doctor \
+                (behind \
+             Sentinel: a URL of the same form as redis.url, with the admin's login)",
         )),
     }
     findings
@@ -49,17 +50,17 @@ fn version(version: &str) -> Finding {
 
 fn rights(rights: &Rights) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let fix = "give it the ACL line of docs/security.md (Redis ACL), with your namespace in all three places";
+    let fix = "use the ACL line in docs/SECURITY.md (Redis ACL), with your namespace in all three places";
     if !rights.missing.is_empty() {
-        let text = format!("the Redis user may not {}", some(&rights.missing));
+        let text = format!("the Redis user lacks rights: {}", some(&rights.missing));
         findings.push(Finding::failure("redis.acl", text, fix));
     }
     if !rights.excess.is_empty() {
-        let text = format!("the Redis user may do more than evenring needs: {}", some(&rights.excess));
+        let text = format!("the Redis user has more rights than evenring needs: {}", some(&rights.excess));
         findings.push(Finding::warning("redis.acl", text, fix));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("redis.acl", "the Redis user may do what evenring needs, and no more"));
+        findings.push(Finding::ok("redis.acl", "the Redis user has exactly the rights that evenring needs"));
     }
     findings
 }
@@ -67,13 +68,13 @@ fn rights(rights: &Rights) -> Vec<Finding> {
 fn clock(ahead_ms: i64) -> Finding {
     let apart = ahead_ms.abs();
     if apart < CLOCKS_APART_MS {
-        return Finding::ok("redis.clock", format!("{apart} ms apart from this host's clock"));
+        return Finding::ok("redis.clock", format!("{apart} ms off this host's clock"));
     }
     let word = if ahead_ms > 0 { "ahead of" } else { "behind" };
     Finding::warning(
         "redis.clock",
         format!(
-            "Redis's clock is {} s {word} this host's: logins do not mind, but logs cannot be compared",
+            "Redis's clock is {} s {word} this host's: logins work, but timestamps cannot be compared",
             apart / 1000
         ),
         "run an NTP client (chrony, systemd-timesyncd) on both hosts",
@@ -87,15 +88,15 @@ fn judge_server(server: &Server, facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::warning(
             "redis.memory",
             format!("{} of {} bytes of maxmemory are used", server.used_memory, server.maxmemory),
-            "raise maxmemory: when it is full, logins are refused",
+            "raise maxmemory: when Redis is full, logins are refused",
         ));
     }
     findings.push(persistence(server, facts.aliases));
     if !server.last_save_ok {
         findings.push(Finding::failure(
             "redis.persistence",
-            "Redis could not write its last snapshot or append-only file, and may refuse all writes",
-            "see Redis's own log: the disk is full, or its folder cannot be written",
+            "Redis could not write its last RDB snapshot or append-only file, and may refuse all writes",
+            "see Redis's log: its disk is full, or its directory is not writable",
         ));
     }
     findings.push(replicas(server, facts.sentinel));
@@ -108,13 +109,13 @@ fn eviction(server: &Server) -> Finding {
         ("noeviction", _) => Finding::ok("redis.eviction", "maxmemory-policy noeviction"),
         (_, 0) => Finding::warning(
             "redis.eviction",
-            format!("maxmemory-policy {policy}: without effect as long as maxmemory is 0"),
-            "set maxmemory-policy noeviction: a key that is evicted is an agent who is not counted",
+            format!("maxmemory-policy {policy}: no effect while maxmemory is 0"),
+            "set maxmemory-policy noeviction: if a key is evicted, an agent is no longer counted",
         ),
         (_, _) => Finding::failure(
             "redis.eviction",
-            format!("maxmemory-policy {policy}: Redis throws keys away when it is full"),
-            "set maxmemory-policy noeviction: a key that is evicted is an agent who is not counted",
+            format!("maxmemory-policy {policy}: Redis evicts keys when it is full"),
+            "set maxmemory-policy noeviction: if a key is evicted, an agent is no longer counted",
         ),
     }
 }
@@ -124,11 +125,11 @@ fn persistence(server: &Server, aliases: usize) -> Finding {
         [("RDB", server.rdb), ("AOF", server.aof)].into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect();
     match aliases {
         _ if !kinds.is_empty() => Finding::ok("redis.persistence", kinds.join(" and ")),
-        0 => Finding::ok("redis.persistence", "none, and nothing that would need it: there are no explicit aliases"),
+        0 => Finding::ok("redis.persistence", "none; not needed, because there are no explicit aliases"),
         _ => Finding::warning(
             "redis.persistence",
-            format!("no persistence: {aliases} explicit aliases would be lost with Redis"),
-            "turn on RDB (save 3600 1) or AOF (appendonly yes); keep what `evenring alias export` prints",
+            format!("no persistence: explicit aliases would be lost with Redis ({aliases})"),
+            "enable RDB (save 3600 1) or AOF (appendonly yes), and keep the output of `evenring alias export`",
         ),
     }
 }
@@ -138,7 +139,7 @@ fn replicas(server: &Server, sentinel: bool) -> Finding {
     if server.role != "master" {
         return Finding::failure(
             "redis.replicas",
-            format!("this Redis is a {}: it cannot be written", server.role),
+            format!("this Redis is a {}: it accepts no writes", server.role),
             "point redis.url at the primary, or at the sentinels (docs/operations.md, Redis Sentinel)",
         );
     }
@@ -149,7 +150,8 @@ fn replicas(server: &Server, sentinel: bool) -> Finding {
         return Finding::warning(
             "redis.replicas",
             format!(
-                "{replicas} replicas, and min-replicas-to-write is 0: after a failover the old primary goes on taking logins"
+                "replicas: {replicas}, but min-replicas-to-write is 0: after a failover the old primary keeps \
+                    accepting logins"
             ),
             "on all servers: min-replicas-to-write 1 and min-replicas-max-lag 2 (docs/operations.md, Redis Sentinel)",
         );
@@ -157,11 +159,11 @@ fn replicas(server: &Server, sentinel: bool) -> Finding {
     if replicas < least {
         return Finding::failure(
             "redis.replicas",
-            format!("{replicas} replicas are connected, min-replicas-to-write is {least}: writes are refused"),
-            "bring a replica back",
+            format!("connected replicas: {replicas}, min-replicas-to-write: {least}; writes are refused"),
+            "bring replicas back",
         );
     }
-    Finding::ok("redis.replicas", format!("{replicas} replicas, min-replicas-to-write {least}"))
+    Finding::ok("redis.replicas", format!("replicas: {replicas}, min-replicas-to-write {least}"))
 }
 
 #[cfg(test)]
@@ -190,8 +192,8 @@ mod tests {
 
     const HEAD: [(&str, &str, &str, &str); 3] = [
         ("redis.version", "ok", "Redis 7.0.15", ""),
-        ("redis.acl", "ok", "no more", ""),
-        ("redis.clock", "ok", "12 ms apart", ""),
+        ("redis.acl", "ok", "exactly the rights", ""),
+        ("redis.clock", "ok", "12 ms off", ""),
     ];
     const EVICTION: (&str, &str, &str, &str) = ("redis.eviction", "ok", "noeviction", "");
     const RDB: (&str, &str, &str, &str) = ("redis.persistence", "ok", "RDB", "");
@@ -200,10 +202,10 @@ mod tests {
     #[test]
     fn a_good_redis_and_one_that_may_not_be_looked_at() {
         check(&judge(&facts(Some(server()))), &[&HEAD[..], &[EVICTION, RDB, SINGLE]].concat());
-        let note = ("redis.server", "note", "not allowed to look", "EVENRING_REDIS_ADMIN_URL=");
+        let note = ("redis.server", "note", "were not checked", "EVENRING_REDIS_ADMIN_URL=");
         check(&judge(&facts(None)), &[&HEAD[..], &[note]].concat());
         let server = Err("who: not reachable".to_owned());
-        let repair = ("redis.server", "failure", "who: not reachable", "repair EVENRING_REDIS_ADMIN_URL");
+        let repair = ("redis.server", "failure", "who: not reachable", "correct EVENRING_REDIS_ADMIN_URL");
         check(&judge(&Facts { server, ..facts(None) }), &[&HEAD[..], &[repair]].concat());
     }
 
@@ -214,12 +216,12 @@ mod tests {
             missing: vec!["HSET".into()],
             excess: vec!["FLUSHALL".into(), "keys of others".into()],
         };
-        let acl = "ACL line of docs/security.md";
+        let acl = "ACL line in docs/SECURITY.md";
         check(
             &judge(&Facts { rights, clock_ahead_ms: 3_600_000, ..facts(None) }),
             &[
                 ("redis.version", "failure", "6.2.1 is too old", "7.0"),
-                ("redis.acl", "failure", "may not HSET", acl),
+                ("redis.acl", "failure", "lacks rights: HSET", acl),
                 ("redis.acl", "warning", "FLUSHALL, keys of others", acl),
                 ("redis.clock", "warning", "3600 s ahead of", "NTP"),
                 ("redis.server", "note", "", ""),
@@ -237,12 +239,12 @@ mod tests {
         let noeviction = "maxmemory-policy noeviction";
         check(
             &with(|s| s.maxmemory_policy = "allkeys-lru".into()),
-            &[("redis.eviction", "warning", "allkeys-lru: without effect", noeviction), RDB, SINGLE],
+            &[("redis.eviction", "warning", "allkeys-lru: no effect", noeviction), RDB, SINGLE],
         );
         check(
             &with(|s| (s.maxmemory_policy, s.maxmemory) = ("volatile-ttl".into(), 1_100_000)),
             &[
-                ("redis.eviction", "failure", "throws keys away", noeviction),
+                ("redis.eviction", "failure", "evicts keys", noeviction),
                 ("redis.memory", "warning", "1000000 of 1100000", "raise maxmemory"),
                 RDB,
                 SINGLE,
@@ -252,7 +254,7 @@ mod tests {
             &with(|s| (s.rdb, s.last_save_ok) = (false, false)),
             &[
                 EVICTION,
-                ("redis.persistence", "warning", "2 explicit aliases would be lost", "appendonly yes"),
+                ("redis.persistence", "warning", "explicit aliases would be lost with Redis (2)", "appendonly yes"),
                 ("redis.persistence", "failure", "could not write", "disk"),
                 SINGLE,
             ],
@@ -260,14 +262,14 @@ mod tests {
         let replicas = |level, text, fix| [EVICTION, RDB, ("redis.replicas", level, text, fix)];
         check(&with(|s| s.role = "slave".into()), &replicas("failure", "is a slave", "primary"));
         check(&with(|s| s.replicas = 2), &replicas("warning", "min-replicas-to-write is 0", "min-replicas-to-write 1"));
-        check(&with(|s| (s.replicas, s.min_replicas_to_write) = (1, 1)), &replicas("ok", "1 replicas", ""));
+        check(&with(|s| (s.replicas, s.min_replicas_to_write) = (1, 1)), &replicas("ok", "replicas: 1", ""));
         check(
             &with(|s| (s.replicas, s.min_replicas_to_write) = (1, 2)),
-            &replicas("failure", "refused", "replica back"),
+            &replicas("failure", "refused", "replicas back"),
         );
         let alone = Facts { sentinel: true, aliases: 0, ..facts(Some(Server { rdb: false, ..server() })) };
         let last = judge(&alone).split_off(HEAD.len());
         let none = ("redis.persistence", "ok", "no explicit aliases", "");
-        check(&last, &[EVICTION, none, ("redis.replicas", "warning", "0 replicas", "min-replicas-to-write 1")]);
+        check(&last, &[EVICTION, none, ("redis.replicas", "warning", "replicas: 0", "min-replicas-to-write 1")]);
     }
 }

@@ -1,7 +1,7 @@
-//! The journal's own language: an event of tracing as the fields of one entry. Owns the names of the fields. Must never
-//! send anything: the writer's thread does.
+//! The journal's native protocol: turns a tracing event into the fields of one entry. Owns the names of the fields. Must
+//! never send anything: the writer's thread does.
 //!
-//! A value holds no line end, because it is escaped: so each field is one line, and nothing in it begins another.
+//! Values are escaped and contain no line end, so each field is one line and cannot start another.
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -20,7 +20,7 @@ const SOCKET: &str = "/run/systemd/journal/socket";
 /// Bytes of a value; a datagram must not be too long for the socket.
 const VALUE_MOST: usize = 8 << 10;
 
-/// The way to journald, if it listens. Does not wait for one that stands still.
+/// Connects to journald, if it listens. Never blocks.
 pub(super) fn sink() -> io::Result<Sink> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
@@ -111,7 +111,7 @@ mod tests {
         let kept = Arc::<Mutex<Vec<String>>>::default();
         tracing::subscriber::with_default(Registry::default().with(Keep(kept.clone())), || {
             let reason = "no\nMESSAGE=forged\nPRIORITY=0";
-            tracing::warn!(node = %"tel-1", held = 3, reason, text = "x".repeat(2 * VALUE_MOST), "AMI is away");
+            tracing::warn!(node = %"tel-1", suppressed = 3, reason, text = "x".repeat(2 * VALUE_MOST), "AMI unavailable");
         });
         let entries = kept.lock().unwrap();
         let lines: Vec<_> = entries[0].lines().filter(|line| !line.starts_with("CODE_")).collect();
@@ -119,7 +119,7 @@ mod tests {
             lines[..3],
             ["PRIORITY=4", "SYSLOG_IDENTIFIER=evenring", "TARGET=evenring::cli::logging::journal::tests"]
         );
-        let fields = ["MESSAGE=AMI is away", "EVENRING_NODE=tel-1", "EVENRING_HELD=3"];
+        let fields = ["MESSAGE=AMI unavailable", "EVENRING_NODE=tel-1", "EVENRING_SUPPRESSED=3"];
         assert!(fields.iter().all(|field| lines.contains(field)), "{lines:?}");
         assert!(lines.contains(&"EVENRING_REASON=no\\nMESSAGE=forged\\nPRIORITY=0"), "{lines:?}");
         assert!(lines.iter().all(|line| line.len() < VALUE_MOST + 100) && lines.len() == 8, "{lines:?}");

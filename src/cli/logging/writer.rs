@@ -1,9 +1,8 @@
-//! The thread that writes log lines, and the queue in front of it. Owns what happens when nobody takes them: whoever logs
-//! never waits, what there is no room for is dropped, counted, and said once lines flow again. Must never know what a line
-//! says.
+//! The thread that writes log lines, and the queue in front of it. Owns what happens when lines are not read: logging never
+//! blocks; lines that do not fit are dropped and counted, and the number is logged once lines flow again. Must never know
+//! what a line says.
 //!
-//! The daemon is one thread: a pipe that is full, a journald that stands still or a disk that hangs would stop it in the
-//! middle of a call to `write`.
+//! The daemon has one thread: a full pipe, a hanging journald or a hanging disk would block it inside `write`.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -95,7 +94,7 @@ impl Form {
     }
 }
 
-/// A door to the queue: whoever writes one line in one call is never held up.
+/// A handle to the queue; writing one line in one call never blocks.
 #[derive(Debug, Clone)]
 pub(super) struct Outlet {
     shared: Arc<Shared>,
@@ -115,7 +114,7 @@ struct Queue {
     bytes: usize,
     /// A line is with the sink.
     writing: bool,
-    /// Lines are dropped until half of the room is free again, so that the gap is one.
+    /// Lines are dropped until half of the queue is free again, so that there is one gap.
     full: bool,
     /// Dropped, and not said yet.
     unsaid: u64,
@@ -138,12 +137,12 @@ impl Outlet {
         Ok(Self { shared, form })
     }
 
-    /// Takes one line.
+    /// Queues one line.
     pub(super) fn push(&self, line: &[u8]) {
         self.shared.push(self.form.apply(line));
     }
 
-    /// Waits until all lines are written, at most so long; whether they are.
+    /// Waits up to this long until all lines are written; returns whether they are.
     pub(super) fn flush(&self, limit: Duration) -> bool {
         let busy = |queue: &mut Queue| queue.writing || !queue.lines.is_empty();
         match self.shared.changed.wait_timeout_while(self.shared.lock(), limit, busy) {
@@ -183,7 +182,7 @@ impl Shared {
         queue.full &= !queue.has_much_room();
         queue.full |= queue.lines.len() >= LINES_MOST || queue.bytes + line.len() > BYTES_MOST;
         if queue.full {
-            self.drop_one(&mut queue, "nobody took them in time".to_owned());
+            self.drop_one(&mut queue, "they were not read in time".to_owned());
             return;
         }
         queue.bytes += line.len();

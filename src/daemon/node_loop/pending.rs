@@ -1,41 +1,42 @@
-//! What the loop has yet to tell Redis. Owns how words that wait are merged into one batch. Must never decide when one goes.
+//! What the loop has yet to write to Redis. Owns how pending changes are merged into one batch. Must never decide when a
+//! batch is written.
 
 use std::collections::BTreeMap;
 
-use super::super::books::{Batch, NOTES_WAITING, Pulse};
+use super::super::registry_writer::{HeartbeatReport, NOTES_WAITING, WriteBatch};
 use crate::ids::SessionId;
 use crate::node::Live;
 use crate::node::left_out::Group;
 use crate::node::roster::PhoneChanges;
 use crate::node::session::{Login, Outcome};
-use crate::registry::story::Told;
+use crate::registry::events::NewEvent;
 
-/// What waits for Redis. Bounded by the number of sessions and phones, for a newer word replaces an older one.
+/// Pending changes. Bounded by the number of sessions and phones, because newer values replace older ones.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     pub(super) phones: Option<PhoneChanges>,
     pub(super) adopt: BTreeMap<SessionId, (Login, Live)>,
     pub(super) outcomes: BTreeMap<SessionId, Outcome>,
-    pub(super) line: Option<Vec<SessionId>>,
+    pub(super) ring_queue: Option<Vec<SessionId>>,
     pub(super) left_out: Option<Vec<Group>>,
-    /// For the story.
-    pub(super) notes: Vec<Told>,
+    /// For the event stream.
+    pub(super) notes: Vec<NewEvent>,
     pub(super) beat: bool,
 }
 
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
         let nothing = self.phones.is_none() && self.adopt.is_empty() && self.outcomes.is_empty();
-        nothing && self.line.is_none() && self.left_out.is_none() && self.notes.is_empty() && !self.beat
+        nothing && self.ring_queue.is_none() && self.left_out.is_none() && self.notes.is_empty() && !self.beat
     }
 
-    /// What was said of its end before was wrong: its call is there.
+    /// Its call exists after all: drops an outcome that said otherwise.
     pub(super) fn adopt(&mut self, login: Login, live: Live) {
         self.outcomes.remove(&login.session);
         self.adopt.insert(login.session, (login, live));
     }
 
-    /// One that is live is still to be adopted, where Redis does not know it.
+    /// A live session must still be adopted if Redis does not know it.
     pub(super) fn report(&mut self, session: SessionId, outcome: Outcome) {
         if outcome != Outcome::Live {
             self.adopt.remove(&session);
@@ -54,36 +55,36 @@ impl Pending {
         });
     }
 
-    /// While Redis is away there may come more than it wants to know later: the log has all of it.
-    pub(super) fn note(&mut self, told: Told) {
+    /// Keeps at most [`NOTES_WAITING`] entries while Redis is unavailable; the log has all of them.
+    pub(super) fn note(&mut self, told: NewEvent) {
         if self.notes.len() < NOTES_WAITING {
             self.notes.push(told);
         }
     }
 
     /// Puts back what could not be written, unless something newer is known.
-    pub(super) fn put_back(&mut self, rest: Batch) {
+    pub(super) fn put_back(&mut self, rest: WriteBatch) {
         for (session, outcome) in rest.outcomes.into_iter().filter(|(session, _)| !self.adopt.contains_key(session)) {
             self.outcomes.entry(session).or_insert(outcome);
         }
         for (login, live) in rest.adopt {
             self.adopt.entry(login.session).or_insert((login, live));
         }
-        self.line = self.line.take().or(rest.line);
+        self.ring_queue = self.ring_queue.take().or(rest.ring_queue);
         self.left_out = self.left_out.take().or(rest.left_out);
     }
 
-    /// All of it, for the writer. A node that leaves the rotation says so instead of beating.
-    pub(super) fn into_batch(self, pulse: Pulse, leave: bool) -> Batch {
-        Batch {
+    /// Everything for the writer. A node that leaves the rotation sends `leave` instead of a heartbeat.
+    pub(super) fn into_batch(self, heartbeat: HeartbeatReport, leave: bool) -> WriteBatch {
+        WriteBatch {
             phones: self.phones,
             adopt: self.adopt.into_values().collect(),
             outcomes: self.outcomes.into_iter().collect(),
-            state: pulse.state,
-            line: self.line,
+            state: heartbeat.state,
+            ring_queue: self.ring_queue,
             left_out: self.left_out,
             notes: self.notes,
-            pulse: (self.beat && !leave).then_some(pulse),
+            heartbeat: (self.beat && !leave).then_some(heartbeat),
             leave,
         }
     }
@@ -116,7 +117,7 @@ mod tests {
         pending.report(session, lost.clone());
         pending.adopt(login(), Live::Yes);
         assert_eq!(waiting(&pending), (true, None), "its call is there after all");
-        pending.put_back(Batch { outcomes: vec![(session, lost.clone())], ..Batch::default() });
+        pending.put_back(WriteBatch { outcomes: vec![(session, lost.clone())], ..WriteBatch::default() });
         assert_eq!(waiting(&pending), (true, None), "so was what could not be written");
         pending.report(session, Outcome::Live);
         assert_eq!(waiting(&pending), (true, Some(Outcome::Live)), "Redis may not know it yet");

@@ -1,5 +1,5 @@
--- adopt.lua: a node found channels of ours in its Asterisk and says so: after a restart of the daemon, or because
--- Redis lost the session (P12). A session whose agent has moved on is stale: the node hangs that leg up.
+-- adopt.lua: a node reports our channels that it found in its Asterisk: after a restart of the daemon, or because Redis
+-- lost the session (P12). A session whose agent has been placed elsewhere is stale: the node hangs it up.
 -- ARGV  1 node  2 generation  3 tries  4 alias suffix, then eight for each: session, state (ringing|live), alias,
 --       extension, agent, campaign, remote (0|1), try
 -- reply { 'ok', results } | { 'fenced' } | { 'unknown' }     a result each: kept | restored | stale
@@ -21,7 +21,7 @@ local function adopt(i)
       redis.call('HSET', session_key(id), 'state', state, 'reason', '', 'since', now, 'order', '')
       announce(id, s, state, 'found in Asterisk')
     end
-    redis.call('HSET', session_key(id), 'generation', generation, 'take', 0)
+    redis.call('HSET', session_key(id), 'generation', generation, 'fetch', 0)
     -- Since placement.case has changed its names are spelled otherwise: who holds them holds them by the new ones.
     for field, name in pairs({ alias = ARGV[i + 2], extension = ARGV[i + 3] }) do
       if s[field] ~= name and s[field]:lower() == name:lower() then
@@ -36,9 +36,9 @@ local function adopt(i)
     for _, field in ipairs({ 'agent:' .. s.agent, 'alias:' .. s.alias, 'phone:' .. s.extension }) do
       redis.call('HSETNX', ns .. ':holders', field, id)
     end
-    return s.wanted == '1' and 'stale' or 'kept'
+    return s.hangup_requested == '1' and 'stale' or 'kept'
   end
-  if s and (s.reason ~= 'node-lost' or s.wanted == '1') then return 'stale' end
+  if s and (s.reason ~= 'node-lost' or s.hangup_requested == '1') then return 'stale' end
   local fresh = { alias = ARGV[i + 2], extension = ARGV[i + 3], agent = ARGV[i + 4], campaign = ARGV[i + 5],
     remote = ARGV[i + 6], node = node }
   for _, field in ipairs({ 'agent:' .. fresh.agent, 'alias:' .. fresh.alias, 'phone:' .. fresh.extension }) do
@@ -55,7 +55,7 @@ local function adopt(i)
     'campaign', fresh.campaign, 'remote', fresh.remote, 'node', node, 'state', state, 'reason', '', 'since', now,
     'created', s and s.created or now, 'try', ARGV[i + 7], 'tried', s and s.tried or '', 'tries', ARGV[3],
     'suffix', ARGV[4], 'give_up', 0, 'order', '', 'generation', generation,
-    'take', 0)
+    'fetch', 0)
   announce(id, fresh, state, 'found in Asterisk')
   return 'restored'
 end

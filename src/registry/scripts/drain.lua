@@ -1,6 +1,6 @@
--- drain.lua: takes a node out of the rotation, or back into it (P10). The flag stays until somebody takes it away. A
--- node that drains gets no logins; orders that it has not taken are placed elsewhere at once; its ringing and live
--- sessions stay. Said again it changes nothing. The daemon is told, so that it gives back what it has not rung yet.
+-- drain.lua: drains or resumes a node (P10). The flag stays until it is changed again. A draining node gets no logins;
+-- orders that it has not fetched are placed on other nodes at once; its ringing and live sessions stay. Idempotent. The
+-- daemon is notified, so that it gives back what it has not rung yet.
 -- ARGV  1 node  2 drain (0|1)  3 order expiry ms  4 keep ended ms  5 most work (keys.lua)
 -- reply { 'ok', before (0|1), others, moved, more (1 = to be said again: orders are left) } | { 'unknown' }
 --       others = how many other nodes are in the rotation; moved of { session, where }
@@ -18,5 +18,5 @@ local others = 0
 for _, name in ipairs(all_nodes()) do
   if name ~= node and not node_row(name, now).unavailable then others = others + 1 end
 end
-redis.call('PUBLISH', ns .. ':rt:ring-' .. node, 'duty')
+redis.call('PUBLISH', ns .. ':rt:ring-' .. node, 'admin-state')
 return { 'ok', before == '1' and 1 or 0, others, moved, more }

@@ -1,10 +1,9 @@
--- heartbeat.lua: renews the lease and says how the node is; then does the housekeeping that any living node may do,
--- and that one script makes happen once: it ends the sessions of nodes that are gone (an order that was not taken there
--- is placed elsewhere, P4), places again what nobody took in time, and forgets what ended long ago: sessions, answers that
--- nobody takes, nodes.
+-- heartbeat.lua: renews the lease and records the state of the node; then does housekeeping, which any living node may do
+-- and only one does: it ends the sessions of lost nodes (orders that were not fetched there are placed on other nodes, P4),
+-- places expired orders again, and removes what ended long ago: sessions, unread answers, nodes.
 -- ARGV  1 node  2 generation  3 lease ms  4 state (starting|active|down)  5 channels  6 registrations
 --       7 keep ended ms  8 most sessions to clean in one beat  9 order expiry ms
---       10 tries of an agent's new session when his node is lost, 0 = he logs in again himself  11 give up after ms
+--       10 tries of an agent's new session when their node is lost, 0 = they log in again  11 give up after ms
 --       12 number of this heartbeat  13 time as the daemon expects it here, by what Redis said last and its own clock
 --       (0 = it knows none)  14 by how many ms Redis's clock has stepped, as the daemon found when it was called late; or 0
 --       15 most work (keys.lua): what is left to clean then is for the next heartbeat, of whichever node
@@ -13,11 +12,11 @@
 -- reply { 'ok', sessions, reaped, drain (0|1), refused, phones, ring, logins, now, more (1 = sessions are left to clean),
 --         corrections } | { 'late', now } (a later one was carried
 --       out before, or it came at another time than expected: nothing was changed) | { 'fenced' } | { 'unknown' }
---       sessions of { session, state }: what Redis has for this node, unwanted = to be hung up; reaped of { session,
+--       sessions of { session, state }: what Redis has for this node, hangup-requested = its agent or an operator asked for the end; reaped of { session,
 --       node, reason }: order-expired, node-lost, what rejoin() says, 'placed NODE' for one placed elsewhere, or waiting; refused = how often older
 --       generations of this node were; phones the number of the last word on phones ('' = none); ring and logins:
 --       { messages that wait in that queue (1000 at most), ms that the oldest has waited }
--- Needs: keys clock fencing events nodes sessions attempts rejoin answers forgetting
+-- Needs: keys clock fencing events nodes sessions forgetting attempts rejoin answers
 local node, generation, lease_ms, state = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local keep_ms, most, expiry_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local tries, give_up_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -25,7 +24,7 @@ local number, expected, step = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(
 local most_work, gone_ms = tonumber(ARGV[15]), tonumber(ARGV[16])
 local bad = fenced(node, generation)
 if bad then return { bad } end
-local beats, state_before, was_lost = unpack(redis.call('HMGET', ns .. ':node:' .. node, 'beats', 'state', 'lost'))
+local beats, state_before, had_expired = unpack(redis.call('HMGET', ns .. ':node:' .. node, 'beats', 'state', 'expired'))
 if number <= tonumber(beats or '0') then return { 'late', clock() } end
 -- A step was found on the clock of then: somebody else may have corrected it since, or it is another one again.
 local function differs(time) return math.abs(clock() - time) > lease_ms / 3 end
@@ -38,9 +37,9 @@ end
 local now = advance(lease_ms)
 redis.call('HSET', ns .. ':node:' .. node, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
   'lease_until', now + lease_ms, 'beat', judge.tick, 'lease', lease_ms, 'beats', number)
-if (state_before == 'active') ~= (state == 'active') or was_lost == '1' then
-  append_node_event(state == 'active' and 'node-up' or 'node-down', node, was_lost == '1' and 'its lease had ended' or '')
-  redis.call('HSET', ns .. ':node:' .. node, 'lost', '', 'gone', '')
+if (state_before == 'active') ~= (state == 'active') or had_expired == '1' then
+  append_node_event(state == 'active' and 'node-up' or 'node-down', node, had_expired == '1' and 'its lease had expired' or '')
+  redis.call('HSET', ns .. ':node:' .. node, 'expired', '', 'gone', '')
 end
 
 local reaped = {}
@@ -61,7 +60,7 @@ local function reap(name, calls)
       elseif is_open(s) and s.node == name and s.state == 'placed' then
         local result = place_again(id, s, 'node-lost', now, expiry_ms, keep_ms)
         reaped[#reaped + 1] = { id, name, result == 'failed' and 'node-lost' or result }
-      elseif is_open(s) and s.node == name and s.state == 'live' and calls == 'lost' then
+      elseif is_open(s) and s.node == name and s.state == 'live' and calls == 'expired' then
         finish(id, s, 'ended', 'node-lost', now, keep_ms)
         local result = tries > 0 and rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
         reaped[#reaped + 1] = { id, name, result or 'node-lost' }
@@ -74,7 +73,7 @@ local function reap(name, calls)
     end
   end
 end
--- That it drains is the operators' word, and outlives the rest. One node a heartbeat is soon enough.
+-- The drain flag is set by operators and outlives the rest. One node per heartbeat is enough.
 local is_one_gone = false
 local function let_go(name, gone)
   local key = ns .. ':node:' .. name
@@ -86,30 +85,30 @@ local function let_go(name, gone)
       forget_phones(name)
       redis.call('HSET', key, 'gone', now)
     else
-      forget_node(name, 'nothing was heard of it for a month')
+      forget_node(name, 'no heartbeat for a month')
     end
   end
 end
 
 local awaited = false
--- In a large cluster this look itself is much.
+-- In a large cluster, looking at all nodes is work in itself.
 spent = spent + 2 * #all_nodes()
 for _, name in ipairs(all_nodes()) do
   if name ~= node then
-    local beat, lease, lost, its_state, gone = unpack(redis.call('HMGET', ns .. ':node:' .. name,
-      'beat', 'lease', 'lost', 'state', 'gone'))
-    awaited = awaited or is_awaited(beat, lease, lost, its_state)
-    if is_dead(beat, lease, lost) then
-      if beat and its_state ~= 'stopped' and lost ~= '1' then
-        redis.call('HSET', ns .. ':node:' .. name, 'lost', 1)
-        append_node_event('node-lost', name, 'no heartbeat for a lease')
+    local beat, lease, expired, its_state, gone = unpack(redis.call('HMGET', ns .. ':node:' .. name,
+      'beat', 'lease', 'expired', 'state', 'gone'))
+    awaited = awaited or is_awaited(beat, lease, expired, its_state)
+    if is_dead(beat, lease, expired) then
+      if beat and its_state ~= 'stopped' and expired ~= '1' then
+        redis.call('HSET', ns .. ':node:' .. name, 'expired', 1)
+        append_node_event('node-lease-expired', name, 'no heartbeat for a lease')
       end
-      reap(name, its_state == 'stopped' and 'kept' or 'lost')
+      reap(name, its_state == 'stopped' and 'kept' or 'expired')
       let_go(name, gone)
     end
   end
 end
--- Before all nodes have reported, nobody knows how old an order is, nor who can ring.
+-- Before all nodes have reported, neither the age of an order nor which node can ring is known.
 local due = awaited and {} or redis.call('ZRANGEBYSCORE', ns .. ':index:due', '-inf', now, 'LIMIT', 0, most)
 for _, id in ipairs(due) do
   if is_enough() then break end
@@ -128,15 +127,15 @@ end_answers()
 local sessions = {}
 for _, set in ipairs({ ':local:', ':remote:' }) do
   for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
-    local its_state, its_node, wanted = unpack(redis.call('HMGET', session_key(id), 'state', 'node', 'wanted'))
+    local its_state, its_node, hangup_requested = unpack(redis.call('HMGET', session_key(id), 'state', 'node', 'hangup_requested'))
     if is_open({ state = its_state }) and its_node == node then
-      -- The order to hang up may have been lost on its way; the wish is not.
-      sessions[#sessions + 1] = { id, wanted == '1' and 'unwanted' or its_state }
+      -- The order to hang up may have been lost; the request is kept.
+      sessions[#sessions + 1] = { id, hangup_requested == '1' and 'hangup-requested' or its_state }
     else
-      -- P5: a record that was lost is no load.
+      -- P5: a lost record does not count as load.
       redis.call('SREM', ns .. set .. node, id)
       if not its_state then
-        append_event('drift', node, id, {}, 'Redis has lost its record: no load')
+        append_event('drift', node, id, {}, 'Redis lost the session record: no longer counted as load')
         redis.call('ZREM', ns .. ':index:open', id)
         redis.call('ZREM', ns .. ':index:due', id)
       end
@@ -149,4 +148,4 @@ local function backlog(queue, at)
   return { #waiting / 2, waiting[2] and at - math.floor(tonumber(waiting[2])) or 0 }
 end
 return { 'ok', sessions, reaped, drain == '1' and 1 or 0, tonumber(refused or '0'), phones or '',
-  backlog('ring-' .. node, now), backlog('logins', wall()), now, more, judge.corrections }
+  backlog('ring-' .. node, now), backlog('logins', wall), now, more, judge.corrections }

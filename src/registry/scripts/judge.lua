@@ -1,9 +1,9 @@
--- judge.lua: what time it is, and which node may be called dead (P14). It is put before each script.
+-- judge.lua: the logical time, and which nodes are dead (P14). It is prepended to every script.
 --
--- A lease is measured in ticks. A tick is a ms in which a node's heartbeat has shown that nodes could beat: a heartbeat
--- moves `tick` by the time since the last one of any node, by three eighths of a lease at most. So neither an outage of Redis nor
--- a clock that is set ends a lease. After a silence of two thirds of a lease every lease begins again, at `floor`; until
--- each node has beaten or its lease is over, nobody knows what it has, and a new login has to wait.
+-- A lease is measured in ticks. A tick is a ms in which heartbeats have shown that nodes could send them: a
+-- heartbeat advances `tick` by the time since the last one of any node, at most by three eighths of a lease. So neither an
+-- outage of Redis nor a changed clock ends a lease. After a silence of two thirds of a lease, every lease starts again at
+-- `floor`; until each node has sent a heartbeat or its lease has expired, its sessions are unknown, and new logins wait.
 --
 -- KEYS[1]  the namespace, e.g. {evenring}. Every key begins with it, so that all live in one slot of a Redis Cluster.
 --
@@ -27,25 +27,25 @@ local judge = { tick = tonumber(tick or 0), seen = tonumber(seen or 0), lease = 
   floor = tonumber(floor or 0), longest = tonumber(longest or 0), hold = tonumber(hold or 0), shift = tonumber(shift or 0) }
 
 -- ms since 1970 as Redis has it: only for queues that other programs use, too.
-local function wall() return seconds * 1000 + math.floor(micros / 1000) end
+local wall = seconds * 1000 + math.floor(micros / 1000)
 
 -- ms since 1970 that no change of Redis's clock moves: for all that is compared.
-local function clock() return wall() + judge.shift end
+local function clock() return wall + judge.shift end
 
 -- Whether no node beats now: Redis was away until a moment ago, its clock is another one, or no node is left.
 local function is_silent(now)
   return now < judge.seen or now - judge.seen > judge.lease * 2 / 3
 end
 
--- What is left of a node's lease in ticks; below 0 it is dead. beat, lease and lost are fields of its hash.
-local function lease_left(beat, lease, lost)
-  if not beat or lost == '1' then return -1 end
+-- What is left of a node's lease in ticks; below 0 it is dead. beat, lease and expired are fields of its hash.
+local function lease_left(beat, lease, expired)
+  if not beat or expired == '1' then return -1 end
   return tonumber(lease) - judge.tick + math.max(tonumber(beat), judge.floor)
 end
 
-local function is_dead(beat, lease, lost) return lease_left(beat, lease, lost) < 0 end
+local function is_dead(beat, lease, expired) return lease_left(beat, lease, expired) < 0 end
 
 -- It has not beaten since the last silence, and is not dead yet.
-local function is_awaited(beat, lease, lost, state)
-  return beat and tonumber(beat) < judge.floor and state ~= 'stopped' and not is_dead(beat, lease, lost)
+local function is_awaited(beat, lease, expired, state)
+  return beat and tonumber(beat) < judge.floor and state ~= 'stopped' and not is_dead(beat, lease, expired)
 end

@@ -1,5 +1,5 @@
--- keepalive.lua: the operators' command runs on a node whose Asterisk stays away, or has ended there. The row outlives the
--- daemon, so that the command runs no more often because that was started again.
+-- keepalive.lua: records that the operators' keepalive command starts on a node, or has ended there. The record outlives
+-- the daemon, so that a restart of the daemon does not make the command run more often.
 -- ARGV  1 node  2 generation  3 begin|end  4 for begin: why; for end: its result  5 for begin: at most once in so many ms
 -- reply { 'ok' } | { 'wait', ms } | { 'fenced' } | { 'unknown' }
 -- Needs: fencing events

@@ -1,5 +1,5 @@
--- leave.lua: a daemon stops. Its node leaves the rotation at once; orders that it has not taken are placed elsewhere;
--- its ringing and live sessions stay for grace ms, because they live in Asterisk and the next daemon adopts them.
+-- leave.lua: a daemon stops. Its node leaves the rotation at once; orders that it has not fetched are placed on other
+-- nodes; its ringing and live sessions stay for grace ms, because their calls go on and the next daemon adopts them.
 -- ARGV  1 node  2 generation  3 grace ms  4 order expiry ms  5 keep ended ms  6 number: a heartbeat with a lower one that is
 --       carried out later changes nothing  7 most work (keys.lua)
 -- reply { 'ok', moved, more (1 = to be said again: orders are left) } | { 'fenced' } | { 'unknown' }
@@ -10,7 +10,7 @@ local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
 local before = redis.call('HGET', ns .. ':node:' .. node, 'state')
-redis.call('HSET', ns .. ':node:' .. node, 'state', 'stopped', 'line', '', 'lease_until', now - 1,
+redis.call('HSET', ns .. ':node:' .. node, 'state', 'stopped', 'ring_queue', '', 'lease_until', now - 1,
   'beat', judge.tick, 'lease', grace_ms, 'beats', ARGV[6])
 if before ~= 'stopped' then append_node_event('node-stopped', node, '') end
 return { 'ok', move_placed(node, 'stopped', now, tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[7])) }

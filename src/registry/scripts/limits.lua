@@ -1,4 +1,4 @@
--- limits.lua: what a node says of itself has changed while its daemon runs: its share and caps, or whom it leaves out.
+-- limits.lua: updates a node's weight and caps, or the phones that it leaves out, while its daemon runs.
 -- ARGV  1 node  2 generation, then field, value pairs of its row (keys.lua)
 -- reply { 'ok' } | { 'fenced' } | { 'unknown' }
 -- Needs: fencing

@@ -21,7 +21,7 @@ if s.state == 'placed' then
   finish(id, s, 'ended', 'logged-out', now, keep_ms)
   return { 'ended', id, s.node }
 end
-redis.call('HSET', session_key(id), 'wanted', 1)
-if s.wanted ~= '1' then append_event('logout', s.node, id, s, 'asked for') end
+redis.call('HSET', session_key(id), 'hangup_requested', 1)
+if s.hangup_requested ~= '1' then append_event('logout', s.node, id, s, 'requested') end
 enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }), 'hangup:' .. id .. ':' .. now, now, 'H')
 return { 'asked', id, s.node }

@@ -1,5 +1,5 @@
--- phones.lua: which phones a node knows, and whether each can ring there.
--- ARGV  1 node  2 generation  3 mode (part|replace|change)  4 number of this word
+-- phones.lua: a node reports which phones it knows, and whether each can ring there.
+-- ARGV  1 node  2 generation  3 mode (part|replace|change)  4 number of this report
 --       5 how many phones the node knows (in mode replace, which ends a row of parts), then extension, state pairs
 --       state registered | unreachable | unregistered | unknown (only in mode change: forget the phone)
 -- reply { 'ok' } | { 'fenced' } | { 'unknown' }
@@ -8,7 +8,7 @@ local node, generation, mode, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local key = ns .. ':phones:' .. node
--- A word that does not fit to what the node said before is not the last word: the heartbeat must see that something is lost.
+-- A report that does not match the earlier ones is not recorded as the last: the heartbeat must notice the loss.
 local fits
 if mode == 'change' then
   fits = redis.call('HGET', ns .. ':node:' .. node, 'phones') == string.format('%d', number - 1)

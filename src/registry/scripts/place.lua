@@ -1,5 +1,5 @@
--- place.lua: one login, chosen and reserved in one atomic step (P1, P2, P3). With mode explain: the same choice, and
--- nothing is written.
+-- place.lua: places one login: chooses a node and reserves it in one atomic step (P1, P2, P3). With mode explain, the
+-- same choice without writing anything.
 -- ARGV  1 mode (place|explain)  2 session  3 alias  4 agent ('' = the phone's own name)  5 campaign ('' = none)
 --       6 remote (0|1)  7 alias suffix  8 order expiry ms  9 tries  10 give up after ms  11 keep ended ms
 -- reply { outcome, session, node, state, reason, extension, agent, rows }

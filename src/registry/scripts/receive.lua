@@ -1,12 +1,12 @@
 -- receive.lua: RSMQ's receiveMessage on the shared inbox for up to so many messages, with the visibility time always given.
--- And who listens: every wake-up of the inbox reaches all who listen for it, so only a few do. A node that asks with its name
--- takes a seat if one is free, and renews the one that it has; the seat of one that asks no more is free again soon.
+-- It also assigns listeners: a wake-up of the inbox reaches all nodes that listen, so only a few do. A node that passes its
+-- name takes a seat if one is free, or renews its own; a seat that is not renewed becomes free.
 -- ARGV  1 queue  2 visibility time in s  3 most messages  4 node ('' = it wants no seat)  5 a seat is kept for ms  6 seats
 -- reply { whether this node has a seat (0|1), rows of { id, body, times received } }
 local queue, vt, most, node, keep_ms, seats = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local key = ns .. ':' .. queue
 local attributes = key .. ':Q'
-local now = wall()
+local now = wall
 
 local seated = 0
 if node ~= '' then

@@ -1,4 +1,4 @@
--- register.lua: a daemon takes a node's name with a new generation, or says again who it is after Redis forgot.
+-- register.lua: a daemon takes a node's name with a new generation, or registers again after Redis lost its data.
 -- ARGV  1 node  2 generation  3 host: who holds the name, up to the first blank. The same holder with a new generation
 --       is its next life, which has proved that the one before is dead: it takes over at once. Anybody else waits for
 --       the end of the lease. What stands behind the blank is for people.
@@ -6,7 +6,7 @@
 --       9 1 = this generation was registered before: where Redis does not know the node, it has lost more than that.
 --       A Redis that has never heard of any node may be one that has lost everything, too
 --       10 exact|fold: whether capitals make another alias or extension there
--- reply { 'ok', previous generation or '', why the story cannot be written or '' } | { 'held', host, lease left ms }
+-- reply { 'ok', previous generation or '', why the stream of events cannot be written or '' } | { 'held', host, lease left ms }
 -- Needs: keys clock rsmq events
 local node, generation, host, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = ns .. ':node:' .. node
@@ -14,7 +14,7 @@ local n = record(key)
 local empty = judge.tick == 0
 local now = advance(lease_ms)
 local function who(text) return text:match('^%S*') end
-local left = n and lease_left(n.beat, n.lease, n.lost) or -1
+local left = n and lease_left(n.beat, n.lease, n.expired) or -1
 if n and n.state ~= 'stopped' and n.generation ~= generation and who(n.host or '') ~= who(host) and left >= 0 then
   return { 'held', n.host or '', left }
 end
@@ -26,12 +26,12 @@ end
 redis.call('SADD', ns .. ':index:nodes', node)
 -- In this order Redis stores a new row, and finds sooner what stands first: what every login looks at.
 redis.call('HSETNX', key, 'drain', 0)
-redis.call('HSET', key, 'state', 'starting', 'beat', judge.tick, 'lease', lease_ms, 'lost', '',
+redis.call('HSET', key, 'state', 'starting', 'beat', judge.tick, 'lease', lease_ms, 'expired', '',
   'lease_until', now + lease_ms, 'weight', ARGV[5], 'max_agents', ARGV[6], 'channels', 0, 'campaigns', ARGV[7],
-  'gone', '', 'generation', generation, 'host', host, 'version', ARGV[8], 'registrations', 0, 'phones', '', 'line', '',
+  'gone', '', 'generation', generation, 'host', host, 'version', ARGV[8], 'registrations', 0, 'phones', '', 'ring_queue', '',
   'case', ARGV[10], 'left_out', '')
 -- The takes and heartbeats of the next life are numbered anew.
-if previous ~= generation then redis.call('HDEL', key, 'take', 'beats') end
+if previous ~= generation then redis.call('HDEL', key, 'fetch', 'beats') end
 -- An RSMQ client sends only into queues that exist.
 open_queue('logins')
 open_queue('ring-' .. node)

@@ -1,9 +1,9 @@
--- report.lua: a node says what became of its sessions. Fenced by generation; idempotent.
+-- report.lua: a node reports the outcomes of its sessions. Fenced by generation; idempotent.
 -- ARGV  1 node  2 generation  3 order expiry ms  4 keep ended ms  5 tries of an agent's new session when their call is
 --       lost with this node's Asterisk, 0 = they log in again  6 give up after ms  7 state of the node: one that is
 --       not active is out of the rotation before its sessions are settled  8 most work (keys.lua), then for each session three:
---       session, what (live|ended|failed|cannot), reason
---       cannot = this node could not ring the phone: the next node is tried (P4)
+--       session, what (live|ended|failed|try-next-node), reason
+--       try-next-node = this node could not ring the phone: the next node is tried (P4)
 -- reply { 'ok', results } | { 'fenced' } | { 'unknown' }
 --       a result each, for the first of them, one at least (the rest is for a next call): done | placed NODE | waiting | failed | gone (no such open session on this node) | what rejoin() says
 -- Needs: keys fencing events sessions attempts rejoin
@@ -32,7 +32,7 @@ for i = 9, #ARGV, 3 do
       announce(id, s, 'live', '')
       spent = spent + 12
     end
-  elseif what == 'cannot' and s.state == 'ringing' then
+  elseif what == 'try-next-node' and s.state == 'ringing' then
     result = place_again(id, s, reason, now, expiry_ms, keep_ms)
   elseif what == 'ended' then
     finish(id, s, 'ended', reason, now, keep_ms)

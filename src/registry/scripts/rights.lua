@@ -1,4 +1,4 @@
--- rights.lua: what the user who runs this may do. Nothing is done: Redis is only asked whether it would be allowed.
+-- rights.lua: which commands the calling user may run. Nothing is executed: Redis only checks the ACL.
 -- ARGV  commands, each with its arguments, blank-separated; NS stands for the namespace
 -- reply { version of Redis, for each command 1 or 0 }
 local may = { redis.REDIS_VERSION or 'before 7.0' }

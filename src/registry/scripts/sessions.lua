@@ -1,32 +1,32 @@
--- sessions.lua: sessions, oldest change first, a page at a time. Between two pages sessions change: one that does comes again
--- on a later page, as it stands then.
+-- sessions.lua: lists sessions, oldest change first, one page at a time. A session that changes between two pages appears
+-- again on a later page, in its new state.
 -- ARGV  1 which (open|ended|one)  2 most rows  3 session id (for which = one), else where the page begins: as the page before
 --       it said, '' = at the first
 -- reply { rows, where the next page begins ('' = this was the last) }
 --       rows of { id, alias, extension, agent, campaign, node, state, remote, reason, since ms, try, created ms,
---       rejoined from ('' = none), place in its node's line ('' = it waits for nobody) }
+--       rejoined from ('' = none), position in its node's ring queue ('' = it waits for nobody) }
 -- Needs: keys ring_queue
 local which, most, from = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local lines, now, read = {}, clock(), 0
--- Places in lines that one page may read.
+local queues, now, read = {}, clock(), 0
+-- Positions in queues that one page may read.
 local READ_MOST = 5000
 
--- Who waits on a node, each with their place. Only the first of those that it has not taken: the places of the others are theirs
+-- Who waits on a node, each with their place. Only the first of those that it has not taken: the positions of the others are theirs
 -- to wait for.
-local function line_of(node)
-  if not lines[node] then
-    local line, behind = ring_queue_of(node, now)
-    local places, count = {}, 0
-    for waiting in line:gmatch('%S+') do count, places[waiting] = count + 1, count + 1 end
-    for i, message in ipairs(behind) do places[message] = count + i end
-    lines[node], read = places, read + count + #behind
+local function positions_on(node)
+  if not queues[node] then
+    local queue, behind = ring_queue_of(node, now)
+    local positions, count = {}, 0
+    for waiting in queue:gmatch('%S+') do count, positions[waiting] = count + 1, count + 1 end
+    for i, message in ipairs(behind) do positions[message] = count + i end
+    queues[node], read = positions, read + count + #behind
   end
-  return lines[node]
+  return queues[node]
 end
 
-local function place(id, s)
-  if s.state == 'ringing' then return line_of(s.node)[id] or '' end
-  if s.state == 'placed' then return line_of(s.node)[s.order] or '' end
+local function position(id, s)
+  if s.state == 'ringing' then return positions_on(s.node)[id] or '' end
+  if s.state == 'placed' then return positions_on(s.node)[s.order] or '' end
   return ''
 end
 
@@ -49,7 +49,7 @@ for i, id in ipairs(ids) do
   local s = record(session_key(id))
   if s then
     rows[#rows + 1] = { id, s.alias, s.extension, s.agent, s.campaign, s.node, s.state, s.remote, s.reason,
-      s.since, s.try, s.created, s.rejoined_from or '', place(id, s) }
+      s.since, s.try, s.created, s.rejoined_from or '', position(id, s) }
   end
   if which ~= 'one' and (i == most or read > READ_MOST) then
     next_page = scores[i] .. ' ' .. id

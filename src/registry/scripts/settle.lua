@@ -1,12 +1,12 @@
--- settle.lua: logins of the shared inbox, in their order: each is placed, taken off the inbox and answered in one step. One
--- that somebody else has taken off already is left alone, and one that nobody can place now is left in the inbox. Stops when it
--- has done enough: the rest is for a next call.
+-- settle.lua: settles logins from the shared inbox in order: each is placed, removed from the inbox and answered in one
+-- step. A message that another daemon has removed is skipped, and one that cannot be placed now stays in the inbox. Stops
+-- after enough work: the rest is left to the next call.
 -- ARGV  1 queue  2 alias suffix  3 order expiry ms  4 tries  5 give up after ms  6 keep ended ms  7 most work (keys.lua),
 --       then nine for each message: its id, the queue for the answer ('' = none), the answer if it is no login ('' = it is
 --       one), session, alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1), the alias as it was
 --       written
 -- reply a row for each message that was settled, one at least: { 'gone' } | { 'answered' } | as of place.lua, without its rows
--- Needs: keys placement answers
+-- Needs: keys quick_choice placement answers
 local queue, now, most = ARGV[1], clock(), tonumber(ARGV[7])
 local rules = { suffix = ARGV[2], expiry_ms = tonumber(ARGV[3]), tries = ARGV[4], give_up_ms = tonumber(ARGV[5]),
   keep_ms = ARGV[6] }
@@ -25,7 +25,9 @@ local function settle(i)
     return { 'answered' }
   end
   local want = { alias = ARGV[i + 4], agent = ARGV[i + 5], campaign = ARGV[i + 6], remote = ARGV[i + 7] }
-  local placed = place_login('settle', ARGV[i + 3], want, rules, now)
+  local session = ARGV[i + 3]
+  local best, awaited = choose_quickly(want.alias, rules.suffix, want.campaign, want.remote, '', session, now)
+  local placed = place_login('place', session, want, rules, now, best, awaited)
   if placed[1] ~= 'not-now' then answer(queue, id, answers, answer_of(ARGV[i + 8], placed)) end
   placed[8] = nil
   return placed

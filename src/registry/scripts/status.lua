@@ -1,4 +1,5 @@
--- status.lua: every node as the scripts see it, by name. So many that Redis is not held for long: the rest is for a next call.
+-- status.lua: lists the nodes by name, as the scripts see them. Stops before it blocks Redis for long: the rest is left to
+-- the next call.
 -- ARGV  1 the name behind which it begins ('' = with the first)
 -- reply { rows, the name behind which the rest begins ('' = there is none) }
 --       rows of { name, state, agents, remote, weight, max agents, registrations, channels, lease left ms (may be
@@ -17,10 +18,10 @@ for i, name in ipairs(names) do
     local n = record(ns .. ':node:' .. name) or {}
     local state = n.state or 'unknown'
     local left = tonumber(n.lease_until or '0') - now
-    if left < 0 and state ~= 'stopped' then state = 'lost'
+    if left < 0 and state ~= 'stopped' then state = 'lease-expired'
     elseif n.drain == '1' and state == 'active' then state = 'draining' end
-    local line, behind = ring_queue_of(name, now)
-    local waiting = #line / 17 + #behind
+    local queue, behind = ring_queue_of(name, now)
+    local waiting = #queue / 17 + #behind
     rows[#rows + 1] = { name, state, redis.call('SCARD', ns .. ':local:' .. name), redis.call('SCARD', ns .. ':remote:' .. name),
       n.weight or '1', n.max_agents or '', n.registrations or '0', n.channels or '0', left, n.generation or '',
       n.version or '', n.host or '', n.campaigns or '', n.refused or '0',

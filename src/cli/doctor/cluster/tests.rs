@@ -1,11 +1,11 @@
-//! A good cluster, and one change at a time. Owns what each change must give.
+//! A healthy cluster with one change at a time. Owns the findings that each change must give.
 
 use super::super::finding::check;
 use super::*;
 use crate::ids::Case;
 
 fn node(name: &str, state: &str) -> NodeRow {
-    let lives = !["lost", "stopped"].contains(&state);
+    let lives = !["lease-expired", "stopped"].contains(&state);
     NodeRow {
         name: name.into(),
         state: state.into(),
@@ -34,16 +34,16 @@ fn phone(place: &str, state: &str) -> PhoneRow {
 
 fn session(state: &str, since: u64) -> SessionRow {
     SessionRow {
-        id: format!("{since:016}"),
+        session: format!("{since:016}"),
         alias: "cc1x".into(),
         extension: "cc1".into(),
         agent: "7".into(),
         campaign: String::new(),
         node: "a".into(),
         state: state.into(),
-        place: None,
+        queue_position: None,
         remote: false,
-        reason: String::new(),
+        reason: None,
         since,
         rejoined_from: String::new(),
     }
@@ -65,11 +65,11 @@ fn good() -> Facts {
     }
 }
 
-const NODES: (&str, &str, &str, &str) = ("nodes", "ok", "2 nodes", "");
-const PHONES: (&str, &str, &str, &str) = ("phones", "ok", "2 phones", "");
-const ALIASES: (&str, &str, &str, &str) = ("aliases", "ok", "1 explicit", "");
-const QUEUES: (&str, &str, &str, &str) = ("queues", "ok", "nothing waits", "");
-const SESSIONS: (&str, &str, &str, &str) = ("sessions", "ok", "3 open", "");
+const NODES: (&str, &str, &str, &str) = ("nodes", "ok", "nodes in the rotation: 2", "");
+const PHONES: (&str, &str, &str, &str) = ("phones", "ok", "all phones are registered: 2", "");
+const ALIASES: (&str, &str, &str, &str) = ("aliases", "ok", "explicit aliases: 1", "");
+const QUEUES: (&str, &str, &str, &str) = ("queues", "ok", "no orders or logins are overdue", "");
+const SESSIONS: (&str, &str, &str, &str) = ("sessions", "ok", "open sessions: 3", "");
 
 /// The findings on a good cluster after one change: in the place of the ones that the change spoils.
 #[track_caller]
@@ -96,20 +96,31 @@ fn a_good_cluster() {
 #[test]
 fn nodes_that_take_no_logins() {
     let forget = "`evenring forget c`";
-    after(|f| f.nodes.push(node("c", "lost")), &[("nodes", "warning", "c is dead", forget)]);
+    after(|f| f.nodes.push(node("c", "lease-expired")), &[("nodes", "warning", "c is lost", forget)]);
     after(|f| f.nodes.push(node("c", "stopped")), &[("nodes", "warning", "c is stopped", forget)]);
-    after(|f| f.nodes.push(node("c", "draining")), &[("nodes", "note", "c drains", "`evenring resume c`")]);
-    after(|f| f.nodes.push(node("c", "down")), &[("nodes", "failure", "c has lost its Asterisk", "start Asterisk")]);
-    after(|f| f.nodes.push(node("c", "starting")), &[("nodes", "warning", "c is starting", "log of its daemon")]);
+    after(|f| f.nodes.push(node("c", "draining")), &[("nodes", "note", "c is draining", "`evenring resume c`")]);
+    after(|f| f.nodes.push(node("c", "down")), &[("nodes", "failure", "c is down", "start Asterisk")]);
+    after(|f| f.nodes.push(node("c", "starting")), &[("nodes", "warning", "c is starting", "the daemon's log")]);
+    after(
+        |f| f.nodes.push(node("c", "stopping")),
+        &[(
+            "nodes",
+            "warning",
+            "c is stopping: its Asterisk was told to stop, and it takes no logins",
+            "start Asterisk",
+        )],
+    );
+    after(|f| f.nodes.push(node("c", "unknown")), &[("nodes", "warning", "c is unknown: Redis has no state", forget)]);
+    after(|f| f.nodes.push(node("c", "paused")), &[("nodes", "warning", "c is paused: this version", "upgrade")]);
     after(|f| f.own = Some("x".into()), &[("nodes", "failure", "this node, x, has never", "systemctl start evenring")]);
     after(|f| f.nodes[1].max_agents = Some(1), &[("nodes", "warning", "full: b", "node.max_agents")]);
     after(|f| f.nodes[1].version = "0.2.0".into(), &[("nodes", "warning", "0.1.0 on a; 0.2.0 on b", "upgrade")]);
     after(
         |f| f.nodes.iter_mut().for_each(|node| node.state = "draining".into()),
         &[
-            ("nodes", "note", "a drains", ""),
-            ("nodes", "note", "b drains", ""),
-            ("nodes", "failure", "nobody can log in", "lines above"),
+            ("nodes", "note", "a is draining", ""),
+            ("nodes", "note", "b is draining", ""),
+            ("nodes", "failure", "all logins are refused", "findings above"),
         ],
     );
 }
@@ -118,21 +129,21 @@ fn nodes_that_take_no_logins() {
 fn phones_that_cannot_ring_everywhere() {
     after(
         |f| f.phones.push(phone("cc3@a", "unreachable")),
-        &[("phones", "note", "registered nowhere (1): cc3", "`evenring phones`")],
+        &[("phones", "note", "registered on no node (1): cc3", "`evenring phones`")],
     );
     after(
         |f| f.phones[1].state = "unregistered".into(),
         &[("phones", "warning", "on one node only (1): cc1", "on all nodes")],
     );
     // What only one node knows is meant to be there alone.
-    after(|f| f.phones.push(phone("cc3@a", "registered")), &[("phones", "ok", "3 phones", "")]);
+    after(|f| f.phones.push(phone("cc3@a", "registered")), &[("phones", "ok", "all phones are registered: 3", "")]);
     // What a dead node had registered counts for nothing.
     after(
         |f| {
-            f.nodes.push(node("c", "lost"));
+            f.nodes.push(node("c", "lease-expired"));
             f.phones.push(phone("cc3@c", "registered"));
         },
-        &[("nodes", "warning", "c is dead", "")],
+        &[("nodes", "warning", "c is lost", "")],
     );
     after(
         |f| f.phones.iter_mut().for_each(|phone| phone.state = "unregistered".into()),
@@ -143,7 +154,10 @@ fn phones_that_cannot_ring_everywhere() {
     );
     after(
         |f| f.phones.clear(),
-        &[("phones", "failure", "no living node knows a phone", "read = system,call"), ("aliases", "warning", "", "")],
+        &[
+            ("phones", "failure", "no living node knows any phone", "read = system,call"),
+            ("aliases", "warning", "", ""),
+        ],
     );
 }
 
@@ -158,11 +172,11 @@ fn phones_that_are_left_out() {
         |f| {
             f.nodes[0].left_out = vec![row("name", &["PJSIP/cc500@t1", "SIP/a b"]), row("max-phones", &["cc9"])];
             f.nodes[1].left_out = vec![row("max-devices", &[])];
-            f.nodes.push(NodeRow { left_out: vec![row("name", &[])], ..node("c", "lost") });
+            f.nodes.push(NodeRow { left_out: vec![row("name", &[])], ..node("c", "lease-expired") });
         },
         &[
-            ("nodes", "warning", "c is dead", ""),
-            ("phones", "warning", "on a: 7 have names that are no ids: PJSIP/cc500@t1, SIP/a b", "rename"),
+            ("nodes", "warning", "c is lost", ""),
+            ("phones", "warning", "on a: 7 have names that are not valid ids: PJSIP/cc500@t1, SIP/a b", "rename"),
             ("phones", "warning", "on a: 7 are over ami.max_phones: cc9", "raise ami.max_phones"),
             ("phones", "warning", "on b: 7 are over ami.max_devices", "raise ami.max_devices"),
         ],
@@ -175,8 +189,8 @@ fn aliases_that_name_nothing() {
         |phones: &[&str]| AliasRow { alias: "x".into(), phones: phones.iter().map(|&p| p.to_owned()).collect() };
     let fix = "`evenring alias set x";
     after(|f| f.aliases.push(alias(&["cc9@a"])), &[("aliases", "warning", "x has no registered phone: cc9@a", fix)]);
-    after(|f| f.aliases.push(alias(&["cc1@a", "cc1@z"])), &[("aliases", "warning", "x names no known node: z", fix)]);
-    after(|f| f.aliases.push(alias(&["cc1@a", "cc9@b"])), &[("aliases", "warning", "no known phone: cc9@b", fix)]);
+    after(|f| f.aliases.push(alias(&["cc1@a", "cc1@z"])), &[("aliases", "warning", "x names unknown nodes: z", fix)]);
+    after(|f| f.aliases.push(alias(&["cc1@a", "cc9@b"])), &[("aliases", "warning", "unknown phones: cc9@b", fix)]);
 }
 
 #[test]
@@ -189,8 +203,8 @@ fn names_that_are_compared_differently() {
     after(|f| f.placement.case = Case::Fold, &[("nodes", "failure", "exact on a, b; fold in this", fix)]);
     // A dead node compares nothing, and is made again with the settings of that day.
     after(
-        |f| f.nodes.push(NodeRow { case: "fold".into(), ..node("c", "lost") }),
-        &[("nodes", "warning", "c is dead", "")],
+        |f| f.nodes.push(NodeRow { case: "fold".into(), ..node("c", "lease-expired") }),
+        &[("nodes", "warning", "c is lost", "")],
     );
     let fold = |f: &mut Facts| {
         f.placement.case = Case::Fold;
@@ -203,7 +217,13 @@ fn names_that_are_compared_differently() {
             fold(f);
             f.aliases.extend([with("Desk7", "cc1@a"), with("desk8", "CC1@a"), with("desk9", "cc1@a")]);
         },
-        &[("aliases", "warning", "before placement.case was fold (2): Desk7, desk8", "import aliases.txt --replace")],
+        &[(
+            "aliases",
+            "warning",
+            "created before placement.case was fold (2): Desk7, desk8",
+            "import aliases.txt \
+            --replace",
+        )],
     );
 }
 
@@ -211,11 +231,11 @@ fn names_that_are_compared_differently() {
 fn orders_and_sessions_that_wait_too_long() {
     let waits = |queue: &str, s| Waiting { queue: queue.into(), oldest: Some(Duration::from_secs(s)) };
     let drain = "`evenring drain b`";
-    after(|f| f.waiting.push(waits("ring-b", 4)), &[("queues", "warning", "for b has waited for 4s", drain)]);
-    after(|f| f.waiting.push(waits("ring-b", 11)), &[("queues", "failure", "for b has waited for 11s", drain)]);
+    after(|f| f.waiting.push(waits("ring-b", 4)), &[("queues", "warning", "for b has been waiting for 4s", drain)]);
+    after(|f| f.waiting.push(waits("ring-b", 11)), &[("queues", "failure", "for b has been waiting for 11s", drain)]);
     after(
         |f| f.waiting.push(waits("logins", 60)),
-        &[("queues", "failure", "queue logins has waited for 1m", "start a daemon")],
+        &[("queues", "failure", "queue logins has been waiting for 1m", "start a daemon")],
     );
     after(
         |f| f.sessions.extend([session("ringing", 963_000), session("placed", 983_000), session("queued", 0)]),
@@ -226,4 +246,15 @@ fn orders_and_sessions_that_wait_too_long() {
             "evenring logout",
         )],
     );
+}
+
+/// Each but `active` gives a finding, and only one that is starting is not in sync yet.
+#[test]
+fn every_state_of_a_node_has_a_text() {
+    for shown in ShownNodeState::ALL {
+        let finding = state(&node("c", shown.as_str()));
+        assert_eq!(finding.is_none(), shown == ShownNodeState::Active, "{shown:?}");
+        let not_in_sync = finding.is_some_and(|finding| finding.finding.contains("not in sync"));
+        assert_eq!(not_in_sync, shown == ShownNodeState::Starting, "{shown:?}");
+    }
 }

@@ -1,9 +1,9 @@
--- answers.lua: takes a message off the shared inbox, and sends the answer to the queue that its sender named. Only who takes
--- the message off sends one, so that repeating this does not answer twice. Names of our own keys do not come here
--- (inbox.rs); a key that is there and is no queue gets none. An answer that nobody takes is dropped after an hour, and a
--- queue that was made for answers ends a week after the last one; what others made or put there stays. Times are Redis's own:
--- the queues are others', too.
--- Needs: keys rsmq
+-- answers.lua: removes a message from the shared inbox, and sends the answer to the queue that its sender named. Only the
+-- call that removes the message answers, so a repetition does not answer twice. Names of our own keys never get here
+-- (inbox.rs); a key that exists and is not a queue gets no answer. Unread answers are dropped after an hour, and a queue
+-- that was created for answers is removed a week after the last one; queues and messages of others stay. Times are Redis's
+-- own, because other programs use these queues too.
+-- Needs: keys removal rsmq
 --
 --   NS:QUEUE:Q  evenring  time of the last answer, in a queue that was made here
 local answer_keep_ms, queue_keep_ms = 3600 * 1000, 7 * 24 * 3600 * 1000
@@ -36,7 +36,7 @@ local function answer(queue, id, answers, body)
   dequeue(queue, id)
   if not known or answers == '' or not is_queue(answers) then return end
   spent = spent + 15
-  local attributes, now = ns .. ':' .. answers .. ':Q', wall()
+  local attributes, now = ns .. ':' .. answers .. ':Q', wall
   -- More than come: a queue that nobody reads has the answers of an hour at most.
   drop_answers(answers, now, 2)
   if open_queue(answers) or redis.call('HGET', attributes, 'evenring') then
@@ -48,7 +48,7 @@ end
 
 -- Looks after the queues that got no answer for an hour: a few, the others are looked after next time.
 local function end_answers()
-  local index, now = ns .. ':index:answers', wall()
+  local index, now = ns .. ':index:answers', wall
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 5)) do
     local is_ours = is_queue(name)
     if not is_ours or drop_answers(name, now, 50) < 50 then

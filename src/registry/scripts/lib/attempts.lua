@@ -1,5 +1,5 @@
--- attempts.lua: what comes next when the node of a session cannot ring it or is gone (P4, P10).
--- Needs: keys events sessions eligibility targets orders
+-- attempts.lua: the next attempt of a session whose node cannot ring it or is lost (P4, P10).
+-- Needs: keys events sessions eligibility targets quick_choice orders
 --
 -- Where a session goes that has been somewhere else. What its alias means may have changed since, so its phone may be another
 -- one, and somebody's.
@@ -30,7 +30,7 @@ local function place_again(id, s, why, now, expiry_ms, keep_ms)
   local old_extension, tried = s.extension, s.tried
   -- One that drains is left out anyway, and may be asked again when it has resumed.
   if why ~= 'draining' then tried = (tried == '' and ' ' or tried) .. s.node .. ' ' end
-  if s.wanted == '1' then
+  if s.hangup_requested == '1' then
     finish(id, s, 'ended', 'logged-out', now, keep_ms)
     return 'failed'
   end

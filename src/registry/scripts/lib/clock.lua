@@ -1,12 +1,12 @@
--- clock.lua: what time it is, as the nodes that beat tell (P14). Needed where one does.
+-- clock.lua: advances the logical time with each heartbeat (P14).
 local jump, corrections = unpack(redis.call('HMGET', ns .. ':judge', 'jump', 'corrections'))
 judge.jump, judge.corrections = tonumber(jump or 0), tonumber(corrections or 0)
 
 -- Redis's clock went back, by so much at least: time goes on. What the inbox hides until later by the wall is seen now.
 local function went_back(ms)
   judge.shift = judge.shift + ms
-  local hidden = redis.call('ZRANGEBYSCORE', ns .. ':logins', '(' .. wall(), '+inf', 'LIMIT', 0, 1000)
-  for _, id in ipairs(hidden) do redis.call('ZADD', ns .. ':logins', wall(), id) end
+  local hidden = redis.call('ZRANGEBYSCORE', ns .. ':logins', '(' .. wall, '+inf', 'LIMIT', 0, 1000)
+  for _, id in ipairs(hidden) do redis.call('ZADD', ns .. ':logins', wall, id) end
 end
 
 -- A node speaks for itself, so each of them could. Returns what time it is.

@@ -1,5 +1,5 @@
--- eligibility.lua: which nodes may ring a login, and which of them is the best (P2, P3): the active node with the fewest local
--- agents by its weight, on which that phone is really registered.
+-- eligibility.lua: which nodes may ring a login, and which of them is the best (P2, P3): the active node with the lowest load
+-- on which the phone is registered.
 -- Needs: keys nodes sessions
 --
 -- Why this node may not ring this phone; '' if it may. The order of the checks is the order of what an operator

@@ -1,5 +1,5 @@
--- forgetting.lua: how a node is taken off the list.
--- Needs: keys rsmq events
+-- forgetting.lua: removes a node with all that is known about it.
+-- Needs: removal events
 local function sessions_on(node)
   return redis.call('SCARD', ns .. ':local:' .. node) + redis.call('SCARD', ns .. ':remote:' .. node)
 end

@@ -1,4 +1,4 @@
--- keys.lua: what stands in Redis, and how it is read.
+-- keys.lua: the keys in Redis, and how they are read.
 --
 -- Times are milliseconds on Redis's own clock, as judge.lua has it. A session is open while it is placed, ringing or live.
 --
@@ -9,12 +9,12 @@
 --   NS:node:NAME     HASH  generation host state drain weight max_agents campaigns channels registrations version
 --                          lease_until  beat (the tick of its last heartbeat)  lease (ms; of one that stopped: its grace)
 --                          beats (the number of its last heartbeat)  refused
---                          lost (1 = the others have noticed the end of its lease)  gone (when they did)  noted (the number of its last note)
+--                          expired (1 = the other nodes have noticed the end of its lease)  gone (when they did)  noted (the number of its last note)
 --                          kept kept_at kept_why kept_result (how often the keepalive command has run, and the last run)
 --                          phones (the number of the last word on them)  case (exact|fold: how it compares names)
 --                          left_out (JSON: the phones that it leaves out, by reason, with examples)
---                          take (the number of its daemon's last take)
---                          line (while it paces: who waits for his turn to ring, ids with a blank behind each)
+--                          fetch (the number of its daemon's last fetch)
+--                          ring_queue (while it paces: who waits for their turn to ring, ids with a blank behind each)
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
 --   NS:contacts:NAME HASH  extension -> JSON with address, round trip, expiry (only with a second AMI user)
 --   NS:phones:NAME:GENERATION:NUMBER, NS:contacts:...  HASH  a table that is being told in parts, for a minute at most
@@ -23,13 +23,13 @@
 --   NS:local:NAME    SET   open sessions of local agents: its size is the node's load (never a counter)
 --   NS:remote:NAME   SET   open sessions of remote agents
 --   NS:session:ID    HASH  alias extension agent campaign remote node state reason since created try tried
---                          give_up order generation take wanted rejoined_from
+--                          give_up order generation fetch hangup_requested rejoined_from
 --   NS:holders       HASH  agent:A, alias:L, phone:E -> the open session that holds it
 --   NS:aliases       HASH  alias -> extension@node,extension@node,...  (the operators' own table)
 --   NS:QUEUE, NS:QUEUE:Q, NS:QUEUES, NS:rt:QUEUE   RSMQ's layout; our queues are logins and ring-NAME
---   NS:story         STREAM what happened: event node session alias agent phone reason, see announce() and append_event()
+--   NS:events        STREAM what happened: event node session alias agent extension reason, see announce() and append_event()
 --   NS:news:ID       PUBLISH "STATE REASON" at every change of a session
---   NS:rt:ring-NAME  PUBLISH "duty" when the node drains or resumes; anything else is RSMQ's word for a new order
+--   NS:rt:ring-NAME  PUBLISH "admin-state" when the node drains or resumes; anything else is RSMQ's word for a new order
 
 -- What this script has cost Redis so far, in commands; what is the same in every call is not counted. One that does much for
 -- many sessions stops at a limit, and is called again.
@@ -48,9 +48,4 @@ local function session_key(id) return ns .. ':session:' .. id end
 
 local function is_open(s)
   return s ~= nil and (s.state == 'placed' or s.state == 'ringing' or s.state == 'live')
-end
-
--- Takes keys away without keeping Redis, however large they are. A user who may not do that has them taken away all the same.
-local function unlink(...)
-  if type(redis.pcall('UNLINK', ...)) ~= 'number' then redis.call('DEL', ...) end
 end

@@ -1,5 +1,5 @@
--- nodes.lua: what a script sees of the nodes. It looks at each once, however many sessions it is about; what it writes itself to
--- a node's hash, it writes before the first of these.
+-- nodes.lua: the nodes as a script sees them. Each is read once per call, however many sessions the call handles; a script
+-- writes to a node's hash before the first read.
 -- Needs: keys
 local node_names, node_rows = nil, {}
 
@@ -23,15 +23,15 @@ local function node_row(name, now)
   local left, unavailable = lease_until and lease_until - now, false
   if not left then unavailable = 'unknown-node'
   -- More than the whole lease: the clock that wrote it was another one.
-  elseif left < 0 or left > tonumber(lease) then unavailable = state == 'stopped' and 'stopped' or 'lapsed'
+  elseif left < 0 or left > tonumber(lease) then unavailable = state == 'stopped' and 'stopped' or 'lease-expired'
   elseif state ~= 'active' then unavailable = state or 'unknown-node'
   elseif drain == '1' then unavailable = 'draining' end
   row = { unavailable = unavailable, agents = redis.call('SCARD', ns .. ':local:' .. name), weight = tonumber(weight) or 1,
     most = most and tonumber(most), channels = tonumber(channels) or 0,
     campaigns = campaigns and campaigns ~= '' and ' ' .. campaigns .. ' ', awaited = false }
   if is_settling then
-    local beat, lost = unpack(redis.call('HMGET', key, 'beat', 'lost'))
-    row.awaited = is_awaited(beat, lease, lost, state)
+    local beat, expired = unpack(redis.call('HMGET', key, 'beat', 'expired'))
+    row.awaited = is_awaited(beat, lease, expired, state)
   end
   node_rows[name] = row
   return row

@@ -16,7 +16,7 @@ local function write_placed(id, s, order, due, now)
     'give_up', s.give_up, 'order', order)
 end
 
--- Reserves the session on the row's node and puts the order into that node's queue. why: for the story, if it is not new.
+-- Reserves the session on the row's node and puts the order into that node's queue. why: for the stream of events, if it is not new.
 local function assign(id, s, row, now, expiry_ms, why)
   local attempt, due = tonumber(s.try or '0') + 1, now + expiry_ms
   s.node, s.extension, s.state, s.reason, s.try = row.name, row.extension, 'placed', '', attempt

@@ -3,15 +3,14 @@
 -- Needs: keys events sessions eligibility targets orders
 --
 -- want { alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1) }, rules { suffix, expiry_ms, tries,
--- give_up_ms, keep_ms }; mode place, or settle (nobody wants to see why each node was chosen or not), or explain (nothing is
--- written). The result is place.lua's reply.
-local function place_login(mode, id, want, rules, now)
+-- give_up_ms, keep_ms }; mode place, or explain (nothing is written). best, awaited: what choose_quickly() has found, where nobody wants to see why
+-- each node was chosen or not. The result is place.lua's reply.
+local function place_login(mode, id, want, rules, now, best, awaited)
   local alias, agent, campaign, remote = want.alias, want.agent, want.campaign, want.remote
   local suffix, expiry_ms, tries, keep_ms = rules.suffix, rules.expiry_ms, rules.tries, rules.keep_ms
   local named = agent ~= ''
 
-  local targets, known, explicit, best, awaited
-  if mode == 'settle' then best, awaited = choose_quickly(alias, suffix, campaign, remote, '', id, now) end
+  local targets, known, explicit
   if best then
     targets, known, explicit = { { best.name, best.extension } }, true, false
   else

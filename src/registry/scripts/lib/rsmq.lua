@@ -1,17 +1,5 @@
 -- rsmq.lua: RSMQ's own queues, as its clients in any language read and write them.
--- Needs: keys
 --
--- The time as RSMQ begins its ids with it: ten digits, from 1973 to 2085.
-local function base36(us)
-  local digits = { 48, 48, 48, 48, 48, 48, 48, 48, 48, 48 }
-  for at = 10, 1, -1 do
-    local digit = us % 36
-    digits[at] = digit < 10 and 48 + digit or 87 + digit
-    us = (us - digit) / 36
-  end
-  return string.char(unpack(digits))
-end
-
 -- RSMQ's createQueue, with RSMQ's own defaults; a queue that is there stays as it is. True: it was not there.
 local function open_queue(queue)
   local attributes = ns .. ':' .. queue .. ':Q'
@@ -23,20 +11,19 @@ local function open_queue(queue)
   return is_new
 end
 
--- RSMQ's deleteQueue.
-local function close_queue(queue)
-  local key = ns .. ':' .. queue
-  unlink(key, key .. ':Q')
-  redis.call('SREM', ns .. ':QUEUES', queue)
-end
-
 -- RSMQ's sendMessage. The seed stands in for RSMQ's random 22 characters; the caller makes it unique. at: the time at
 -- which it can be received. mark: ends the id, which has no capital letter otherwise.
 local function enqueue(queue, body, seed, at, mark)
   local key = ns .. ':' .. queue
   local attributes = key .. ':Q'
-  local us = seconds * 1000000 + micros
-  local id = base36(us) .. redis.sha1hex(seed):sub(1, 22 - #(mark or '')) .. (mark or '')
+  -- RSMQ begins its ids with the time in µs, in base 36: ten digits, from 1973 to 2085.
+  local us, digits = seconds * 1000000 + micros, { 48, 48, 48, 48, 48, 48, 48, 48, 48, 48 }
+  for at = 10, 1, -1 do
+    local digit = us % 36
+    digits[at] = digit < 10 and 48 + digit or 87 + digit
+    us = (us - digit) / 36
+  end
+  local id = string.char(unpack(digits)) .. redis.sha1hex(seed):sub(1, 22 - #(mark or '')) .. (mark or '')
   redis.call('ZADD', key, at, id)
   redis.call('HSET', attributes, id, body)
   if redis.call('HINCRBY', attributes, 'totalsent', 1) == 1 then open_queue(queue) end

@@ -46,8 +46,8 @@ local function open_session_of(field, now, keep_ms, dry)
   if not id then return nil end
   local s = record(session_key(id))
   if is_open(s) then
-    local beat, lease, lost = unpack(redis.call('HMGET', ns .. ':node:' .. s.node, 'beat', 'lease', 'lost'))
-    if not is_dead(beat, lease, lost) then return id, s end
+    local beat, lease, expired = unpack(redis.call('HMGET', ns .. ':node:' .. s.node, 'beat', 'lease', 'expired'))
+    if not is_dead(beat, lease, expired) then return id, s end
   end
   if dry then return nil end
   if is_open(s) then

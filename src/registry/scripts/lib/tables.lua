@@ -1,5 +1,5 @@
 -- tables.lua: tables of a node that are too large for one call.
--- Needs: keys
+-- Needs: removal
 --
 -- A table that is told in parts stands as it was until the last part is there. `number` keeps what comes late from
 -- another telling out; `total` is how many fields the whole has, or nil: more parts follow. The pairs begin at ARGV[first].

@@ -1,0 +1,7 @@
+//! What every task needs and no task owns: time, random bits, waits between attempts, log lines that repeat. Must never know
+//! Asterisk, Redis or settings.
+
+pub mod backoff;
+pub mod clock;
+pub(crate) mod log_throttle;
+pub mod random;
