@@ -19,7 +19,7 @@ local retry_ms = 1000
 local function await_nodes(id, s, why, now)
   local again = s.state == 'placed' and s.order == ''
   s.state, s.reason, s.try = 'placed', why, s.try or '0'
-  write_placed(id, s, '', now + retry_ms, now)
+  write_placed(id, s, '', string.format('%.0f', now + retry_ms), string.format('%.0f', now))
   if not again then announce(id, s, 'placed', why .. ': waiting for the nodes to report') end
   return 'waiting'
 end

@@ -64,7 +64,7 @@ local function place_login(mode, id, want, rules, now, best, awaited)
   end
 
   local s = { alias = alias, agent = agent, campaign = campaign, remote = remote, suffix = suffix, tries = tries,
-    tried = '', created = now, give_up = now + rules.give_up_ms }
+    tried = '', give_up = now + rules.give_up_ms }
   assign(id, s, best, now, expiry_ms, '')
   return reply('placed', s, id, '', targets)
 end

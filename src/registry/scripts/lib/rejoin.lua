@@ -14,7 +14,7 @@ local function rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
     if holder and is_open(record(session_key(holder))) then return nil end
   end
   local f = { alias = s.alias, agent = s.agent, campaign = s.campaign, remote = s.remote, suffix = s.suffix,
-    tries = tries, tried = ' ' .. s.node .. ' ', created = now, give_up = now + give_up_ms }
+    tries = tries, tried = ' ' .. s.node .. ' ', give_up = now + give_up_ms }
   local best, awaited = choose_again(f.alias, f.suffix, f.campaign, f.remote, f.tried, fresh, now, keep_ms)
   if not best and (awaited or is_silent(now)) then
     append_event('rejoin', s.node, id, s, 'as ' .. fresh .. ', when the other nodes have reported')

@@ -26,7 +26,7 @@ local function enqueue(queue, body, seed, at, mark)
   local id = string.char(unpack(digits)) .. redis.sha1hex(seed):sub(1, 22 - #(mark or '')) .. (mark or '')
   redis.call('ZADD', key, at, id)
   redis.call('HSET', attributes, id, body)
-  if redis.call('HINCRBY', attributes, 'totalsent', 1) == 1 then open_queue(queue) end
+  if redis.call('HINCRBY', attributes, 'totalsent', '1') == 1 then open_queue(queue) end
   redis.call('PUBLISH', ns .. ':rt:' .. queue, redis.call('ZCARD', key))
   return id
 end
