@@ -94,8 +94,7 @@ pub(super) async fn drain(registry: &mut Registry, args: &DrainArgs) -> Result<u
     if !over {
         output::complain(&format!(
             "{}: {} after {}; the node keeps draining: wait again, log them out (`evenring sessions`, `evenring \
-                logout`), or \
-             cancel with `evenring resume {}`",
+                logout`), or cancel with `evenring resume {}`",
             args.node,
             left.text(),
             span_text(args.deadline.unwrap_or_default()),

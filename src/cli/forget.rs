@@ -49,16 +49,14 @@ pub(super) async fn run(registry: &mut Registry, args: &ForgetArgs) -> Result<u8
             let left = span_text(left);
             let why = format!(
                 "{node} is alive, its lease runs for another {left}: stop its daemon first, or take it out of the \
-                    rotation \
-                 with `evenring drain {node}`"
+                    rotation with `evenring drain {node}`"
             );
             Some(("alive", why))
         }
         Forgotten::Busy(sessions) => {
             let why = format!(
                 "{node} has open sessions ({sessions}): another node ends them within a minute after {node} has \
-                    stopped; see \
-                 `evenring sessions`, and try again"
+                    stopped; see `evenring sessions`, and try again"
             );
             Some(("sessions", why))
         }

@@ -115,8 +115,7 @@ impl TryFrom<String> for Namespace {
             }
             Some(_) | None => Err(format!(
                 "{text:?} is not a namespace: it needs one part in braces, such as \"{{evenring}}\", otherwise \
-                    letters, digits, \
-                 '_', '-', '.' and ':', and at most 64 characters"
+                    letters, digits, '_', '-', '.' and ':', and at most 64 characters"
             )),
         }
     }

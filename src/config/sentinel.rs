@@ -37,8 +37,7 @@ pub struct SentinelSettings {
 pub(super) type Parsed = (SentinelSettings, Option<String>, Option<SecretString>);
 
 const FORM: &str = "not a Sentinel URL: write \"redis+sentinel://host1:26379,host2:26379,host3:26379/mymaster\" (the \
-    name in `sentinel \
-     monitor`; a database may follow as /2), or \"rediss+sentinel://\" for TLS";
+    name in `sentinel monitor`; a database may follow as /2), or \"rediss+sentinel://\" for TLS";
 
 /// Reads a URL with one of the two schemes; `None` for any other text.
 pub(super) fn parse(text: &str) -> Option<Result<Parsed, &'static str>> {

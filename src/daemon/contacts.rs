@@ -88,8 +88,7 @@ impl Contacts {
                         Some(FromAmi::Answer(_, Answer::Error { message, .. })) => {
                             if let Some(suppressed) = throttle.allow(&message, clock.now()) {
                                 warn!(%node, reason = message, suppressed, "no contact details: the second AMI user \
-                                    needs \
-                                    read = system and write = system,reporting");
+                                    needs read = system and write = system,reporting");
                             }
                         }
                         // A boot, or a connection anew: do not wait for the next tick.

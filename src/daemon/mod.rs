@@ -71,8 +71,7 @@ pub enum DaemonError {
     /// Another process on this machine has this node's name.
     #[error(
         "the name of node {node} is taken: {holder}. Stop that daemon, or give this one another node.name; run one \
-            daemon \
-         per node"
+            daemon per node"
     )]
     NameTaken {
         /// The name.

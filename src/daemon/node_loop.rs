@@ -50,8 +50,7 @@ pub enum LoopError {
     /// Another daemon has this node's name.
     #[error(
         "another daemon has taken the name of node {node}: this daemon exits. Give every node its own node.name, and \
-            run one \
-         daemon per node"
+            run one daemon per node"
     )]
     Fenced {
         /// The name.

@@ -26,8 +26,7 @@ const DENIED: [&str; 4] = [
 const CLUSTER: &str = "it is a Redis Cluster node: point redis.url at a single primary that has all keys, with or \
     without Sentinel";
 const HARDENED: &str = "it lacks a command that evenring needs: use Redis 7.0 or newer without rename-command; \
-    restrict users with the \
-     ACL instead (docs/SECURITY.md, Redis ACL)";
+    restrict users with the ACL instead (docs/SECURITY.md, Redis ACL)";
 
 /// Errors on connecting, and what to do about each.
 const AT_THE_DOOR: [(&str, &str); 8] = [
@@ -91,8 +90,7 @@ impl Place<'_> {
         if kind == ErrorKind::MasterNameNotFoundBySentinel {
             return self.unreachable(
                 "the sentinels name no primary now: a failover is in progress, or the name in redis.url differs from \
-                    the one in \
-                 `sentinel monitor`",
+                    the one in `sentinel monitor`",
             );
         }
         // What cannot be parsed is no Redis; what has another shape than we want is a bug.

@@ -238,8 +238,7 @@ fn judge_read(role: Role, user: &str, heard: &Heard) -> Vec<Finding> {
     if !heard.booted {
         let text = format!(
             "no FullyBooted event for manager user {user}: it lacks read = system, an eventfilter hides it, or \
-                Asterisk is \
-             still loading"
+                Asterisk is still loading"
         );
         findings.push(Finding::failure("ami.read", text, fix.clone()));
     }

@@ -33,8 +33,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
             "redis.server",
             "eviction, persistence and replicas were not checked: this Redis user may not read them",
             "run doctor as a Redis admin: EVENRING_REDIS_ADMIN_URL=redis://default:...@host:6379 evenring doctor \
-                (behind \
-             Sentinel: a URL of the same form as redis.url, with the admin's login)",
+                (behind Sentinel: a URL of the same form as redis.url, with the admin's login)",
         )),
     }
     findings
