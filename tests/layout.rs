@@ -194,6 +194,19 @@ fn circle(sources: &Sources) -> Option<Vec<String>> {
     sources.keys().find_map(|path| walk(path, &mut Vec::new(), &mut done, sources))
 }
 
+fn is_declared(path: &str, sources: &Sources) -> bool {
+    let file = path.strip_suffix("/mod.rs").or_else(|| path.strip_suffix(".rs")).unwrap_or(path);
+    let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
+    if ["lib", "main"].contains(&file) {
+        return true;
+    }
+    let parents = match folder {
+        "" => vec!["lib.rs".to_owned()],
+        folder => vec![format!("{folder}/mod.rs"), format!("{folder}.rs")],
+    };
+    parents.iter().filter_map(|parent| sources.get(parent)).any(|text| text.contains(&format!("mod {name};")))
+}
+
 fn top_faults(names: impl IntoIterator<Item = String>) -> Vec<String> {
     let fine = |name: &String| name.starts_with('.') || name.starts_with("LICENSE") || TOP.contains(&name.as_str());
     names.into_iter().filter(|name| !fine(name)).collect()
@@ -219,6 +232,17 @@ fn no_files_import_each_other() {
         circle(&Sources::from(round)),
         Some(["node/a.rs", "node/b.rs", "node/c.rs"].map(str::to_owned).to_vec())
     );
+}
+
+/// A file that no module declares is not compiled, and nobody would notice.
+#[test]
+fn every_file_belongs_to_a_module() {
+    let sources = sources();
+    let lost: Vec<&String> = sources.keys().filter(|path| !is_declared(path, &sources)).collect();
+    assert_eq!(lost, [""; 0]);
+    let planted = [("lib.rs", "mod a;"), ("a/mod.rs", "mod b;"), ("a/b.rs", ""), ("a/c.rs", "")];
+    let planted = Sources::from(planted.map(|(path, text)| (path.to_owned(), text.to_owned())));
+    assert!(is_declared("a/b.rs", &planted) && !is_declared("a/c.rs", &planted));
 }
 
 #[test]
