@@ -17,7 +17,6 @@
 //! | [`link`] | one session: greeting, login, boot, pings, answers, deadlines |
 //! | [`outcome`] | the results of a session for its owner: effects, answers, reasons |
 //! | `pending` | the actions whose answer has not come |
-//! | [`backoff`] | how long to wait before the next connection |
 
 pub mod action;
 pub mod event;
