@@ -164,7 +164,7 @@ fn plain(reason: &str) -> String {
 
 #[test]
 fn every_reason_and_refusal_is_explained() {
-    let session = file("src/node/session.rs");
+    let session = file("src/node/outcome.rs");
     let reasons = quoted(between(&session, "let word = match self {", "f.write_str"), '"');
     let reasons = reasons.map(|word| word.split('{').next().unwrap().to_owned());
     let reasons: BTreeSet<String> = reasons.collect();

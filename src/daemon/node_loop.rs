@@ -2,6 +2,7 @@
 //! and what waits for Redis. Must never decide anything about sessions or phones: `node` does.
 
 mod pending;
+mod stop;
 mod tell;
 
 use std::collections::BTreeMap;
@@ -36,10 +37,6 @@ const ASK_AFTER: Duration = Duration::from_millis(5);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A daemon without Asterisk or Redis reports ready after this, before systemd's start timeout.
 const READY_ANYWAY: Now = Now(Duration::from_secs(25));
-/// How long a stopping daemon waits for orders that are being fetched.
-const LAST_ORDERS: Duration = Duration::from_millis(600);
-/// How long a stopping daemon waits for Redis to confirm its last batch, orders included.
-const LAST_WORDS: Duration = Duration::from_millis(1_200);
 
 /// Messages from AMI that are handled in one step.
 const NEWS_AT_ONCE: usize = 64;
@@ -465,68 +462,6 @@ impl NodeLoop {
         let batch = std::mem::take(&mut self.pending).into_batch(heartbeat, leave);
         if self.outputs.batches.try_send(batch).is_ok() {
             self.watchdog.asked(self.clock.now());
-        }
-    }
-
-    /// Leaves the rotation, writes the last batch to Redis and logs off from Asterisk. Calls stay.
-    async fn stop(mut self, mut inputs: Inputs, ending: Ending) -> Result<(), LoopError> {
-        if ending == Ending::Process {
-            systemd::stopping();
-        }
-        self.outputs.open.send_replace(false);
-        self.outputs.status.send_modify(|status| status.stopping = true);
-        let give_up = self.clock.now().after(LAST_WORDS);
-        self.node.handle(Input::Stopping, self.clock.now());
-        if self.registered {
-            self.last_orders(&mut inputs.orders).await;
-        }
-        let mut last = false;
-        while self.watchdog.is_busy() || !last {
-            if !self.watchdog.is_busy() {
-                self.carry_out();
-                self.write(true);
-                last = true;
-            }
-            tokio::select! {
-                done = inputs.done.recv() => match done {
-                    Some(done) => {
-                        // A Redis that has just lost this node gets its calls again, which only this daemon knows; unless
-                        // the next generation reports them.
-                        let forgotten = done.registered || matches!(done.error, Some(RegistryError::Forgotten));
-                        last &= ending == Ending::Anew || !forgotten;
-                        self.written(done)?;
-                    }
-                    None => break,
-                },
-                () = self.clock.sleep_until(Some(give_up)) => {
-                    warn!(node = %self.name, "Redis did not confirm the shutdown in time: the lease will expire by \
-                        itself");
-                    break;
-                }
-            }
-        }
-        if self.outputs.ami.try_send(ToAmi::Logoff).is_ok() {
-            // Ends when the goodbye is said; the task drops its side.
-            let goodbye = async { while inputs.ami.recv().await.is_some() {} };
-            tokio::select! {
-                () = goodbye => {}
-                () = self.clock.sleep_until(Some(self.clock.now().after(Duration::from_millis(300)))) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives back fetched orders, including those of a fetch in progress: after it the fetcher ends.
-    async fn last_orders(&mut self, orders: &mut mpsc::Receiver<FetcherMessage>) {
-        let until = Some(self.clock.now().after(LAST_ORDERS));
-        loop {
-            tokio::select! {
-                word = orders.recv() => match word {
-                    Some(word) => self.ordered(word),
-                    None => return,
-                },
-                () = self.clock.sleep_until(until) => return,
-            }
         }
     }
 }

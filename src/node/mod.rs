@@ -10,6 +10,7 @@ pub mod keyword;
 pub mod left_out;
 mod note;
 mod orders;
+mod outcome;
 pub mod pacing;
 mod phones;
 mod recent_outcomes;

@@ -4,8 +4,8 @@
 
 use super::agenda::{Agenda, Event};
 use super::asterisk::Asterisk;
-use super::check::History;
 use super::dice::Dice;
+use super::history::History;
 use super::model::world::Ms;
 use super::setup::{Plant, Setup};
 use super::store::Store;

@@ -17,6 +17,7 @@ mod daemon;
 mod dice;
 mod episode;
 mod faults;
+mod history;
 #[allow(clippy::duplicate_mod, reason = "the tests of the scripts use it, too")]
 mod model;
 mod orders;
@@ -30,9 +31,9 @@ use std::collections::VecDeque;
 
 use agenda::{Agenda, Conn, Event, Life};
 use asterisk::Asterisk;
-use check::History;
 use daemon::Daemon;
 use dice::Dice;
+use history::History;
 use model::world::Ms;
 use setup::Setup;
 use store::Store;
