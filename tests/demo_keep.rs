@@ -7,6 +7,8 @@ mod keep;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use keep::Keeper;
@@ -28,6 +30,26 @@ fn keep(keeper: &Keeper, command: &[OsString]) -> (Result<(), String>, String) {
     (done, String::from_utf8(out).unwrap())
 }
 
+/// Keeps what is shown, and lets the script go on behind `two`.
+struct Release {
+    shown: Vec<u8>,
+    go: PathBuf,
+}
+
+impl Write for Release {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.shown.extend(text);
+        if text == b"two\n" {
+            fs::write(&self.go, "go\n")?;
+        }
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn stop(keeper: &Keeper) -> String {
     let mut out = Vec::new();
     keeper.stop(&mut out).unwrap();
@@ -38,8 +60,14 @@ fn stop(keeper: &Keeper) -> String {
 fn one_demo_stays_until_it_is_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let (keeper, pid_file) = (Keeper::new(dir.path()), dir.path().join("demo.pid"));
-    let (done, shown) = keep(&keeper, &shell("echo one; printf 'two\\nrea'; sleep 0.3; echo dy; exec sleep 30"));
-    done.unwrap();
+    // The last line is complete only after those before it have been shown.
+    let go = dir.path().join("go");
+    let made = Command::new("mkfifo").arg(&go).status().unwrap();
+    assert!(made.success());
+    let script = format!("echo one; printf 'two\\nrea'; read -r _ <{}; echo dy; exec sleep 30", go.display());
+    let mut shown = Release { shown: Vec::new(), go };
+    keeper.keep(&shell(&script), &mut shown).unwrap();
+    let shown = String::from_utf8(shown.shown).unwrap();
     let pid = fs::read_to_string(&pid_file).unwrap().split_once(' ').unwrap().0.to_owned();
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(lines[..2], ["one", "two"]);
@@ -67,13 +95,10 @@ fn a_command_runs_inside_and_nothing_is_left_after_the_end() {
     assert!(keeper.exec(&shell("true")).unwrap_err().contains("no demo is running"));
     let inner = dir.path().join("inner");
     let script =
-        format!("sleep 30 & echo ready; mount -t tmpfs tmpfs {0}; echo inside >{0}/mark; wait", inner.display());
+        format!("sleep 30 & mount -t tmpfs tmpfs {0}; echo inside >{0}/mark; echo ready; wait", inner.display());
     fs::create_dir(&inner).unwrap();
     keep(&keeper, &sandbox(&script)).0.unwrap();
-    let look = format!(
-        "for _ in $(seq 100); do cat {}/mark && break; sleep 0.05; done 2>/dev/null; ps -o args= -p 1; exit 7",
-        inner.display()
-    );
+    let look = format!("cat {}/mark; ps -o args= -p 1; exit 7", inner.display());
     let output = keeper.exec(&shell(&look)).unwrap().stderr(Stdio::inherit()).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with("inside\nsh -c sleep 30"), "{said}");

@@ -8,15 +8,14 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Between two looks at the log.
-const LOG_POLL: Duration = Duration::from_millis(100);
-/// Between two looks at a process that was killed, and how many there are.
-const END_POLL: (Duration, u32) = (Duration::from_millis(50), 600);
+const LOG_POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// A process that was killed has ended within this.
+const END_WITHIN: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
 /// The demo whose files lie in one cache folder.
 pub(crate) struct Keeper {
@@ -134,26 +133,26 @@ impl Process {
     }
 
     fn end(self) -> Result<(), String> {
-        let first = self.first_child();
+        let gone = |process: Self| pidfd_open(process.pid, PidfdFlags::empty()).ok().filter(|_| process.lives());
         // a signal to the pidfd cannot reach a later process with the same pid
-        if let Ok(handle) = pidfd_open(self.pid, PidfdFlags::empty())
-            && self.lives()
-        {
+        let (own, first) = (gone(self), self.first_child().and_then(gone));
+        if let Some(handle) = &own {
             pidfd_send_signal(handle, Signal::KILL).map_err(|error| format!("cannot kill {}: {error}", self.pid))?;
         }
-        for _ in 0..END_POLL.1 {
-            if !self.lives() && !first.is_some_and(Self::lives) {
-                return Ok(());
+        for handle in [own, first].into_iter().flatten() {
+            let ended = poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&END_WITHIN));
+            if ended.map_err(|error| format!("cannot wait for process {}: {error}", self.pid))? == 0 {
+                return Err(format!("process {} was killed, but has not ended yet", self.pid));
             }
-            sleep(END_POLL.0);
         }
-        Err(format!("process {} was killed, but has not ended yet", self.pid))
+        Ok(())
     }
 }
 
 /// Whether the process printed `ready` before it ended.
 fn show_until_ready(child: &mut Child, log: &Path, out: &mut impl Write) -> io::Result<bool> {
     let (mut log, mut line) = (BufReader::new(File::open(log)?), Vec::new());
+    let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     loop {
         // asked before reading, so that its last words are shown
         let has_ended = child.try_wait()?.is_some();
@@ -167,7 +166,8 @@ fn show_until_ready(child: &mut Child, log: &Path, out: &mut impl Write) -> io::
         if has_ended {
             return Ok(false);
         }
-        sleep(LOG_POLL);
+        // a log that grows wakes nobody; the end of the process does
+        poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&LOG_POLL))?;
     }
 }
 
