@@ -1,6 +1,6 @@
 //! evenring: phone-alias load balancing for Asterisk, one daemon per telephony node.
 //!
-//! The map of the house. Imports go down only, no two files import each other, and a test (`tests/layout.rs`) enforces both:
+//! The map of the house. Imports go down only, no two files import each other, and a test (`tests/pure/layout.rs`) enforces both:
 //!
 //! | module | what it is | may use |
 //! |---|---|---|
