@@ -11,7 +11,7 @@ local generation, before = unpack(redis.call('HMGET', key, 'generation', 'drain'
 if not generation then return { 'unknown' } end
 local now = clock()
 redis.call('HSET', key, 'drain', drain)
-if (before == '1') ~= (drain == '1') then append_node_event(drain == '1' and 'node-drain' or 'node-resume', node, '') end
+if (before == '1') ~= (drain == '1') then append_event(drain == '1' and 'node-drain' or 'node-resume', node, '', {}, '') end
 local moved, more = {}, 0
 if drain == '1' then moved, more = move_placed(node, 'draining', now, tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])) end
 local others = 0

@@ -38,7 +38,7 @@ local now = advance(lease_ms)
 redis.call('HSET', ns .. ':node:' .. node, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
   'lease_until', now + lease_ms, 'beat', judge.tick, 'lease', lease_ms, 'beats', number)
 if (state_before == 'active') ~= (state == 'active') or had_expired == '1' then
-  append_node_event(state == 'active' and 'node-up' or 'node-down', node, had_expired == '1' and 'its lease had expired' or '')
+  append_event(state == 'active' and 'node-up' or 'node-down', node, '', {}, had_expired == '1' and 'its lease had expired' or '')
   redis.call('HSET', ns .. ':node:' .. node, 'expired', '', 'gone', '')
 end
 
@@ -101,7 +101,7 @@ for _, name in ipairs(all_nodes()) do
     if is_dead(beat, lease, expired) then
       if beat and its_state ~= 'stopped' and expired ~= '1' then
         redis.call('HSET', ns .. ':node:' .. name, 'expired', 1)
-        append_node_event('node-lease-expired', name, 'no heartbeat for a lease')
+        append_event('node-lease-expired', name, '', {}, 'no heartbeat for a lease')
       end
       reap(name, its_state == 'stopped' and 'kept' or 'expired')
       let_go(name, gone)

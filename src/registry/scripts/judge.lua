@@ -23,8 +23,9 @@ local seconds, micros = unpack(redis.call('TIME'))
 
 local tick, seen, lease, floor, longest, hold, shift = unpack(redis.call('HMGET', ns .. ':judge',
   'tick', 'seen', 'lease', 'floor', 'longest', 'hold', 'shift'))
-local judge = { tick = tonumber(tick or 0), seen = tonumber(seen or 0), lease = tonumber(lease or 0),
-  floor = tonumber(floor or 0), longest = tonumber(longest or 0), hold = tonumber(hold or 0), shift = tonumber(shift or 0) }
+-- As numbers.
+local judge = { tick = (tick or 0) + 0, seen = (seen or 0) + 0, lease = (lease or 0) + 0, floor = (floor or 0) + 0,
+  longest = (longest or 0) + 0, hold = (hold or 0) + 0, shift = (shift or 0) + 0 }
 
 -- ms since 1970 as Redis has it: only for queues that other programs use, too.
 local wall = seconds * 1000 + math.floor(micros / 1000)

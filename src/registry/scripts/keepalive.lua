@@ -16,5 +16,5 @@ if what == 'begin' then
 else
   redis.call('HSET', key, 'kept_result', text)
 end
-append_node_event('keepalive', node, text)
+append_event('keepalive', node, '', {}, text)
 return { 'ok' }

@@ -12,5 +12,5 @@ local now = clock()
 local before = redis.call('HGET', ns .. ':node:' .. node, 'state')
 redis.call('HSET', ns .. ':node:' .. node, 'state', 'stopped', 'ring_queue', '', 'lease_until', now - 1,
   'beat', judge.tick, 'lease', grace_ms, 'beats', ARGV[6])
-if before ~= 'stopped' then append_node_event('node-stopped', node, '') end
+if before ~= 'stopped' then append_event('node-stopped', node, '', {}, '') end
 return { 'ok', move_placed(node, 'stopped', now, tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[7])) }

@@ -23,5 +23,5 @@ if s.state == 'placed' then
 end
 redis.call('HSET', session_key(id), 'hangup_requested', 1)
 if s.hangup_requested ~= '1' then append_event('logout', s.node, id, s, 'requested') end
-enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }), 'hangup:' .. id .. ':' .. now, now, 'H')
+enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }), id .. '00000H', now)
 return { 'asked', id, s.node }

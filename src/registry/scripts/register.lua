@@ -36,5 +36,5 @@ if previous ~= generation then redis.call('HDEL', key, 'fetch', 'beats') end
 open_queue('logins')
 open_queue('ring-' .. node)
 local noted = ''
-if previous ~= generation or n.state ~= 'starting' then noted = append_node_event('node-starting', node, 'version ' .. ARGV[8]) end
+if previous ~= generation or n.state ~= 'starting' then noted = append_event('node-starting', node, '', {}, 'version ' .. ARGV[8]) end
 return { 'ok', previous, type(noted) == 'table' and noted.err or '' }

@@ -15,7 +15,7 @@ local results = {}
 local tries, give_up_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 if ARGV[7] ~= 'active' and redis.call('HGET', ns .. ':node:' .. node, 'state') == 'active' then
   redis.call('HSET', ns .. ':node:' .. node, 'state', ARGV[7])
-  append_node_event('node-down', node, '')
+  append_event('node-down', node, '', {}, '')
 end
 for i = 9, #ARGV, 3 do
   local id, what, reason = ARGV[i], ARGV[i + 1], ARGV[i + 2]

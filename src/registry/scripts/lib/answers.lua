@@ -42,7 +42,7 @@ local function answer(queue, id, answers, body)
   if open_queue(answers) or redis.call('HGET', attributes, 'evenring') then
     redis.call('HSET', attributes, 'evenring', now)
   end
-  enqueue(answers, body, 'answer:' .. id, now, answer_mark)
+  enqueue(answers, body, redis.sha1hex(id):sub(1, 22 - #answer_mark) .. answer_mark, now)
   redis.call('ZADD', ns .. ':index:answers', now + answer_keep_ms, answers)
 end
 

@@ -1,13 +1,12 @@
 -- events.lua: appends events for `evenring events`, and notifies commands that wait for a session.
 --
 -- Writes into the stream of events, which keeps a few more than 100,000 entries. A user who may not, or a Redis without memory, stops
--- nobody's login for that: register.lua says so. All entries have the same fields, which Redis then stores once.
+-- nobody's login for that: register.lua says so. All entries have the same fields, which Redis then stores once. An event of
+-- a node has no session: id '', s {}.
 local function append_event(event, node, id, s, reason)
   return redis.pcall('XADD', ns .. ':events', 'MAXLEN', '~', '100000', '*', 'event', event, 'node', node,
     'session', id, 'alias', s.alias or '', 'agent', s.agent or '', 'extension', s.extension or '', 'reason', reason)
 end
-
-local function append_node_event(event, node, reason) return append_event(event, node, '', {}, reason) end
 
 -- Says that a session's state is another one now: to who waits for it, and in the stream of events.
 local function announce(id, s, state, reason)

@@ -13,6 +13,6 @@ local function forget_node(node, why)
   if redis.call('SREM', ns .. ':index:nodes', node) + redis.call('DEL', ns .. ':node:' .. node) == 0 then return false end
   forget_phones(node)
   close_queue('ring-' .. node)
-  append_node_event('node-forgotten', node, why)
+  append_event('node-forgotten', node, '', {}, why)
   return true
 end

@@ -5,7 +5,7 @@
 -- are texts: Redis prints every number that it gets, and slowly.
 local function write_placed(id, s, order, due, now)
   spent = spent + 20
-  count_in(s, id)
+  change_load('SADD', s, id)
   redis.call('HSET', ns .. ':holders', 'agent:' .. s.agent, id, 'alias:' .. s.alias, id, 'phone:' .. s.extension, id)
   redis.call('ZADD', ns .. ':index:open', now, id)
   redis.call('ZADD', ns .. ':index:due', due, id)
@@ -21,7 +21,7 @@ local function assign(id, s, row, now, expiry_ms, why)
   s.node, s.extension, s.state, s.reason, s.try = row.name, row.extension, 'placed', '', attempt
   local order = enqueue('ring-' .. row.name, cjson.encode({ v = 1, kind = 'ring', session = id, try = attempt,
     alias = s.alias, extension = s.extension, agent = s.agent, campaign = s.campaign, remote = s.remote == '1',
-    expires = due }), id .. ':' .. attempt, at)
+    expires = due }), string.format('%s%06d', id, attempt), at)
   write_placed(id, s, order, string.format('%.0f', due), at)
   announce(id, s, 'placed', why)
 end

@@ -39,9 +39,9 @@ local function place_login(mode, id, want, rules, now, best, awaited)
   end
 
   -- P1: who is logged in already gets the session that exists. Somebody else's phone is refused.
-  local fields = { 'agent:' .. agent, 'alias:' .. alias, not explicit and 'phone:' .. first or nil }
-  local holders = redis.call('HMGET', ns .. ':holders', unpack(fields))
-  for i = 1, #fields do
+  local fields = { 'agent:' .. agent, 'alias:' .. alias, 'phone:' .. first }
+  local holders = redis.call('HMGET', ns .. ':holders', fields[1], fields[2], fields[3])
+  for i = 1, explicit and 2 or 3 do
     local existing, s = nil, nil
     if holders[i] then existing, s = open_session_of(fields[i], now, keep_ms, mode == 'explain') end
     if existing then

@@ -11,9 +11,9 @@ local function open_queue(queue)
   return is_new
 end
 
--- RSMQ's sendMessage. The seed stands in for RSMQ's random 22 characters; the caller makes it unique. at: the time at
--- which it can be received. mark: ends the id, which has no capital letter otherwise.
-local function enqueue(queue, body, seed, at, mark)
+-- RSMQ's sendMessage. at: the time at which it can be received. tail stands in for RSMQ's 22 random letters and digits; the
+-- caller makes it unique.
+local function enqueue(queue, body, tail, at)
   local key = ns .. ':' .. queue
   local attributes = key .. ':Q'
   -- RSMQ begins its ids with the time in µs, in base 36: ten digits, from 1973 to 2085.
@@ -23,7 +23,7 @@ local function enqueue(queue, body, seed, at, mark)
     digits[at] = digit < 10 and 48 + digit or 87 + digit
     us = (us - digit) / 36
   end
-  local id = string.char(unpack(digits)) .. redis.sha1hex(seed):sub(1, 22 - #(mark or '')) .. (mark or '')
+  local id = string.char(unpack(digits)) .. tail
   redis.call('ZADD', key, at, id)
   redis.call('HSET', attributes, id, body)
   if redis.call('HINCRBY', attributes, 'totalsent', '1') == 1 then open_queue(queue) end

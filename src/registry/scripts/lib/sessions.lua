@@ -4,15 +4,12 @@ local function load_set(s)
   return ns .. (s.remote == '1' and ':remote:' or ':local:') .. s.node
 end
 
--- Keeps what has been seen of a node true to its table of sessions.
-local function change_load(s, change)
+-- Counts a session in or out: command is SADD or SREM. What this script has seen of the node stays true to it.
+local function change_load(command, s, id)
+  local changed = redis.call(command, load_set(s), id)
   local row = s.remote ~= '1' and node_rows[s.node]
-  if row then row.agents = row.agents + change end
+  if row then row.agents = row.agents + (command == 'SADD' and changed or -changed) end
 end
-
-local function count_in(s, id) change_load(s, redis.call('SADD', load_set(s), id)) end
-
-local function count_out(s, id) change_load(s, -redis.call('SREM', load_set(s), id)) end
 
 local function drop_order(s)
   if s.order and s.order ~= '' then dequeue('ring-' .. s.node, s.order) end
@@ -26,7 +23,7 @@ end
 local function finish(id, s, state, reason, now, keep_ms)
   spent = spent + 20
   drop_order(s)
-  count_out(s, id)
+  change_load('SREM', s, id)
   release_holder('agent:' .. s.agent, id)
   release_holder('alias:' .. s.alias, id)
   release_holder('phone:' .. s.extension, id)
