@@ -8,13 +8,15 @@
 //!   └────────────────────┘ │ WriteResult
 //!             WriteBatch │ │
 //!                 ───────► registry_writer ──► Redis (register, phones, adopt, report, heartbeat)
-//!                     login_intake ◄─► Redis (wake-up, receive, settle)
+//!                     inbox_reader ◄─► Redis (wake-up, receive)
+//!                     login_intake ◄─► Redis (settle)
 //!              DaemonStatus
 //!                 ───────► http ◄── /healthz, /readyz, /metrics
 //!                 ───────► keepalive ──► the operators' command
 //! ```
 
 mod contacts;
+mod inbox_reader;
 mod keepalive;
 mod login_intake;
 mod name_lock;
@@ -244,8 +246,8 @@ fn take_logins(
 ) -> Result<(), RegistryError> {
     let (registry, node) = (Registry::new(settings)?, settings.node.name.clone());
     let (poll, junk) = (settings.placement.poll, LogThrottle::default());
-    let intake = login_intake::LoginIntake { registry, node, poll, clock, metrics, settings: live_settings, junk };
-    tasks.spawn(intake.run(open));
+    let intake = login_intake::LoginIntake { registry, node: node.clone(), clock, metrics, junk };
+    tasks.spawn(inbox_reader::InboxReader { intake, node, poll, clock, settings: live_settings }.run(open));
     Ok(())
 }
 
