@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::ExposeSecret;
 
-use super::{AmiUser, Settings};
+use super::{AmiSettings, AmiUser, NodeSettings, Settings};
 
 /// Keys that are applied without a restart, besides all of `[ring]`. Those of a connection to Asterisk apply to the next
 /// one.
@@ -76,16 +76,43 @@ impl Settings {
         changes
     }
 
-    /// Applies what can be applied without a restart: see [`Changes::live`].
+    /// Applies what can be applied without a restart: see [`Changes::live`]. Each key of these sections is named here, so
+    /// that nobody adds one without a decision.
     pub fn take_over(&mut self, new: &Self) {
-        let name = std::mem::replace(&mut self.node, new.node.clone()).name;
-        self.node.name = name;
+        let NodeSettings { name: _, weight, max_agents, campaigns } = new.node.clone();
+        self.node = NodeSettings { name: self.node.name.clone(), weight, max_agents, campaigns };
         self.ring = new.ring.clone();
         self.log.filter.clone_from(&new.log.filter);
-        let before = std::mem::replace(&mut self.ami, new.ami.clone());
-        self.ami.contacts_user.username = before.contacts_user.username;
-        self.ami.contacts_interval = before.contacts_interval;
-        (self.ami.max_phones, self.ami.max_devices) = (before.max_phones, before.max_devices);
+        let AmiSettings {
+            address,
+            ca_file,
+            server_name,
+            connect_timeout,
+            login_timeout,
+            action_timeout,
+            ping_interval,
+            ping_timeout,
+            user,
+            contacts_user,
+            max_phones: _,
+            max_devices: _,
+            contacts_interval: _,
+        } = new.ami.clone();
+        self.ami = AmiSettings {
+            address,
+            ca_file,
+            server_name,
+            connect_timeout,
+            login_timeout,
+            action_timeout,
+            ping_interval,
+            ping_timeout,
+            user,
+            contacts_user: AmiUser { username: self.ami.contacts_user.username.clone(), secret: contacts_user.secret },
+            max_phones: self.ami.max_phones,
+            max_devices: self.ami.max_devices,
+            contacts_interval: self.ami.contacts_interval,
+        };
     }
 }
 
