@@ -87,7 +87,7 @@ impl ChannelCheck {
         self.gap_at = None;
     }
 
-    /// A snapshot is complete. Requests made after its start remain.
+    /// The list of channels in a snapshot is complete. Requests made after its start remain.
     pub(super) fn synced(&mut self, now: Now) {
         self.differing.clear();
         self.compare_at = now.after(self.every);

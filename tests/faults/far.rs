@@ -1,5 +1,5 @@
 //! A Redis that is far away, and a whole shift that logs in through the inbox at once. So many calls are too much for real
-//! Asterisks on one machine: the nodes are simulated (`tests/sim`), with real daemons, one process each.
+//! Asterisks on one machine: the nodes are simulated (`tests/load_nodes`), with real daemons, one process each.
 //!
 //! Owns that round and its rules, which are those of the judge where they fit. Must never touch a real node.
 

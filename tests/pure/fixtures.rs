@@ -1,6 +1,6 @@
 //! Every captured dialogue in `proto-fixtures/` reads the same, however it is cut, and means what is written down.
 //!
-//! The summaries under `tests/snapshots/` are committed; a plain reader in this file is the second opinion.
+//! The summaries under `tests/pure/snapshots/` are committed; a plain reader in this file is the second opinion.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail loudly, too")]
 

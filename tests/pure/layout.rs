@@ -356,3 +356,37 @@ fn every_test_binary_runs_in_its_layer() {
     ];
     assert_eq!(layer_faults(&declared.concat(), &BTreeMap::from(planted)), expected);
 }
+
+/// The paths in backticks that begin at the top of the repository.
+fn named_paths(text: &str) -> impl Iterator<Item = &str> {
+    let roots = ["src/", "tests/", "docs/", "systemd/", "proto-fixtures/", ".dev/"];
+    let words = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let plain = |word: &&str| word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    words.filter(move |word| roots.iter().any(|root| word.starts_with(root))).filter(plain)
+}
+
+/// A comment or page that names a file which was moved leads nowhere.
+#[test]
+fn every_path_that_is_named_exists() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut open: Vec<_> = ["src", "tests", "docs", ".dev", "README.md", "dev"].map(|name| top.join(name)).to_vec();
+    let (mut named, mut lost) = (0, Vec::new());
+    while let Some(path) = open.pop() {
+        // The changelog tells of names that are gone.
+        if path.ends_with("docs/CHANGELOG.md") {
+            continue;
+        }
+        if path.is_dir() {
+            open.extend(fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").path()));
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            let paths: Vec<&str> = named_paths(&text).collect();
+            named += paths.len();
+            let missing = paths.into_iter().filter(|path| !top.join(path).exists());
+            lost.extend(missing.map(|missing| format!("{} names {missing}", path.display())));
+        }
+    }
+    assert!(named > 50, "{named}");
+    assert_eq!(lost, [""; 0]);
+    let planted = "a 'tests/x.rs' and 'src/y' but not 'src/*.rs'".replace('\'', "`");
+    assert_eq!(named_paths(&planted).collect::<Vec<_>>(), ["tests/x.rs", "src/y"]);
+}

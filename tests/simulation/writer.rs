@@ -1,5 +1,5 @@
 //! The task that writes to Redis: registration, phones, adopted sessions, outcomes, heartbeat, leave, in that order, one
-//! call after the other. Stands for `src/daemon/recorded.rs`, and for the connection to Redis below it
+//! call after the other. Stands for `src/daemon/registry_writer.rs`, and for the connection to Redis below it
 //! (`src/registry/client.rs`): what may be lost or late. Must never decide what to write.
 
 use evenring::ids::{Now, SessionId};

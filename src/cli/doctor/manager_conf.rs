@@ -328,10 +328,10 @@ mod tests {
         let plain = |value| ("eventfilter", value);
         assert_eq!(hidden(&[plain("!Event: NewCallerid"), plain("!Event: Bridge")]), 0);
         assert_eq!(hidden(&[plain("!Event: Hangup")]), 2);
-        assert_eq!(hidden(&[plain("Event: Hangup"), plain("Event: FullyBooted")]), 8);
+        assert_eq!(hidden(&[plain("Event: Hangup"), plain("Event: FullyBooted")]), EVENTS.len() - 3);
         assert_eq!(hidden(&[("eventfilter(action(exclude),name(hangup))", "")]), 1);
-        assert_eq!(hidden(&[("eventfilter(action(include),name(hangup))", "")]), 10);
-        assert_eq!(hidden(&[plain("^Event: (FullyBooted|Hangup)[[:space:]]")]), 9);
+        assert_eq!(hidden(&[("eventfilter(action(include),name(hangup))", "")]), EVENTS.len() - 1);
+        assert_eq!(hidden(&[plain("^Event: (FullyBooted|Hangup)[[:space:]]")]), EVENTS.len() - 2);
         for name in EVENTS {
             assert!(crate::ami::event::is_wanted(name.as_bytes()), "{name}");
         }
