@@ -91,6 +91,8 @@ pub(super) fn dump(settings: &Settings) -> String {
     ring(&mut page, settings);
     page.section("http");
     page.text("listen", settings.http.text());
+    page.section("agent_check");
+    page.text("listen", settings.agent_check.text());
     let keepalive = &settings.keepalive;
     page.section("keepalive");
     let words: Vec<_> = keepalive.command.iter().map(|word| quoted(word)).collect();

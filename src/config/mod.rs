@@ -7,8 +7,8 @@
 
 mod changes;
 mod dump;
-mod http;
 mod keepalive;
+mod listen;
 mod live;
 mod net;
 mod redis;
@@ -30,8 +30,8 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 pub use self::changes::{Change, Changes};
-pub use self::http::HttpSettings;
 pub use self::keepalive::KeepaliveSettings;
+pub use self::listen::ListenSettings;
 pub use self::live::LiveSettings;
 pub use self::net::{AmiAddress, Namespace, Transport};
 pub use self::secret::SECRET_BYTES_MAX;
@@ -68,7 +68,9 @@ pub struct Settings {
     /// `[ring]`: how a phone is rung.
     pub ring: RingSettings,
     /// `[http]`: health checks and metrics.
-    pub http: HttpSettings,
+    pub http: ListenSettings,
+    /// `[agent_check]`: HAProxy's agent checks.
+    pub agent_check: ListenSettings,
     /// `[keepalive]`: what is done for an Asterisk that stays away.
     pub keepalive: KeepaliveSettings,
     /// `[log]`: what is logged, and how.

@@ -12,8 +12,8 @@ use tracing_subscriber::EnvFilter;
 use super::net::is_host;
 use super::source::{MILLISECOND, MINUTE, Reader, SECOND, absolute, span_text};
 use super::{
-    AmiSettings, AmiUser, Files, LogFormat, LogSettings, NodeSettings, PlacementSettings, Settings, Transport, http,
-    keepalive, redis, secret,
+    AmiSettings, AmiUser, Files, LogFormat, LogSettings, NodeSettings, PlacementSettings, Settings, Transport,
+    keepalive, listen, redis, secret,
 };
 use crate::ids::{Campaign, Case, NodeName};
 use crate::ring_policy::{Placeholder, RingSettings, RingTarget, Template};
@@ -39,7 +39,8 @@ pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Optio
     let redis = redis::redis(reader, credentials);
     let placement = placement(reader);
     let ring = ring(reader);
-    let http = http::http(reader);
+    let http = listen::listen(reader, "http.listen", "127.0.0.1:9816", "your monitoring");
+    let agent_check = listen::listen(reader, "agent_check.listen", listen::OFF, "your HAProxy");
     let keepalive = keepalive::keepalive(reader, ami.as_ref().map(|ami| &ami.address));
     let log = log(reader);
     reader.refuse_the_rest();
@@ -51,6 +52,7 @@ pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Optio
         placement: placement?,
         ring: ring?,
         http: http?,
+        agent_check: agent_check?,
         keepalive: keepalive?,
         log: log?,
         files: Files::default(),

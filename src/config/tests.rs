@@ -353,6 +353,8 @@ fn the_unwise_is_told() {
         ),
         ("http.listen = \"[::1]:80\"", None),
         ("http.listen = \"off\"", None),
+        ("agent_check.listen = \"127.0.0.1:9818\"", None),
+        ("agent_check.listen = \"10.0.0.11:9818\"", Some("allow only your HAProxy to reach it")),
         ("http.listen = \"0.0.0.0:9816\"", Some("http.listen: 0.0.0.0:9816 is reachable from other hosts")),
         ("ring.dial = \"PJSIP/1\"", Some("ring.dial: \"PJSIP/1\" rings the same phone for every agent")),
         (

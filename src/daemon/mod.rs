@@ -12,6 +12,7 @@
 //!                     login_intake ◄─► Redis (settle)
 //!              DaemonStatus
 //!                 ───────► http ◄── /healthz, /readyz, /metrics
+//!                 ───────► agent_check ◄── HAProxy
 //!                 ───────► keepalive ──► the operators' command
 //! ```
 
@@ -119,6 +120,7 @@ pub async fn run(settings: Settings, reloader: Reloader, log_dropped: Arc<Atomic
         settings: live_settings.clone(),
         log_dropped,
     };
+    serve_agent_checks(&settings, live_settings.clone(), gauges.status.clone(), clock, &mut tasks);
     serve_http(&settings, page, gauges, &mut tasks);
     tasks.spawn(reload::Reload { settings: settings.clone(), reloader, told }.run(hangup));
     let process =
@@ -292,4 +294,18 @@ fn serve_http(settings: &Settings, mut page: Page, gauges: observability::gauges
     page.register_collector(Box::new(gauges));
     let shown = observability::http::Shown { page: Arc::new(page), status, clock, lease };
     tasks.spawn(observability::http::run(settings.node.name.clone(), address, shown));
+}
+
+/// Starts the task that answers HAProxy, if the settings name an address.
+fn serve_agent_checks(
+    settings: &Settings,
+    live_settings: watch::Receiver<LiveSettings>,
+    status: watch::Receiver<observability::status::DaemonStatus>,
+    clock: Clock,
+    tasks: &mut JoinSet<()>,
+) {
+    let Some(address) = settings.agent_check.listen else { return };
+    let (node, lease) = (settings.node.name.clone(), settings.placement.lease);
+    let shown = observability::agent_check::Shown { status, settings: live_settings, clock, lease };
+    tasks.spawn(observability::agent_check::AgentCheck { node, address, shown }.run());
 }

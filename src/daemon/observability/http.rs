@@ -21,13 +21,14 @@ use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry as Page;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tracing::{debug, info, warn};
 
+use super::listener;
 use super::status::DaemonStatus;
 use crate::ids::NodeName;
 use crate::runtime::clock::Clock;
-use crate::runtime::log_throttle::LogThrottle;
 
+/// What is served, for the log.
+const SERVICE: &str = "health checks and metrics";
 /// Connections at once. One more closes the oldest: requests are answered before that many others arrive, and idle
 /// connections must not block a health check.
 const CONNECTIONS_MOST: usize = 64;
@@ -37,10 +38,6 @@ const CONNECTION_TIME: Duration = Duration::from_secs(5);
 const HEAD_TIME: Duration = Duration::from_secs(2);
 /// Maximum size of a request in bytes.
 const REQUEST_BYTES: usize = 8 << 10;
-/// Interval at which binding the address is retried.
-const AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// Pause after a failed `accept`.
-const BREATH: Duration = Duration::from_millis(100);
 /// The text format of Prometheus.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -55,25 +52,8 @@ pub(in crate::daemon) struct Shown {
 
 /// Serves `address` until the daemon ends. If the address cannot be used, the daemon works without it.
 pub(in crate::daemon) async fn run(node: NodeName, address: SocketAddr, shown: Shown) {
-    let mut throttle = LogThrottle::default();
-    loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => {
-                let address = listener.local_addr().unwrap_or(address);
-                info!(%node, %address, "HTTP: serving health checks and metrics");
-                serve(&node, listener, shown).await;
-                return;
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                if let Some(suppressed) = throttle.allow(&reason, shown.clock.now()) {
-                    warn!(%node, %address, reason, suppressed, "HTTP cannot listen: no health checks, no metrics; \
-                        retrying every 5 s");
-                }
-                tokio::time::sleep(AGAIN_AFTER).await;
-            }
-        }
-    }
+    let listener = listener::listen(&node, SERVICE, address, shown.clock).await;
+    serve(&node, listener, shown).await;
 }
 
 async fn serve(node: &NodeName, listener: TcpListener, shown: Shown) {
@@ -90,21 +70,15 @@ async fn serve(node: &NodeName, listener: TcpListener, shown: Shown) {
         tokio::select! {
             biased;
             Some(ended) = open.next(), if !open.is_empty() => handles.retain(|(number, _)| *number != ended),
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    if handles.len() == CONNECTIONS_MOST && let Some((_, oldest)) = handles.pop_front() {
-                        oldest.abort();
-                    }
-                    number = number.wrapping_add(1);
-                    let (connection, handle) = abortable(connection(stream, router.clone()));
-                    handles.push_back((number, handle));
-                    open.push(connection.map(move |_| number));
+            stream = listener::accept(node, SERVICE, &listener) => {
+                if handles.len() == CONNECTIONS_MOST && let Some((_, oldest)) = handles.pop_front() {
+                    oldest.abort();
                 }
-                Err(error) => {
-                    debug!(%node, %error, "HTTP: a connection was not accepted");
-                    tokio::time::sleep(BREATH).await;
-                }
-            },
+                number = number.wrapping_add(1);
+                let (connection, handle) = abortable(connection(stream, router.clone()));
+                handles.push_back((number, handle));
+                open.push(connection.map(move |_| number));
+            }
         }
     }
 }

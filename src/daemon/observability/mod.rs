@@ -1,7 +1,9 @@
-//! What the daemon shows: health checks and metrics over HTTP, and the state that they are about. Must never change what it
-//! shows.
+//! What the daemon shows: health checks and metrics over HTTP, answers to HAProxy, and the state that they are about. Must
+//! never change what it shows.
 
+pub(in crate::daemon) mod agent_check;
 pub(in crate::daemon) mod gauges;
 pub(in crate::daemon) mod http;
+mod listener;
 pub(in crate::daemon) mod metrics;
 pub(in crate::daemon) mod status;
