@@ -333,7 +333,7 @@ impl Link {
         self.close(if is_shutting_down(message) {
             CloseReason::ShuttingDown
         } else {
-            CloseReason::LoginRefused { message: message.shown("Message") }
+            CloseReason::LoginRefused { user: self.settings.username.clone(), message: message.shown("Message") }
         });
     }
 

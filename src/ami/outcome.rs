@@ -168,8 +168,10 @@ impl fmt::Display for Stage {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CloseReason {
     /// Wrong name or secret, or not permitted from this address. Asterisk does not say which.
-    #[error("Asterisk refused the login: {message}; check user, secret, permit and deny in manager.conf")]
+    #[error("Asterisk refused the login of {user}: {message}; check user, secret, permit and deny in manager.conf")]
     LoginRefused {
+        /// Who wanted to log in.
+        user: String,
         /// Asterisk's message.
         message: String,
     },

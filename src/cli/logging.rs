@@ -8,15 +8,15 @@ mod journal;
 mod writer;
 
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tracing::Subscriber;
 use tracing::subscriber::set_global_default;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::Filter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -86,7 +86,8 @@ pub(super) fn init(log: &LogSettings) -> Result<Log, LoggingError> {
     let own = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
     let (filter, handle) = reload::Layer::new(filter(own.as_deref(), &log.filter)?);
     let system = |error: std::io::Error| LoggingError::System(error.to_string());
-    let (mut output, mut fallback, mut journal) = (output(log.format, stderr()), None, None);
+    let stderr = stderr();
+    let (mut output, mut fallback, mut journal) = (output(log.format, stderr), None, None);
     if output == Output::Journal {
         match journal::sink() {
             Ok(sink) => journal = Some(sink),
@@ -102,7 +103,7 @@ pub(super) fn init(log: &LogSettings) -> Result<Log, LoggingError> {
     let set = match output {
         Output::Journal => set_global_default(Registry::default().with(Journal(outlet.clone()).with_filter(filter))),
         Output::ColouredText | Output::PlainText | Output::Json => {
-            set_global_default(lines(output, filter, outlet.clone()))
+            set_global_default(lines((output, stderr), filter, outlet.clone()))
         }
     };
     set.map_err(|_| LoggingError::Twice)?;
@@ -194,21 +195,66 @@ fn is_journal(stream: &str, device: u64, inode: u64) -> bool {
     stream == format!("{device}:{inode}")
 }
 
+/// The journal has the time of each line, and takes its priority from the front of it.
 fn lines<W>(
-    output: Output,
+    (output, stderr): (Output, Stderr),
     filter: impl Filter<Registry> + Send + Sync + 'static,
     writer: W,
 ) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let layer = tracing_subscriber::fmt::layer();
+    if stderr == Stderr::Journal {
+        let layer = layer.without_time().with_writer(Prioritised(writer));
+        return match output {
+            Output::ColouredText | Output::PlainText => {
+                let layer = layer.with_level(false).with_ansi(false);
+                Box::new(Registry::default().with(layer.with_filter(filter)))
+            }
+            Output::Json | Output::Journal => {
+                Box::new(Registry::default().with(layer.json().flatten_event(true).with_filter(filter)))
+            }
+        };
+    }
+    let layer = layer.with_writer(writer);
     match output {
         Output::ColouredText => Box::new(Registry::default().with(layer.with_ansi(true).with_filter(filter))),
         Output::PlainText => Box::new(Registry::default().with(layer.with_ansi(false).with_filter(filter))),
         Output::Json | Output::Journal => {
             Box::new(Registry::default().with(layer.json().flatten_event(true).with_filter(filter)))
         }
+    }
+}
+
+/// Lines with the priority in front, as journald and syslog read it: `<4>`.
+struct Prioritised<W>(W);
+
+/// One of them.
+struct PrioritisedLine<W>(&'static str, W);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Prioritised<W> {
+    type Writer = PrioritisedLine<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        PrioritisedLine(journal::priority(Level::INFO), self.0.make_writer())
+    }
+
+    fn make_writer_for(&'a self, about: &Metadata<'_>) -> Self::Writer {
+        PrioritisedLine(journal::priority(*about.level()), self.0.make_writer_for(about))
+    }
+}
+
+impl<W: io::Write> io::Write for PrioritisedLine<W> {
+    /// A line comes in one call.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let whole = [b"<", self.0.as_bytes(), b">", line].concat();
+        self.1.write_all(&whole)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.1.flush()
     }
 }
 
@@ -246,7 +292,8 @@ mod tests {
     fn json_lines_carry_their_fields() {
         let written = Arc::new(Mutex::new(Vec::new()));
         let sink = written.clone();
-        let subscriber = lines(Output::Json, EnvFilter::new("info"), move || Sink(sink.clone()));
+        let to = (Output::Json, Stderr::Other);
+        let subscriber = lines(to, EnvFilter::new("info"), move || Sink(sink.clone()));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(node = "tel-1", "placed");
             tracing::debug!("not this one");
@@ -254,6 +301,29 @@ mod tests {
         let text = String::from_utf8(written.lock().expect("a lock").clone()).expect("UTF-8");
         let line: serde_json::Value = serde_json::from_str(&text).expect("one JSON line");
         assert_eq!((line["node"].as_str(), line["message"].as_str()), (Some("tel-1"), Some("placed")), "{text}");
+        assert!(line["timestamp"].is_string(), "{text}");
+    }
+
+    #[test]
+    fn a_line_for_the_journal_has_its_priority_and_no_time_of_its_own() {
+        let said = |output: Output| {
+            let written = Arc::new(Mutex::new(Vec::new()));
+            let sink = written.clone();
+            let to = (output, Stderr::Journal);
+            let subscriber = lines(to, EnvFilter::new("info"), move || Sink(sink.clone()));
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::error!(node = "tel-1", "failed");
+                tracing::info!("placed");
+            });
+            String::from_utf8(written.lock().expect("a lock").clone()).expect("UTF-8")
+        };
+        let text = said(Output::PlainText);
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            ["<3>evenring::cli::logging::tests: failed node=\"tel-1\"", "<6>evenring::cli::logging::tests: placed"]
+        );
+        let json = said(Output::Json);
+        assert!(json.starts_with("<3>{\"level\":\"ERROR\"") && !json.contains("timestamp"), "{json}");
     }
 
     struct Sink(Arc<Mutex<Vec<u8>>>);

@@ -55,6 +55,15 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         ]);
     }
     output::print_table(&table);
+    for NodeRow { name, state, reason, claimant, .. } in &nodes {
+        if !reason.is_empty() {
+            output::line_out(&format!("{name} ({state}): {reason}"));
+        }
+        if !claimant.is_empty() {
+            let hint = "give every node its own node.name";
+            output::line_out(&format!("{name}: a daemon on host {claimant} waits for this name; {hint}"));
+        }
+    }
     for node in nodes.iter().filter(|node| !node.left_out.is_empty()) {
         let group = |row: &LeftOutRow| format!("{} {}", row.phones, words(&row.reason));
         let groups: Vec<String> = node.left_out.iter().map(group).collect();

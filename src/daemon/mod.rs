@@ -105,6 +105,7 @@ pub async fn run(settings: Settings, reloader: Reloader, log_dropped: Arc<Atomic
     // Held until the end of this function: the end of the daemon.
     let claim = name_lock::claim(&settings, generation, clock).await.inspect_err(|error| {
         warn!(node = %name, reason = %error, "ended");
+        systemd::status(&format!("ended: {error}"));
     })?;
     let mut tasks = JoinSet::new();
     let (metrics, page) = observability::metrics::Metrics::new(clock);
@@ -138,7 +139,10 @@ pub async fn run(settings: Settings, reloader: Reloader, log_dropped: Arc<Atomic
     tasks.shutdown().await;
     match &result {
         Ok(()) => info!(node = %name, "stopped"),
-        Err(error) => warn!(node = %name, reason = %error, "ended"),
+        Err(error) => {
+            warn!(node = %name, reason = %error, "ended");
+            systemd::status(&format!("ended: {error}"));
+        }
     }
     result
 }

@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use self::pending::Pending;
 use super::observability::metrics::Metrics;
+use super::observability::reasons::{Reasons, reason};
 use super::observability::status::{Away, DaemonStatus};
 use super::order_fetcher::FetcherMessage;
 use super::registry_writer::{HeartbeatReport, WriteBatch, WriteResult};
@@ -37,6 +38,12 @@ const ASK_AFTER: Duration = Duration::from_millis(5);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A daemon without Asterisk or Redis reports ready after this, before systemd's start timeout.
 const READY_ANYWAY: Now = Now(Duration::from_secs(25));
+
+/// Why a node that is logged in is not in sync: what no event says.
+const NOT_BOOTED: &str = "Asterisk has not said that it is booted: it is still loading, or the manager user lacks read = \
+    system in manager.conf";
+/// What makes the daemon try again after a person has repaired something. A reload brings no changed credential.
+const TRY_AT_ONCE: &str = "; then systemctl restart evenring";
 
 /// Messages from AMI that are handled in one step.
 const NEWS_AT_ONCE: usize = 64;
@@ -138,6 +145,9 @@ pub(super) struct NodeLoop {
     ready_told: bool,
     /// The last status line sent to systemd.
     status_told: String,
+    /// Why the node is not ready, and what of it Redis was told.
+    reasons: Reasons,
+    reason_told: Option<String>,
 }
 
 impl NodeLoop {
@@ -177,6 +187,8 @@ impl NodeLoop {
             left_out_said: Vec::new(),
             ready_told: false,
             status_told: String::new(),
+            reasons: Reasons::default(),
+            reason_told: None,
         }
     }
 
@@ -241,6 +253,9 @@ impl NodeLoop {
                     debug!(node = %self.name, ?event, "event");
                     self.metrics.event(&event);
                     self.heard_at = Some(now);
+                    if matches!(event, Event::FullyBooted { .. }) {
+                        self.reasons.asterisk = reason("reading phones and calls from Asterisk");
+                    }
                     self.node.handle(Input::Event(event), now);
                 }
                 Err(error) => {
@@ -256,14 +271,17 @@ impl NodeLoop {
             FromAmi::ShuttingDown(is) => self.node.handle(Input::ShuttingDown(is), now),
             FromAmi::LoggedIn(_) => {
                 self.logged_in = Some(now);
+                self.reasons.asterisk = reason(NOT_BOOTED);
                 self.outputs.status.send_modify(|status| (status.connected, status.away) = (true, None));
             }
             FromAmi::Answer(tag, answer) => {
                 debug!(node = %self.name, ?tag, ?answer, "answer");
                 self.node.handle(Input::Answer(tag, answer), now);
             }
-            FromAmi::Closed { peer, .. } => {
+            FromAmi::Closed { peer, reason: why, needs_people } => {
                 self.logged_in = None;
+                let then = if needs_people { TRY_AT_ONCE } else { "" };
+                self.reasons.asterisk = reason(&format!("{why}{then}"));
                 let in_sync = matches!(self.node.state(), NodeState::Active | NodeState::Stopping);
                 let channels = in_sync.then(|| self.node.channels());
                 self.outputs.status.send_modify(|status| {
@@ -316,6 +334,7 @@ impl NodeLoop {
         };
         if done.registered {
             (self.registered, self.name_is_held, self.told_active) = (true, false, false);
+            (self.reasons.name, self.reason_told) = (None, None);
             self.node.handle(Input::Registered, now);
         }
         if !done.stale.is_empty() {
@@ -364,6 +383,7 @@ impl NodeLoop {
                     false => self.backoff.next_wait(random),
                 };
                 self.retry_at = Some(now.after(wait));
+                self.reasons.redis = reason(&error.to_string());
                 let reason = error.to_string();
                 if let Some(suppressed) = self.throttle.allow(&reason, now) {
                     self.outage_said = true;
@@ -380,6 +400,7 @@ impl NodeLoop {
     /// Another daemon holds the name: what this one has to write waits until its lease expires.
     fn wait_for_name(&mut self, holder: &str, left: Duration, now: Now) {
         self.name_is_held = true;
+        self.reasons.name = reason(&tell::held_by(holder));
         self.pending.beat = true;
         self.retry_at = Some(now.after((left + ASK_AFTER).min(ASK_AGAIN)));
         if let Some(suppressed) = self.name_throttle.allow(holder, now) {
@@ -391,6 +412,7 @@ impl NodeLoop {
     fn redis_answers(&mut self) {
         self.backoff.reset();
         self.redis_down = false;
+        self.reasons.redis = None;
         // A flapping outage is not logged each time, so neither is its end.
         if std::mem::take(&mut self.outage_said) {
             info!(node = %self.name, "Redis is back");
@@ -418,6 +440,7 @@ impl NodeLoop {
                     self.tell_counts();
                 }
                 Effect::Note(note) => {
+                    self.keep_reason(&note);
                     self.log_note(&note);
                     self.measure_note(&note);
                     self.note_for_story(&note);

@@ -50,6 +50,8 @@ pub(super) struct WriteBatch {
     pub(super) ring_queue: Option<Vec<SessionId>>,
     /// Which phones are left out.
     pub(super) left_out: Option<Vec<Group>>,
+    /// Why the node is not in sync with its Asterisk; empty if it is.
+    pub(super) reason: Option<String>,
     /// Entries for the event stream that only the daemon knows.
     pub(super) notes: Vec<NewEvent>,
     pub(super) heartbeat: Option<HeartbeatReport>,
@@ -299,6 +301,11 @@ impl RegistryWriter {
             let told = self.registry.left_out(&self.node.name, self.generation, groups);
             self.metrics.redis("left-out", told).await?;
             batch.left_out = None;
+        }
+        if let Some(reason) = &batch.reason {
+            let told = self.registry.report_reason(&self.node.name, self.generation, reason);
+            self.metrics.redis("reason", told).await?;
+            batch.reason = None;
         }
         while let Some((number, notes)) = self.notes.next() {
             let told = self.registry.append_events(&self.node.name, self.generation, number, notes);

@@ -52,9 +52,9 @@ pub(super) fn alive() {
     tell(NotifyState::Watchdog);
 }
 
-/// Sets the line shown by `systemctl status`.
+/// Sets the line shown by `systemctl status`. What is no text of ours cannot become another message.
 pub(super) fn status(line: &str) {
-    tell(NotifyState::Status(line));
+    tell(NotifyState::Status(&line.replace(|c: char| c.is_control(), " ")));
 }
 
 /// Reports to systemd that the daemon is stopping.

@@ -1,5 +1,5 @@
-//! Changes of a node's weight and caps while its daemon runs. Owns that one call, and the ring timeout
-//! that several calls need. Must never read settings itself.
+//! What a node says of itself while its daemon runs: weight and caps, and why it is not in sync. Owns those calls, and the
+//! ring timeout that several calls need. Must never read settings itself.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use redis::ScriptInvocation;
 use super::reply::fence;
 use super::{Registry, RegistryError, campaigns_of, cap_of};
 use crate::config::NodeSettings;
-use crate::ids::Generation;
+use crate::ids::{Generation, NodeName};
 
 impl Registry {
     /// Says what the node takes from now on.
@@ -20,6 +20,23 @@ impl Registry {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.name.as_str()).arg(generation.to_string());
             call.arg("weight").arg(node.weight).arg("max_agents").arg(&cap).arg("campaigns").arg(&campaigns);
+        };
+        let (tag,): (String,) = self.connector.run(&self.scripts.limits, build).await?;
+        fence(&tag)
+    }
+
+    /// Says why the node is not in sync with its Asterisk; nothing if it is.
+    ///
+    /// # Errors
+    /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
+    pub async fn report_reason(
+        &mut self,
+        node: &NodeName,
+        generation: Generation,
+        reason: &str,
+    ) -> Result<(), RegistryError> {
+        let build = |call: &mut ScriptInvocation<'_>| {
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg("reason").arg(reason);
         };
         let (tag,): (String,) = self.connector.run(&self.scripts.limits, build).await?;
         fence(&tag)

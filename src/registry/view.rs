@@ -196,6 +196,10 @@ pub struct NodeRow {
     pub case: String,
     /// Phones of its Asterisk with which nobody can log in there.
     pub left_out: Vec<LeftOutRow>,
+    /// Why it takes no logins, and what to do; empty if it takes them.
+    pub reason: String,
+    /// Another daemon that wants this name and waits for it: its host and process; empty if none does.
+    pub claimant: String,
     /// The runs of the keepalive command there, if there was one.
     pub keepalive: Option<KeepaliveRow>,
 }
@@ -218,9 +222,11 @@ impl NodeRow {
         let text = |at: usize| row.get(at).cloned().unwrap_or_default();
         let number = |at: usize| row.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
         let (agents, weight) = (number(2), number(4).max(1));
+        let state: Parsed<ShownNodeState> = text(1).into();
         Self {
             name: text(0),
-            state: text(1).into(),
+            reason: reason_of(&state, &text(0), text(21)),
+            state,
             agents,
             remote: number(3),
             load: ratio(agents, weight),
@@ -234,6 +240,7 @@ impl NodeRow {
             refused: number(13),
             version: text(10),
             case: text(19),
+            claimant: holder_text(&text(22)),
             left_out: serde_json::from_str(&text(20)).unwrap_or_default(),
             queued: number(14),
             keepalive: (number(15) > 0).then(|| KeepaliveRow {
@@ -243,6 +250,34 @@ impl NodeRow {
                 result: text(18),
             }),
         }
+    }
+}
+
+/// A holder of a node's name as Redis has it (host, boot and lock with slashes between them, a blank, the process), for
+/// people: `tel-1 (pid 7)`.
+pub fn holder_text(holder: &str) -> String {
+    let host = holder.split(['/', ' ']).next().unwrap_or_default();
+    match holder.split_once(' ') {
+        Some((_, process)) => format!("{host} ({process})"),
+        None => host.to_owned(),
+    }
+}
+
+/// Why a node in this state takes no logins: what its daemon has said, or what can be told without it.
+fn reason_of(state: &Parsed<ShownNodeState>, name: &str, said: String) -> String {
+    let Parsed::Known(state) = state else { return said };
+    match state {
+        ShownNodeState::Active => String::new(),
+        ShownNodeState::Draining => format!("drained by operators; evenring resume {name} takes it back"),
+        ShownNodeState::Stopped => "its daemon was stopped; systemctl start evenring there".to_owned(),
+        ShownNodeState::LeaseExpired => "no heartbeat: its host or daemon is down, or cannot reach Redis; see \
+            systemctl status evenring there"
+            .to_owned(),
+        ShownNodeState::Unknown => format!("Redis has only its name; if it is gone, evenring forget {name}"),
+        ShownNodeState::Starting | ShownNodeState::Down | ShownNodeState::Stopping if said.is_empty() => {
+            "see systemctl status evenring there".to_owned()
+        }
+        ShownNodeState::Starting | ShownNodeState::Down | ShownNodeState::Stopping => said,
     }
 }
 

@@ -411,7 +411,7 @@ fn an_asterisk_that_lets_us_do_nothing_or_too_little() {
     let (node, redis) = (&lab.nodes()[0], Redis::start_with(HUB, &[]));
     let mut wrong = with_user(node, &redis, "evenring", "hunter2-ami");
     wrong.wait_log(
-        "Asterisk refused the login: Authentication failed; check user, secret, permit and deny in manager.conf",
+        "Asterisk refused the login of evenring: Authentication failed; check user, secret, permit and deny in manager.conf",
     );
     wrong.stays_quietly();
     let attempts = || fs::read_to_string(node.log()).unwrap().matches("failed to authenticate").count();

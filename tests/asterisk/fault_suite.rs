@@ -161,6 +161,8 @@ fn clean() -> Evidence {
             queued: 0,
             version: String::new(),
             case: "exact".to_owned(),
+            reason: String::new(),
+            claimant: String::new(),
             left_out: Vec::new(),
             keepalive: None,
         }],

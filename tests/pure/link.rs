@@ -226,8 +226,8 @@ fn the_login_is_the_one_that_real_asterisk_accepted() {
 fn a_wrong_password_is_said_so() {
     let mut talk = Talk::new(settings());
     let seen = talk.hear_bytes(&captured("v22/02-badlogin-wrong-md5"));
-    let reason =
-        "close: Asterisk refused the login: Authentication failed; check user, secret, permit and deny in manager.conf";
+    let reason = "close: Asterisk refused the login of lab: Authentication failed; check user, secret, permit and deny \
+        in manager.conf";
     assert_eq!(seen, ["> Challenge #1", "> Login #2", reason]);
     talk.link.closed(talk.now);
     assert_eq!(talk.hear(BOOTED), [""; 0], "nothing follows the end");
@@ -570,7 +570,7 @@ fn a_goodbye_is_answered_or_not() {
 
 #[test]
 fn who_has_to_act_is_known() {
-    assert!(CloseReason::LoginRefused { message: String::new() }.needs_people());
+    assert!(CloseReason::LoginRefused { user: String::new(), message: String::new() }.needs_people());
     assert!(!CloseReason::Lost { stage: Stage::Up }.needs_people());
 }
 

@@ -558,7 +558,7 @@ async fn a_wrong_password_is_said_so_and_not_hammered() {
     let mut client = Client::start(&peer, |_| ());
     for _ in 0..2 {
         let FromAmi::Closed { reason, needs_people, peer } = client.next().await else { panic!("not closed") };
-        assert!(reason.starts_with("Asterisk refused the login: Authentication failed"), "{reason}");
+        assert!(reason.starts_with("Asterisk refused the login of lab: Authentication failed"), "{reason}");
         assert!(needs_people && peer == PeerStatus::Responding);
     }
     let (first, second) = (heard.recv().unwrap(), heard.recv().unwrap());

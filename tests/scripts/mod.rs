@@ -11,6 +11,7 @@ mod faults;
 mod judge;
 mod left_out;
 mod one_ring;
+mod reasons;
 mod rejoin;
 mod retries;
 mod ring_queue;

@@ -8,53 +8,23 @@
 mod cluster;
 #[path = "../lab/mod.rs"]
 mod lab;
+#[path = "../service/mod.rs"]
+mod service;
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use cluster::{Cluster, SOON};
-use lab::evenring::{Cli, binary};
 use lab::machine::Machine;
 use lab::phone::{Behaviour, Phones};
-use lab::redis::Redis;
-use lab::{HUB, Lab, Node, Spec, Version, config, http, now, wait_until};
+use lab::{Lab, Node, Spec, Version, config, http, now, wait_until};
+use service::{RUNNING, SETTINGS, UNIT, machine, no_daemons};
 
-const UNIT: &str = "evenring.service";
-const RUNNING: &str = "active/running";
-const SETTINGS: &str = "/etc/evenring/config.toml";
 /// `RestartSec` of the unit.
 const RESTART_DELAY: Duration = Duration::from_millis(500);
 /// `TimeoutStartSec` of the unit: so long systemd waits for READY.
 const START_LIMIT: Duration = Duration::from_secs(30);
-
-/// A machine on which everything lies where README.md says; the service is not started.
-fn machine(node: &Node, redis_url: &str) -> Machine {
-    let machine = Machine::boot(node);
-    let shipped =
-        |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name)).unwrap();
-    machine.install("/usr/bin/evenring", fs::read(binary()).unwrap(), 0o755);
-    machine.install("/usr/lib/systemd/system/evenring.service", shipped("evenring.service"), 0o644);
-    machine.install("/usr/lib/sysusers.d/evenring.conf", shipped("evenring.sysusers"), 0o644);
-    let settings = shipped("config.toml").replacen("# username = ", "username = ", 1);
-    let settings = settings.replace("#url = \"redis://127.0.0.1:6379\"", &format!("url = \"{redis_url}\""));
-    machine.install(SETTINGS, settings, 0o644);
-    machine.install("/usr/lib/tmpfiles.d/evenring.conf", shipped("evenring.tmpfile"), 0o644);
-    let secret = "/etc/evenring/ami-secret";
-    machine.install(secret, format!("{}\n", config::AMI_USER.1), 0o644);
-    machine.ok(&["systemd-sysusers"]);
-    machine.ok(&["systemd-tmpfiles", "--create", "evenring.conf"]);
-    assert_eq!(machine.ok(&["stat", "-c", "%U:%G %a", secret]).trim(), "root:root 600");
-    machine.ok(&["systemctl", "daemon-reload"]);
-    machine.ok(&["systemctl", "enable", UNIT]);
-    machine
-}
-
-/// A Redis and no daemon yet.
-fn no_daemons() -> Cluster {
-    let redis = Redis::start_with(HUB, &[]);
-    Cluster { daemons: Vec::new(), cli: Cli::new(&redis.url()), redis }
-}
 
 /// Starts the unit while something is away. It says what, is ready all the same before systemd gives up waiting, and is
 /// in the rotation when that is back: one life long.
@@ -268,13 +238,13 @@ fn takes_over_settings(service: &Service<'_>) {
 
 /// Every line is the daemon's own, with its fields.
 fn keeps_a_journal(service: &Service<'_>) {
-    let live = service.machine.journal(&["_SYSTEMD_UNIT=evenring.service", "MESSAGE=live"]);
+    let live = service.machine.journal(&["_SYSTEMD_UNIT=evenring.service", "EVENRING_MESSAGE=live"]);
     let [line] = &live[..] else { panic!("one call was live: {live:?}") };
     let fields = ["EVENRING_NODE", "EVENRING_ALIAS", "EVENRING_AGENT", "PRIORITY", "SYSLOG_IDENTIFIER", "_TRANSPORT"];
-    assert_eq!(fields.map(|field| line[field].as_str().unwrap()), ["a", "cc100x", "7", "5", "evenring", "journal"]);
+    assert_eq!(fields.map(|field| line[field].as_str().unwrap()), ["a", "cc100x", "7", "6", "evenring", "journal"]);
     let session = line["EVENRING_SESSION"].as_str().unwrap();
     let events = service.machine.journal(&[&format!("EVENRING_SESSION={session}")]);
-    let events: Vec<_> = events.iter().map(|line| line["MESSAGE"].as_str().unwrap()).collect();
+    let events: Vec<_> = events.iter().map(|line| line["EVENRING_MESSAGE"].as_str().unwrap()).collect();
     assert_eq!(events[..3], ["order taken", "ringing", "live"]);
     assert!(!service.said(0).contains(config::AMI_USER.1), "the secret in the journal");
 }
@@ -303,7 +273,7 @@ fn outlives_its_journal(service: &Service<'_>) {
     assert_eq!(cluster.node("a")["state"], "active");
     machine.ok(&["kill", "-CONT", &journald]);
     wait_until(SOON * 2, "the gap to be said", || {
-        !machine.journal(&["_SYSTEMD_UNIT=evenring.service", "MESSAGE=log lines were dropped"]).is_empty()
+        !machine.journal(&["_SYSTEMD_UNIT=evenring.service", "EVENRING_MESSAGE=log lines were dropped"]).is_empty()
     });
     assert_eq!((service.pid(), machine.state(UNIT)), (pid, RUNNING.to_owned()), "the same life");
 }

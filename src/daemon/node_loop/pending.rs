@@ -19,6 +19,8 @@ pub(super) struct Pending {
     pub(super) outcomes: BTreeMap<SessionId, Outcome>,
     pub(super) ring_queue: Option<Vec<SessionId>>,
     pub(super) left_out: Option<Vec<Group>>,
+    /// Why the node is not in sync with its Asterisk; empty if it is.
+    pub(super) reason: Option<String>,
     /// For the event stream.
     pub(super) notes: Vec<NewEvent>,
     pub(super) beat: bool,
@@ -27,7 +29,8 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
         let nothing = self.phones.is_none() && self.adopt.is_empty() && self.outcomes.is_empty();
-        nothing && self.ring_queue.is_none() && self.left_out.is_none() && self.notes.is_empty() && !self.beat
+        let nothing = nothing && self.ring_queue.is_none() && self.left_out.is_none() && self.reason.is_none();
+        nothing && self.notes.is_empty() && !self.beat
     }
 
     /// Its call exists after all: drops an outcome that said otherwise.
@@ -72,6 +75,7 @@ impl Pending {
         }
         self.ring_queue = self.ring_queue.take().or(rest.ring_queue);
         self.left_out = self.left_out.take().or(rest.left_out);
+        self.reason = self.reason.take().or(rest.reason);
     }
 
     /// Everything for the writer. A node that leaves the rotation sends `leave` instead of a heartbeat.
@@ -83,6 +87,7 @@ impl Pending {
             state: heartbeat.state,
             ring_queue: self.ring_queue,
             left_out: self.left_out,
+            reason: self.reason,
             notes: self.notes,
             heartbeat: (self.beat && !leave).then_some(heartbeat),
             leave,

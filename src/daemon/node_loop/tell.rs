@@ -3,6 +3,7 @@
 
 use tracing::{error, info, warn};
 
+use super::super::observability::reasons::{reason, with_reason};
 use super::super::observability::status::{Counts, Name};
 use super::super::systemd;
 use super::{NodeLoop, READY_ANYWAY};
@@ -11,6 +12,7 @@ use crate::node::left_out::{Group, differs_much};
 use crate::node::session::{Login, Outcome};
 use crate::node::{AdminState, NodeState, Note};
 use crate::registry::events::NewEvent;
+use crate::registry::view::holder_text;
 
 impl NodeLoop {
     pub(super) fn tell_systemd(&mut self) {
@@ -19,27 +21,42 @@ impl NodeLoop {
             self.ready_told = true;
             systemd::ready();
         }
-        let status = match (self.redis_down, self.node.state()) {
-            (true, _) => "Redis unavailable: logins suspended, active calls unaffected".to_owned(),
-            (false, _) if self.name_is_held => {
-                "another daemon holds this node's name: waiting for its lease to expire".to_owned()
-            }
-            (false, NodeState::Active) if self.node.admin_state() == AdminState::Drain => {
-                format!("draining: no new logins, {} sessions left", self.node.sessions().count())
-            }
-            (false, NodeState::Active) => {
-                format!("active: {} phones, {} channels", self.node.roster.registered(), self.node.channels())
-            }
-            (false, NodeState::Stopping) => {
-                format!("Asterisk is shutting down: no new logins, {} sessions left", self.node.sessions().count())
-            }
-            (false, NodeState::Starting) => "waiting for Asterisk".to_owned(),
-            (false, NodeState::Down) => "Asterisk unavailable: not in the rotation".to_owned(),
-        };
+        let status = self.status_line();
         if status != self.status_told {
             systemd::status(&status);
             self.status_told = status;
         }
+    }
+
+    /// What keeps logins away, each with its reason; or how the node is.
+    fn status_line(&self) -> String {
+        let (node, reasons) = (&self.node, &self.reasons);
+        let mut lines = Vec::new();
+        if self.redis_down {
+            let what = "Redis unavailable: logins suspended, active calls unaffected";
+            lines.push(with_reason(what, reasons.redis.as_ref()));
+        } else if self.name_is_held {
+            let what = "another daemon holds this node's name: waiting for its lease to expire";
+            lines.push(with_reason(what, reasons.name.as_ref()));
+        }
+        let sessions = || node.sessions().count();
+        match node.state() {
+            NodeState::Active if !lines.is_empty() => {}
+            NodeState::Active if node.admin_state() == AdminState::Drain => {
+                lines.push(format!("draining: no new logins, {} sessions left", sessions()));
+            }
+            NodeState::Active => {
+                lines.push(format!("active: {} phones, {} channels", node.roster.registered(), node.channels()));
+            }
+            NodeState::Stopping => {
+                lines.push(format!("Asterisk is shutting down: no new logins, {} sessions left", sessions()));
+            }
+            NodeState::Starting => lines.push(with_reason("waiting for Asterisk", reasons.asterisk.as_ref())),
+            NodeState::Down => {
+                lines.push(with_reason("Asterisk unavailable: not in the rotation", reasons.asterisk.as_ref()));
+            }
+        }
+        lines.join("; ")
     }
 
     pub(super) fn log_outcome(&self, session: SessionId, login: Option<&Login>, outcome: &Outcome) {
@@ -54,6 +71,24 @@ impl NodeLoop {
         }
     }
 
+    /// Remembers why the node is not in sync, and forgets it when it is.
+    pub(super) fn keep_reason(&mut self, note: &Note) {
+        match note {
+            Note::Synced { .. } => self.reasons.asterisk = None,
+            Note::SnapshotFailed { action, message } => {
+                self.reasons.asterisk = reason(&snapshot_reason(action, message));
+            }
+            Note::Ringing(_, _)
+            | Note::Miscounted { .. }
+            | Note::PeersUnlisted { .. }
+            | Note::Unreadable(_)
+            | Note::GivenUp { .. }
+            | Note::Drift(_, _)
+            | Note::HangUpFailed(_, _)
+            | Note::Unbuildable(_, _) => {}
+        }
+    }
+
     pub(super) fn log_note(&mut self, note: &Note) {
         let node = &self.name;
         match note {
@@ -64,11 +99,11 @@ impl NodeLoop {
             Note::SnapshotFailed { action, message } => {
                 // It may repeat every second, for both lists with the same text: log it once.
                 let Some(suppressed) = self.snapshot_throttle.allow(message, self.clock.now()) else { return };
-                if message.eq_ignore_ascii_case("Permission denied") {
+                if is_denied(message) {
                     error!(%node, action, reason = message, suppressed, "Asterisk refuses part of the snapshot: node \
                         not in the rotation; check the manager user's write classes (call, reporting), then reload \
                         manager.conf and evenring");
-                } else if *action == "DeviceStateList" && message.starts_with("Invalid/unknown command") {
+                } else if lacks_module(action, message) {
                     error!(%node, action, reason = message, suppressed, "Asterisk cannot list device states: node not \
                         in the rotation; load its module res_manager_devicestate");
                 } else {
@@ -123,7 +158,7 @@ impl NodeLoop {
         self.pending.left_out = Some(groups);
     }
 
-    /// Updates the daemon status, without the counts.
+    /// Updates the daemon status, without the counts, and the reason in Redis.
     pub(super) fn tell_state(&mut self) {
         let (state, admin_state) = (self.node.state(), self.node.admin_state());
         let name = match (self.name_is_held, self.registered) {
@@ -131,10 +166,16 @@ impl NodeLoop {
             (false, true) => Name::Ours,
             (false, false) => Name::Unasked,
         };
-        let redis_down = self.redis_down;
+        let (redis_down, reasons) = (self.redis_down, self.reasons.clone());
         self.outputs.status.send_modify(|status| {
             (status.state, status.admin_state, status.name, status.redis_down) = (state, admin_state, name, redis_down);
+            status.reasons = reasons;
         });
+        let why = self.outputs.status.borrow().lacks_asterisk().unwrap_or_default();
+        if self.reason_told.as_ref() != Some(&why) {
+            self.pending.reason = Some(why.clone());
+            self.reason_told = Some(why);
+        }
     }
 
     /// Updates the daemon status and its counts.
@@ -196,6 +237,50 @@ impl NodeLoop {
             | Note::GivenUp { .. }
             | Note::HangUpFailed(_, _)
             | Note::Unbuildable(_, _) => {}
+        }
+    }
+}
+
+fn is_denied(message: &str) -> bool {
+    message.eq_ignore_ascii_case("Permission denied")
+}
+
+fn lacks_module(action: &str, message: &str) -> bool {
+    action == "DeviceStateList" && message.starts_with("Invalid/unknown command")
+}
+
+/// What Asterisk refused to list, and what to do.
+fn snapshot_reason(action: &str, message: &str) -> String {
+    if is_denied(message) {
+        format!(
+            "Asterisk refuses {action} to the manager user ({message}); add call and reporting to its write classes \
+                in manager.conf, then reload manager.conf and evenring"
+        )
+    } else if lacks_module(action, message) {
+        "Asterisk cannot list device states; load its module res_manager_devicestate".to_owned()
+    } else {
+        format!("Asterisk failed {action}: {message}; retrying every second")
+    }
+}
+
+/// Who has this node's name.
+pub(super) fn held_by(holder: &str) -> String {
+    format!("it runs on host {}; give every node its own node.name", holder_text(holder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_says_what_to_do() {
+        assert_eq!(held_by("tel-2/0a1b/1:2 pid 7"), "it runs on host tel-2 (pid 7); give every node its own node.name");
+        for (action, message, advice) in [
+            ("Status", "Permission denied", "add call and reporting"),
+            ("DeviceStateList", "Invalid/unknown command: DeviceStateList.", "load its module res_manager_devicestate"),
+            ("Status", "Invalid/unknown command: Status.", "retrying every second"),
+        ] {
+            assert!(snapshot_reason(action, message).contains(advice), "{action} {message}");
         }
     }
 }

@@ -257,13 +257,14 @@ impl Metrics {
 const KEPT: [&str; 4] = ["done", "failed", "killed", "not-started"];
 /// Events and reasons that are not told apart.
 const OTHER: &str = "other";
-const CALLS: [&str; 13] = [
+const CALLS: [&str; 14] = [
     "register",
     "phones",
     "adopt",
     "report",
     "ring_queue",
     "left-out",
+    "reason",
     "append_events",
     "keepalive",
     "heartbeat",

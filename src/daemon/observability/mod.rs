@@ -6,4 +6,5 @@ pub(in crate::daemon) mod gauges;
 pub(in crate::daemon) mod http;
 mod listener;
 pub(in crate::daemon) mod metrics;
+pub(in crate::daemon) mod reasons;
 pub(in crate::daemon) mod status;

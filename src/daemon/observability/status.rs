@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::reasons::{Reasons, with_reason};
 use crate::ami_client::PeerStatus;
 use crate::config::span_text;
 use crate::ids::Now;
@@ -75,6 +76,8 @@ pub(in crate::daemon) struct DaemonStatus {
     /// The AMI outage, if there is one.
     pub(in crate::daemon) away: Option<Away>,
     pub(in crate::daemon) redis_down: bool,
+    /// Why what is missing is missing.
+    pub(in crate::daemon) reasons: Reasons,
     pub(in crate::daemon) stopping: bool,
     /// When Redis took the last heartbeat.
     pub(in crate::daemon) beat: Option<Now>,
@@ -127,6 +130,7 @@ impl DaemonStatus {
             connected: false,
             away: None,
             redis_down: false,
+            reasons: Reasons::default(),
             stopping: false,
             beat: None,
             heard: None,
@@ -140,6 +144,18 @@ impl DaemonStatus {
         ShownNodeState::of(self.state, self.admin_state)
     }
 
+    /// Why the node is not in sync with its Asterisk, if it is not.
+    pub(in crate::daemon) fn lacks_asterisk(&self) -> Option<String> {
+        let what = match (self.state, self.connected) {
+            (NodeState::Active, _) => return None,
+            (NodeState::Stopping, _) => return Some("Asterisk is shutting down".to_owned()),
+            (NodeState::Starting | NodeState::Down, true) => "logged in to AMI, but not in sync yet",
+            (NodeState::Starting, false) => "not logged in to AMI yet",
+            (NodeState::Down, false) => "AMI unavailable",
+        };
+        Some(with_reason(what, self.reasons.asterisk.as_ref()))
+    }
+
     /// What is missing for logins on this node: a stable word and a text each. Empty if the node is ready.
     pub(in crate::daemon) fn missing(&self, now: Now, lease: Duration) -> Vec<(&'static str, String)> {
         let mut missing = Vec::new();
@@ -147,17 +163,15 @@ impl DaemonStatus {
         if self.stopping {
             lacks("stopping", "the daemon is stopping");
         }
-        match (self.state, self.connected) {
-            (NodeState::Active, _) => {}
-            (NodeState::Stopping, _) => lacks("asterisk", "Asterisk is shutting down"),
-            (NodeState::Starting | NodeState::Down, true) => lacks("asterisk", "logged in to AMI, but not in sync yet"),
-            (NodeState::Starting, false) => lacks("asterisk", "not logged in to AMI yet"),
-            (NodeState::Down, false) => lacks("asterisk", "AMI unavailable"),
+        if let Some(why) = self.lacks_asterisk() {
+            lacks("asterisk", &why);
         }
         let age = self.beat.map(|beat| now.since(beat));
         match (self.name, age) {
-            (Name::Held, _) => lacks("name", "another daemon holds this node's name"),
-            _ if self.redis_down => lacks("redis", "unavailable"),
+            (Name::Held, _) => {
+                lacks("name", &with_reason("another daemon holds this node's name", self.reasons.name.as_ref()));
+            }
+            _ if self.redis_down => lacks("redis", &with_reason("unavailable", self.reasons.redis.as_ref())),
             (Name::Unasked, _) | (Name::Ours, None) => lacks("redis", "no heartbeat accepted yet"),
             (Name::Ours, Some(age)) if age > lease => {
                 let age = span_text(Duration::from_secs(age.as_secs()));
@@ -202,5 +216,20 @@ mod tests {
             *status = DaemonStatus { stopping: true, admin_state: AdminState::Drain, ..DaemonStatus::new() }
         };
         check(worst, 0, &["stopping", "asterisk", "redis", "draining"]);
+    }
+
+    #[test]
+    fn what_is_missing_comes_with_the_last_reason() {
+        let said = |text: &str| Some(text.to_owned());
+        let mut status = DaemonStatus::new();
+        status.reasons =
+            Reasons { asterisk: said("login refused"), redis: said("no route"), name: said("host b has it") };
+        (status.redis_down, status.name) = (true, Name::Unasked);
+        let missing = |status: &DaemonStatus| status.missing(Now(Duration::ZERO), Duration::from_secs(3));
+        let texts = ["not logged in to AMI yet: login refused", "unavailable: no route"];
+        assert_eq!(missing(&status), [("asterisk", texts[0].to_owned()), ("redis", texts[1].to_owned())]);
+        (status.state, status.connected, status.name) = (NodeState::Active, true, Name::Held);
+        let text = "another daemon holds this node's name: host b has it";
+        assert_eq!(missing(&status), [("name", text.to_owned())]);
     }
 }

@@ -16,6 +16,7 @@ local now = advance(lease_ms)
 local function who(text) return text:match('^%S*') end
 local left = n and lease_left(n.beat, n.lease, n.expired) or -1
 if n and n.state ~= 'stopped' and n.generation ~= generation and who(n.host or '') ~= who(host) and left >= 0 then
+  redis.call('HSET', key, 'claimant', host, 'claimed_at', now)
   return { 'held', n.host or '', left }
 end
 local previous = n and n.generation or ''
@@ -29,7 +30,7 @@ redis.call('HSETNX', key, 'drain', 0)
 redis.call('HSET', key, 'state', 'starting', 'beat', judge.tick, 'lease', lease_ms, 'expired', '',
   'lease_until', now + lease_ms, 'weight', ARGV[5], 'max_agents', ARGV[6], 'channels', 0, 'campaigns', ARGV[7],
   'gone', '', 'generation', generation, 'host', host, 'version', ARGV[8], 'registrations', 0, 'phones', '', 'ring_queue', '',
-  'case', ARGV[10], 'left_out', '')
+  'case', ARGV[10], 'left_out', '', 'reason', '', 'claimant', '')
 -- The takes and heartbeats of the next life are numbered anew.
 if previous ~= generation then redis.call('HDEL', key, 'fetch', 'beats') end
 -- An RSMQ client sends only into queues that exist.

@@ -5,11 +5,13 @@
 --       rows of { name, state, agents, remote, weight, max agents, registrations, channels, lease left ms (may be
 --       negative), generation, version, host, campaigns, refused, queued,
 --       runs of the keepalive command, time of the last one in ms, why, result, how it compares names,
---       the phones that it leaves out (JSON) }
+--       the phones that it leaves out (JSON), why it is not in sync with its Asterisk, who wants its name, too }
 -- Needs: keys ring_queue
 local from, now = ARGV[1], clock()
 -- Orders in queues that one call may read; a row costs as much as so many.
 local READ_MOST, A_ROW = 5000, 50
+-- Who waits for a name asks for it every second.
+local CLAIM_MS = 5000
 local names = redis.call('SMEMBERS', ns .. ':index:nodes')
 table.sort(names)
 local rows, read = {}, 0
@@ -25,7 +27,8 @@ for i, name in ipairs(names) do
     rows[#rows + 1] = { name, state, redis.call('SCARD', ns .. ':local:' .. name), redis.call('SCARD', ns .. ':remote:' .. name),
       n.weight or '1', n.max_agents or '', n.registrations or '0', n.channels or '0', left, n.generation or '',
       n.version or '', n.host or '', n.campaigns or '', n.refused or '0',
-      waiting, n.kept or '0', n.kept_at or '0', n.kept_why or '', n.kept_result or '', n.case or 'exact', n.left_out or '' }
+      waiting, n.kept or '0', n.kept_at or '0', n.kept_why or '', n.kept_result or '', n.case or 'exact', n.left_out or '',
+      n.reason or '', now - tonumber(n.claimed_at or '0') < CLAIM_MS and n.claimant or '' }
     read = read + waiting + A_ROW
     if read > READ_MOST and i < #names then return { rows, name } end
   end

@@ -22,6 +22,8 @@ fn node(name: &str, state: &str) -> NodeRow {
         refused: 0,
         version: "0.1.0".into(),
         case: "exact".into(),
+        reason: String::new(),
+        claimant: String::new(),
         left_out: Vec::new(),
         keepalive: None,
     }

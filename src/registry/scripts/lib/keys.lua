@@ -13,6 +13,7 @@
 --                          kept kept_at kept_why kept_result (how often the keepalive command has run, and the last run)
 --                          phones (the number of the last word on them)  case (exact|fold: how it compares names)
 --                          left_out (JSON: the phones that it leaves out, by reason, with examples)
+--                          reason (why it is not in sync with its Asterisk)  claimant claimed_at (who else wants the name, and when they last asked)
 --                          fetch (the number of its daemon's last fetch)
 --                          ring_queue (while it paces: who waits for their turn to ring, ids with a blank behind each)
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
