@@ -47,7 +47,9 @@ use crate::registry::{FetchSequence, Registry, RegistryError};
 use crate::runtime::clock::Clock;
 use crate::runtime::log_throttle::LogThrottle;
 use crate::runtime::random::random_bits;
+pub use name_lock::runtime_dir;
 pub use node_loop::LoopError;
+pub use observability::doctor_report::DoctorReport;
 pub use reload::{Reloader, SetFilter};
 
 /// Messages from AMI that may wait for the node loop. When they are full, AMI is not read.
@@ -120,6 +122,7 @@ pub async fn run(settings: Settings, reloader: Reloader, log_dropped: Arc<Atomic
         lease: settings.placement.lease,
         settings: live_settings.clone(),
         log_dropped,
+        runtime_dir: runtime_dir(&settings),
     };
     serve_agent_checks(&settings, live_settings.clone(), gauges.status.clone(), clock, &mut tasks);
     serve_http(&settings, page, gauges, &mut tasks);

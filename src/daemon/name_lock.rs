@@ -50,6 +50,11 @@ pub(super) struct Claim {
     pub(super) holder: String,
 }
 
+/// The daemon's runtime directory: where the lock lies, unless configured or created by systemd.
+pub fn runtime_dir(settings: &Settings) -> PathBuf {
+    settings.lock_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DIR))
+}
+
 /// Takes the lock. Fails while another process on this machine has it, unless that process sends no heartbeat for a whole
 /// lease: then it is frozen, and its later writes are refused.
 ///
@@ -57,7 +62,7 @@ pub(super) struct Claim {
 /// [`DaemonError::NameTaken`].
 pub(super) async fn claim(settings: &Settings, generation: Generation, clock: Clock) -> Result<Claim, DaemonError> {
     let node = &settings.node.name;
-    let dir = settings.lock_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DIR));
+    let dir = runtime_dir(settings);
     let path = dir.join(format!("{node}.lock"));
     let mut registry = Registry::new(settings)?;
     let mut until: Option<Now> = None;

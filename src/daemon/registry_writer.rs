@@ -246,7 +246,8 @@ impl RegistryWriter {
             }
         }
         let reserved = beat.recorded.iter().filter(|(_, state)| *state == RecordedState::Placed).count();
-        done.counts = RecordedCounts { reserved, refused: beat.refused, ring: beat.ring, logins: beat.logins };
+        done.counts =
+            RecordedCounts { reserved, refused: beat.refused, ring: beat.ring, logins: beat.logins, over: beat.counts };
         done.recorded = Some((beat.recorded, now));
         done.told = Some(state);
         done.phones_lost = beat.phones_lost;

@@ -69,6 +69,27 @@ impl Reason {
         Self::OutcomeUnknown,
     ];
 
+    /// The reason without what differs from case to case.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::HungUp => "hung-up",
+            Self::LoggedOut => "logged-out",
+            Self::Busy => "busy",
+            Self::Declined => "declined",
+            Self::NoAnswer => "no-answer",
+            Self::PhoneUnavailable => "phone-unavailable",
+            Self::NotReachable => "not-reachable",
+            Self::Silent => "silent",
+            Self::NotFound => "not-found",
+            Self::Congestion(_) => "congestion",
+            Self::Refused(_) => "refused",
+            Self::NodeLost => "node-lost",
+            Self::Stopping => "stopping",
+            Self::Draining => "draining",
+            Self::OutcomeUnknown => "outcome-unknown",
+        }
+    }
+
     /// Reads the words back.
     pub fn parse(words: &str) -> Option<Self> {
         let read = match (words.strip_prefix("refused: "), words.strip_prefix("congestion-")) {
@@ -83,23 +104,13 @@ impl Reason {
 
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let word = match self {
-            Self::HungUp => "hung-up",
-            Self::LoggedOut => "logged-out",
-            Self::Busy => "busy",
-            Self::Declined => "declined",
-            Self::NoAnswer => "no-answer",
-            Self::PhoneUnavailable => "phone-unavailable",
-            Self::NotReachable => "not-reachable",
-            Self::Silent => "silent",
-            Self::NotFound => "not-found",
-            Self::Congestion(cause) => return write!(f, "congestion-{cause}"),
-            Self::Refused(message) => return write!(f, "refused: {message}"),
-            Self::NodeLost => "node-lost",
-            Self::Stopping => "stopping",
-            Self::Draining => "draining",
-            Self::OutcomeUnknown => "outcome-unknown",
-        };
-        f.write_str(word)
+        f.write_str(self.class())?;
+        match self {
+            Self::Congestion(cause) => write!(f, "-{cause}"),
+            Self::Refused(message) => write!(f, ": {message}"),
+            Self::HungUp | Self::LoggedOut | Self::Busy | Self::Declined | Self::NoAnswer => Ok(()),
+            Self::PhoneUnavailable | Self::NotReachable | Self::Silent | Self::NotFound => Ok(()),
+            Self::NodeLost | Self::Stopping | Self::Draining | Self::OutcomeUnknown => Ok(()),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::ScriptInvocation;
 
 use super::reply::{Backlog, ReapResult, Reaped, Tagged, admin_state, fence, recorded_state};
-use super::{HeartbeatSequence, RedisTime, Registry, RegistryError, Sent, ms};
+use super::{HeartbeatSequence, LoginCounts, RedisTime, Registry, RegistryError, Sent, ms};
 use crate::ids::{Generation, NodeName, Now, SessionId};
 use crate::node::{AdminState, NodeState, RecordedState};
 
@@ -34,6 +34,8 @@ pub struct HeartbeatReply {
     pub ring: Backlog,
     /// What waits in the inbox.
     pub logins: Backlog,
+    /// Logins of the whole cluster that were refused or have failed.
+    pub counts: LoginCounts,
 }
 
 /// How the node is: its state, and how many channels and registrations it has.
@@ -118,7 +120,9 @@ impl Registry {
         let phones: Option<String> = reply.part(&self.connector, 4)?;
         let phones_lost = self.told > 0 && phones.is_some_and(|number| number != self.told.to_string());
         let (ring, logins) = (reply.backlog(&self.connector, 5)?, reply.backlog(&self.connector, 6)?);
+        let counts = reply.part::<Vec<(String, u64)>>(&self.connector, 10)?.unwrap_or_default();
+        let counts = LoginCounts::read(&counts);
         let admin_state = admin_state(reply.part(&self.connector, 2)?);
-        Ok(HeartbeatReply { recorded, reaped, admin_state, refused, phones_lost, ring, logins })
+        Ok(HeartbeatReply { recorded, reaped, admin_state, refused, phones_lost, ring, logins, counts })
     }
 }

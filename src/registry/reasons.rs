@@ -61,6 +61,16 @@ keywords! {
     }
 }
 
+impl RefusalReason {
+    /// Whether the login is over. Otherwise nothing was decided, and it can be tried again.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::NoEligibleNode | Self::UnknownAlias | Self::EmptyAlias | Self::InUse => true,
+            Self::Recovering | Self::NoNode => false,
+        }
+    }
+}
+
 keywords! {
     /// What a script or a command says of a session, and no node reports.
     OwnReason {

@@ -57,6 +57,11 @@ fn metrics_say_what_status_says_and_what_happened() {
     cluster.wait_phones("a", 4);
     wait_ready(node, &cluster, "ready");
 
+    let found = samples(&get(node, "/metrics").body);
+    let zeros = |metric: &str| found.iter().filter(|(name, value)| name.starts_with(metric) && **value == 0.0).count();
+    let series = ["evenring_logins_refused_total{", "evenring_logins_failed_total{", "evenring_placements_total{"];
+    assert_eq!(series.map(zeros), [5, 18, 8], "every reason is there from the start: {found:#?}");
+    assert_eq!(cluster.json_and_code(&["login", "nobodyx"]).1, 1, "no daemon has placed this one");
     phones.behave("cc101", Behaviour::Decline);
     assert_eq!(cluster.json_and_code(&["login", "cc100x", "--wait"]).1, 0, "{}", cluster.logs());
     assert_eq!(cluster.json_and_code(&["login", "cc101x", "--wait"]).1, 1, "{}", cluster.logs());
@@ -136,6 +141,8 @@ fn inbox(cluster: &Cluster, node: &Node) {
             && found.get("evenring_placements_total{result=\"refused\",reason=\"unknown-alias\"}") == Some(&1.0)
             && found["evenring_orders_deadletter_total"] == 1.0
             && found["evenring_placement_duration_seconds_count"] == 2.0
+            && found["evenring_logins_refused_total{reason=\"unknown-alias\"}"] == 2.0
+            && found["evenring_logins_failed_total{reason=\"declined\"}"] == 1.0
     });
 }
 

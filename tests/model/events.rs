@@ -41,9 +41,16 @@ fn sorted(entries: impl IntoIterator<Item = (String, String)>) -> BTreeMap<Strin
 }
 
 impl Pair<'_> {
-    /// What was written since the last look.
+    /// What was written since the last look. Each login that was refused or has failed is counted once.
     pub(super) async fn events(&mut self) -> Checked {
         let entries = self.cluster.registry.events(&mut self.read, None).await.map_err(|e| e.to_string())?;
+        for entry in entries.iter().filter(|entry| ["refused", "failed"].contains(&entry.event.as_str())) {
+            let reason = entry.reason.split(':').next().unwrap_or_default();
+            let reason = reason.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+            *self.counted.entry(format!("{} {reason}", entry.event)).or_default() += 1;
+        }
+        let counts: BTreeMap<String, u64> = self.cluster.run(&["HGETALL", "NS:index:counts"]).await;
+        same("the counts of logins", counts, self.counted.clone())?;
         let model = sorted(std::mem::take(&mut self.world.events));
         same("the event stream", sorted(entries.into_iter().map(told)), model)
     }

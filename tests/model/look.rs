@@ -217,7 +217,7 @@ impl Look {
                     put("seen", when(pairs["seen"]));
                 }
                 // follow from the sessions, and are checked as invariants
-                ("holders" | "QUEUES" | "events", _) | ("index", "nodes") | ("local" | "remote", _) => {}
+                ("holders" | "QUEUES" | "events", _) | ("index", "nodes" | "counts") | ("local" | "remote", _) => {}
                 (queue, "Q") if queue.starts_with("ring-") || queue == "logins" || queue == REPLY => {}
                 ("logins", "") => {
                     let bodies = self.pairs("logins:Q");

@@ -63,6 +63,8 @@ pub struct Pair<'a> {
     fetches: BTreeMap<Generation, FetchSequence>,
     /// What has been read of the event stream.
     pub(super) read: Cursor,
+    /// How many logins were refused or have failed, as the entries read so far say.
+    pub(super) counted: BTreeMap<String, u64>,
     /// With `rejoin = "auto"`.
     auto: Registry,
     /// Whose scripts stop at every look at nodes, and are called again for the rest.
@@ -124,6 +126,7 @@ impl<'a> Pair<'a> {
             beats: 0,
             fetches: BTreeMap::new(),
             read: Cursor::start(),
+            counted: BTreeMap::new(),
             auto,
             in_parts,
         }
@@ -226,6 +229,7 @@ impl<'a> Pair<'a> {
                 let _: () = self.cluster.run(&["FLUSHALL"]).await;
                 // The next events may begin in the same ms.
                 self.read = Cursor::start();
+                self.counted.clear();
                 self.world = World { now: self.world.now, step: self.world.step, ..World::default() };
                 Ok(())
             }

@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod judge;
 mod left_out;
+mod login_counts;
 mod one_ring;
 mod reasons;
 mod rejoin;

@@ -29,6 +29,9 @@ pub fn machine(node: &Node, redis_url: &str) -> Machine {
         |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name)).unwrap();
     machine.install("/usr/bin/evenring", fs::read(binary()).unwrap(), 0o755);
     machine.install("/usr/lib/systemd/system/evenring.service", shipped("evenring.service"), 0o644);
+    for name in ["evenring-doctor.service", "evenring-doctor.timer"] {
+        machine.install(&format!("/usr/lib/systemd/system/{name}"), shipped(name), 0o644);
+    }
     machine.install("/usr/lib/sysusers.d/evenring.conf", shipped("evenring.sysusers"), 0o644);
     let settings = shipped("config.toml").replacen("# username = ", "username = ", 1);
     let settings = settings.replace("#url = \"redis://127.0.0.1:6379\"", &format!("url = \"{redis_url}\""));

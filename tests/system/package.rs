@@ -26,6 +26,7 @@ use lab::{HUB, Lab, Spec, Version, config, now, run, wait_for, wait_until};
 /// Where an operator has put the package.
 const PACKAGE: &str = "/srv/evenring.deb";
 const UNIT: &str = "evenring.service";
+const TIMER: &str = "evenring-doctor.timer";
 const SETTINGS: &str = "/etc/evenring/config.toml";
 const SECRET: &str = "/etc/evenring/ami-secret";
 /// Who is on the phone during the upgrade.
@@ -107,13 +108,16 @@ fn from_the_first_installation_to_the_purge() {
     assert_eq!(machine.ok(&["cat", SETTINGS]), settings, "what the operator wrote stays");
     assert!(machine.ok(&["cat", "/etc/evenring/config.toml.dpkg-dist"]).contains("A remark of the next version."));
 
+    machine.ok(&["systemctl", "enable", "--now", TIMER]);
     apt(&machine, &["remove", "evenring"]);
+    assert_eq!(machine.state(TIMER), "inactive/dead", "nothing is left that would start it");
     assert_eq!(cluster.node("a")["state"], "stopped", "it left the rotation");
     assert!(!machine.root().join("usr/bin/evenring").exists());
     assert_eq!(machine.ok(&["cat", SETTINGS]), settings, "a removal leaves the settings");
     assert_eq!(phones.live(), AGENTS as usize, "nobody is cut by a removal");
     apt(&machine, &["purge", "evenring"]);
     is_purged(&machine);
+    assert!(machine.run(&["find", "/etc/systemd/system", "-name", TIMER]).stdout.is_empty(), "nor enabled");
 }
 
 fn live(cluster: &Cluster) -> u32 {
@@ -130,6 +134,8 @@ fn is_installed(machine: &Machine) {
     assert!(machine.ok(&["getent", "passwd", "evenring"]).contains(":/usr/sbin/nologin"), "the user");
     assert_eq!(machine.ok(&["systemctl", "is-enabled", UNIT]).trim(), "enabled");
     assert_eq!(machine.state(UNIT), "inactive/dead", "not started before it is configured");
+    let timer = machine.run(&["systemctl", "is-enabled", TIMER]);
+    assert_eq!(timer.stdout.trim(), "disabled", "whoever wants the regular check enables it: {}", timer.stderr);
     for page in ["1 evenring", "1 evenring-alias-set", "5 evenring", "8 evenring"] {
         let (section, name) = page.split_once(' ').unwrap();
         let shown = machine.run(&["man", "--warnings", "-E", "ascii", section, name]);

@@ -141,6 +141,7 @@ fn one_service_through_all_that_happens_to_it() {
     is_restarted(&service);
     follows_its_asterisk(&service);
     takes_over_settings(&service);
+    is_checked_regularly(&service);
     keeps_a_journal(&service);
     outlives_its_journal(&service);
     stops(&service);
@@ -234,6 +235,48 @@ fn takes_over_settings(service: &Service<'_>) {
     service.cluster.wait_beats("a", 2);
     assert_eq!((weight(), service.pid()), (3.into(), pid), "the old settings stay");
     assert_eq!(service.machine.state(UNIT), RUNNING);
+}
+
+/// The timer's check, in a sandbox as tight as the daemon's: what it finds is in the daemon's metrics, and fails the unit.
+fn is_checked_regularly(service: &Service<'_>) {
+    const DOCTOR: &str = "evenring-doctor.service";
+    let machine = &service.machine;
+    let found = |level: &str| {
+        let found = http::samples(&http::get(service.node(), "/metrics").body);
+        found.get(&format!("evenring_doctor_findings{{level=\"{level}\"}}")).copied()
+    };
+    let runs = || machine.journal(&["UNIT=evenring-doctor.service", "JOB_TYPE=start", "JOB_RESULT=done"]).len();
+    let result = || machine.property(DOCTOR, "Result");
+    assert_eq!(found("failure"), None, "it has not run");
+    machine.ok(&["systemctl", "start", DOCTOR]);
+    assert_eq!((found("failure"), result().as_str(), runs()), (Some(0.0), "success", 1), "{}", machine.last_lines());
+    let samples = http::samples(&http::get(service.node(), "/metrics").body);
+    let at = samples["evenring_doctor_last_run_timestamp_seconds"];
+    let report = machine.run(&["systemd-analyze", "security", "--no-pager", "--threshold=12", DOCTOR]);
+    assert!(report.status.success(), "{}{}", report.stdout, report.stderr);
+
+    let conf = service.node().root().join("etc/asterisk/manager.conf");
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, text.replace("write = originate,call,reporting,agent", "write = originate")).unwrap();
+    service.node().cli("manager reload");
+    let timer = fs::read_to_string(machine.root().join("usr/lib/systemd/system/evenring-doctor.timer")).unwrap();
+    assert!(timer.contains("OnActiveSec=2min\n") && timer.contains("RandomizedDelaySec=1min\n"), "{timer}");
+    let timer = timer.replace("OnActiveSec=2min\n", "OnActiveSec=1s\n").replace("RandomizedDelaySec=1min\n", "");
+    machine.install("/etc/systemd/system/evenring-doctor.timer", timer, 0o644);
+    machine.ok(&["systemctl", "daemon-reload"]);
+    machine.ok(&["systemctl", "enable", "--now", "evenring-doctor.timer"]);
+    wait_until(SOON * 3, "the timer's check to have failed", || found("failure").is_some_and(|count| count > 0.0));
+    wait_until(SOON, "the unit to have failed", || result() == "exit-code");
+    assert_eq!(machine.property(DOCTOR, "ExecMainStatus"), "2", "{}", machine.last_lines());
+    let samples = http::samples(&http::get(service.node(), "/metrics").body);
+    assert!(samples["evenring_doctor_last_run_timestamp_seconds"] > at, "{samples:?}");
+    let said = machine.ok(&["journalctl", "--no-pager", "-u", "evenring-doctor", "-n", "40"]);
+    assert!(said.contains("failure") && said.contains("write"), "{said}");
+    machine.ok(&["systemctl", "disable", "--now", "evenring-doctor.timer"]);
+    fs::write(&conf, text).unwrap();
+    service.node().cli("manager reload");
+    machine.ok(&["systemctl", "start", DOCTOR]);
+    assert_eq!((found("failure"), result().as_str()), (Some(0.0), "success"), "{}", machine.last_lines());
 }
 
 /// Every line is the daemon's own, with its fields.

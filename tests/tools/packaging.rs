@@ -124,6 +124,27 @@ fn the_unit_is_locked_down() {
     assert!(!accepted, "this test would not see a weaker unit");
 }
 
+/// Its secrets and its sandbox are the daemon's: what is added to one unit is added to the other.
+#[test]
+fn the_doctor_is_locked_down_as_the_daemon_is() {
+    let lines = |name: &str| {
+        let text = fs::read_to_string(shipped(name)).expect("the unit");
+        let part = text.split("User=evenring\n").nth(1).expect("the user, and what it may do").to_owned();
+        let part = part.split("[Install]").next().expect("a part").to_owned();
+        let lines = part.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        lines.map(str::to_owned).collect::<BTreeSet<String>>()
+    };
+    let (daemon, doctor) = (lines("evenring.service"), lines("evenring-doctor.service"));
+    assert!(daemon.len() > 30, "{daemon:?}");
+    // The daemon is the last to be killed when memory is short.
+    let differ: Vec<_> = daemon.symmetric_difference(&doctor).map(String::as_str).collect();
+    assert_eq!(differ, ["OOMScoreAdjust=-500"]);
+    let text = fs::read_to_string(shipped("evenring-doctor.service")).expect("the unit");
+    let text = text.replace("/usr/bin/evenring doctor --report", "/bin/true");
+    let (accepted, said) = judge(&["verify", "--man=no", "--recursive-errors=no"], &text);
+    assert!(accepted && !said.contains("evenring.service"), "{said}");
+}
+
 #[test]
 fn the_user_of_the_unit_is_the_one_that_is_made() {
     let unit = fs::read_to_string(shipped("evenring.service")).expect("the unit");

@@ -25,6 +25,7 @@ use clap::Args;
 
 use super::{CliError, DONE, FAILED, USAGE, output};
 use crate::config::{AmiLogin, ConfigError, Settings};
+use crate::daemon::{DoctorReport, runtime_dir};
 use crate::registry::Registry;
 use asterisk::{ManagerProbe, with_manager};
 use drift::{Drift, Side};
@@ -52,6 +53,9 @@ pub(super) struct DoctorArgs {
     /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
+    /// Also leave the number of failures and warnings for the metrics of this node's daemon.
+    #[arg(long)]
+    report: bool,
     /// Path of Asterisk's manager.conf.
     #[arg(long, value_name = "FILE", default_value = "/etc/asterisk/manager.conf")]
     manager_conf: PathBuf,
@@ -65,11 +69,25 @@ pub(super) async fn run(settings: &Settings, args: &DoctorArgs) -> Result<u8, Cl
     findings.extend(said);
     findings.extend(managers(settings, &conf, view).await);
     show(&findings, args);
+    if args.report && !report(settings, &findings) {
+        return Ok(USAGE);
+    }
     Ok(match findings.iter().map(|finding| finding.level).max() {
         None | Some(Level::Ok | Level::Note) => DONE,
         Some(Level::Warning) => FAILED,
         Some(Level::Failure) => USAGE,
     })
+}
+
+/// Leaves the numbers where the daemon looks for them; false if that failed, which nobody would notice otherwise.
+fn report(settings: &Settings, findings: &[Finding]) -> bool {
+    let count = |level| findings.iter().filter(|finding| finding.level == level).map(|_| 1).sum();
+    let report = DoctorReport { failures: count(Level::Failure), warnings: count(Level::Warning), at: 0.0 };
+    let written = report.write(&runtime_dir(settings));
+    if let Err(error) = &written {
+        output::complain(&format!("cannot leave the report for the daemon's metrics: {error}"));
+    }
+    written.is_ok()
 }
 
 /// Checks both AMI users of this node, and compares its Asterisk with Redis.

@@ -1,7 +1,9 @@
 //! The gauges for Prometheus, read at scrape time. Owns their names. Must never keep a state: the node loop (`status`) and
 //! the AMI task do.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,6 +14,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use tokio::sync::watch;
 
+use super::doctor_report::DoctorReport;
 use super::status::{DaemonStatus, RecordedCounts};
 use crate::ami_client::Counts;
 use crate::config::LiveSettings;
@@ -29,6 +32,8 @@ pub(in crate::daemon) struct Gauges {
     pub(in crate::daemon) lease: Duration,
     pub(in crate::daemon) settings: watch::Receiver<LiveSettings>,
     pub(in crate::daemon) log_dropped: Arc<AtomicU64>,
+    /// Where `evenring doctor --report` leaves its report.
+    pub(in crate::daemon) runtime_dir: PathBuf,
 }
 
 /// Writes one metric after the other.
@@ -87,7 +92,12 @@ impl Collector for Gauges {
         self.asterisk(pen, &status)?;
         self.node(pen, &status)?;
         people(pen, &status)?;
-        in_redis(pen, &status.counts_in_redis)
+        in_redis(pen, &status.counts_in_redis)?;
+        // A daemon that has not heard of them must not say 0: to Prometheus, the next number would be that many logins.
+        if status.beat.is_some() {
+            logins(pen, &status.counts_in_redis)?;
+        }
+        doctor(pen, DoctorReport::read(&self.runtime_dir))
     }
 }
 
@@ -189,6 +199,30 @@ fn in_redis(pen: &mut Pen<'_>, recorded: &RecordedCounts) -> fmt::Result {
     pen.gauges("queue_oldest_age_seconds", "Age of the oldest waiting message", oldest)?;
     let help = "Writes of older daemons of this node that Redis refused";
     pen.total("refused_generations_total", help, recorded.refused)
+}
+
+fn logins(pen: &mut Pen<'_>, recorded: &RecordedCounts) -> fmt::Result {
+    let over = &recorded.over;
+    let mut write = |name, help, counts: &BTreeMap<&'static str, u64>| {
+        let samples: Vec<_> = counts.iter().map(|(reason, count)| ([("reason", *reason)], real(*count))).collect();
+        let samples: Vec<Sample<'_>> = samples.iter().map(|(labels, value)| (&labels[..], *value)).collect();
+        pen.write(MetricType::Counter, name, help, &samples)
+    };
+    let help = "Logins of the whole cluster that were refused, by reason; every node shows the same number";
+    write("logins_refused_total", help, &over.refused)?;
+    let help = "Logins of the whole cluster that failed after placement, by reason; every node shows the same number";
+    write("logins_failed_total", help, &over.failed)
+}
+
+/// Without samples until the doctor has reported.
+fn doctor(pen: &mut Pen<'_>, report: Option<DoctorReport>) -> fmt::Result {
+    let levels = |report: DoctorReport| [("failure", report.failures), ("warning", report.warnings)];
+    let findings: Vec<_> = report.into_iter().flat_map(levels).collect();
+    let findings: Vec<_> = findings.into_iter().map(|(level, count)| ([("level", level)], real(count))).collect();
+    let findings = findings.iter().map(|(labels, value)| (&labels[..], *value));
+    pen.gauges("doctor_findings", "Findings of the last run of evenring doctor --report on this host", findings)?;
+    let at = report.iter().map(|report| (&[][..], report.at));
+    pen.gauges("doctor_last_run_timestamp_seconds", "Time of that run", at)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry as Page;
 
 use crate::ami::event::{EVENTS, Event};
 use crate::node::session::{Outcome, Reason};
-use crate::registry::view::{Parsed, Placement, PlacementReason, Verdict};
+use crate::registry::view::{Parsed, Placement, PlacementReason, RefusalReason, Verdict};
 use crate::registry::{Order, ReapResult, RegistryError, Rejoined};
 use crate::runtime::clock::Clock;
 
@@ -167,6 +167,10 @@ impl Metrics {
             redis_time,
             placements,
         };
+        // Series that are there from the start.
+        for result in placement_results() {
+            drop(metrics.placements.get_or_create(&result));
+        }
         metrics.register_families(&mut page);
         (metrics, page)
     }
@@ -235,8 +239,8 @@ impl Metrics {
     pub(in crate::daemon) fn outcome(&self, outcome: &Outcome) {
         match outcome {
             Outcome::Live => self.originates.inc("live"),
-            Outcome::Failed(reason) | Outcome::TryNextNode(reason) => self.originates.inc(class(reason)),
-            Outcome::Ended(reason) => self.sessions_ended.inc(class(reason)),
+            Outcome::Failed(reason) | Outcome::TryNextNode(reason) => self.originates.inc(reason.class()),
+            Outcome::Ended(reason) => self.sessions_ended.inc(reason.class()),
         }
     }
 
@@ -275,32 +279,21 @@ const CALLS: [&str; 14] = [
 ];
 const ORDERS: [&str; 4] = ["ring", "hangup", "moved", "stale"];
 
+/// What may come of a login from the inbox, and why.
+fn placement_results() -> Vec<[(&'static str, &'static str); 2]> {
+    let results = ["placed", "existing"].map(|result| (result, ""));
+    let refusals = RefusalReason::ALL.iter().map(|reason| match reason.is_final() {
+        true => ("refused", reason.as_str()),
+        false => ("not-now", reason.as_str()),
+    });
+    results.into_iter().chain(refusals).map(|(result, reason)| [("result", result), ("reason", reason)]).collect()
+}
+
 /// How a login that is rung may end here.
 fn fates() -> Vec<&'static str> {
     // The others are of sessions that were live, or called off.
     let is_result = |reason: &&Reason| !matches!(reason, Reason::HungUp | Reason::LoggedOut);
-    std::iter::once("live").chain(Reason::ALL.iter().filter(is_result).map(class)).collect()
-}
-
-/// A reason without what differs from case to case.
-fn class(reason: &Reason) -> &'static str {
-    match reason {
-        Reason::HungUp => "hung-up",
-        Reason::LoggedOut => "logged-out",
-        Reason::Busy => "busy",
-        Reason::Declined => "declined",
-        Reason::NoAnswer => "no-answer",
-        Reason::PhoneUnavailable => "phone-unavailable",
-        Reason::NotReachable => "not-reachable",
-        Reason::Silent => "silent",
-        Reason::NotFound => "not-found",
-        Reason::Congestion(_) => "congestion",
-        Reason::Refused(_) => "refused",
-        Reason::NodeLost => "node-lost",
-        Reason::Stopping => "stopping",
-        Reason::Draining => "draining",
-        Reason::OutcomeUnknown => "outcome-unknown",
-    }
+    std::iter::once("live").chain(Reason::ALL.iter().filter(is_result).map(Reason::class)).collect()
 }
 
 #[cfg(test)]
@@ -313,13 +306,18 @@ mod tests {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &page).unwrap();
         for reason in Reason::ALL {
-            let label = class(&reason);
+            let label = reason.class();
             let series = [
                 format!("evenring_originate_total{{result=\"{label}\"}} 0"),
                 format!("evenring_sessions_ended_total{{reason=\"{label}\"}} 0"),
             ];
             assert!(series.iter().any(|line| text.contains(line)), "{label}: {text}");
             assert!(reason.to_string().starts_with(label), "{reason} is counted as {label}");
+        }
+        for refusal in RefusalReason::ALL {
+            let series = format!("reason=\"{}\"}} 0", refusal.as_str());
+            let placements = || text.lines().filter(|line| line.starts_with("evenring_placements_total{"));
+            assert!(placements().any(|line| line.ends_with(&series)), "{series}: {text}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! never change what it shows.
 
 pub(in crate::daemon) mod agent_check;
+pub(in crate::daemon) mod doctor_report;
 pub(in crate::daemon) mod gauges;
 pub(in crate::daemon) mod http;
 mod listener;

@@ -12,8 +12,8 @@ use crate::node::left_out::Why;
 use crate::node::roster::PhoneState;
 use crate::node::session::Class;
 use crate::node::{AdminState, Node, NodeState};
-use crate::registry::Backlog;
 use crate::registry::view::ShownNodeState;
+use crate::registry::{Backlog, LoginCounts};
 
 /// Whether this daemon has the node's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(in crate::daemon) enum Name {
 }
 
 /// What Redis returned for the last heartbeat that it accepted.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::daemon) struct RecordedCounts {
     /// Sessions of this node whose orders have not been fetched yet.
     pub(in crate::daemon) reserved: usize,
@@ -35,6 +35,8 @@ pub(in crate::daemon) struct RecordedCounts {
     pub(in crate::daemon) refused: u64,
     pub(in crate::daemon) ring: Backlog,
     pub(in crate::daemon) logins: Backlog,
+    /// Logins of the whole cluster that were refused or have failed.
+    pub(in crate::daemon) over: LoginCounts,
 }
 
 /// An AMI outage.

@@ -10,7 +10,7 @@
 --       16 a node that is dead for so many ms is forgotten
 --       17 the number of corrections, as the answer said from which the daemon knows the time
 -- reply { 'ok', sessions, reaped, drain (0|1), refused, phones, ring, logins, now, more (1 = sessions are left to clean),
---         corrections } | { 'late', now } (a later one was carried
+--         corrections, counts (keys.lua, as HGETALL gives them) } | { 'late', now } (a later one was carried
 --       out before, or it came at another time than expected: nothing was changed) | { 'fenced' } | { 'unknown' }
 --       sessions of { session, state }: what Redis has for this node, hangup-requested = its agent or an operator asked for the end; reaped of { session,
 --       node, reason }: order-expired, node-lost, what rejoin() says, 'placed NODE' for one placed elsewhere, or waiting; refused = how often older
@@ -148,4 +148,5 @@ local function backlog(queue, at)
   return { #waiting / 2, waiting[2] and at - math.floor(tonumber(waiting[2])) or 0 }
 end
 return { 'ok', sessions, reaped, drain == '1' and 1 or 0, tonumber(refused or '0'), phones or '',
-  backlog('ring-' .. node, now), backlog('logins', wall), now, more, judge.corrections }
+  backlog('ring-' .. node, now), backlog('logins', wall), now, more, judge.corrections,
+  redis.call('HGETALL', ns .. ':index:counts') }

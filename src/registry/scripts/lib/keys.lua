@@ -19,6 +19,7 @@
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
 --   NS:contacts:NAME HASH  extension -> JSON with address, round trip, expiry (only with a second AMI user)
 --   NS:phones:NAME:GENERATION:NUMBER, NS:contacts:...  HASH  a table that is being told in parts, for a minute at most
+--   NS:index:counts  HASH  refused REASON, failed REASON -> how many logins (events.lua)
 --   NS:index:answers ZSET  queues that got answers, by the time at which to look whether they were taken (answers.lua)
 --   NS:index:listeners ZSET the nodes that a wake-up of the inbox reaches, by the time until which they do (receive.lua)
 --   NS:local:NAME    SET   open sessions of local agents: its size is the node's load (never a counter)
