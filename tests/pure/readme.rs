@@ -214,6 +214,63 @@ fn the_event_filter_is_the_one_of_the_tests_and_names_what_the_daemon_wants() {
     assert_eq!(unwanted, [""; 0]);
 }
 
+/// The first cells of the tables below a heading of the runbook. Each row has a cause and something to type.
+fn symptoms(heading: &str) -> Vec<String> {
+    let page = file("docs/runbook.md");
+    let part = page.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("no {heading}"));
+    let rows = part.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| ")).skip(1);
+    let cells = rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches(['|', ' ']).split(" | ").collect();
+        let [symptom, cause, action] = cells[..] else { panic!("three cells, not {row}") };
+        assert!(!cause.is_empty() && (action.contains('`') || action.contains("](#")), "nothing to type: {row}");
+        symptom.to_owned()
+    });
+    cells.collect()
+}
+
+#[test]
+fn every_state_and_reason_has_its_row_in_the_runbook() {
+    let states = ShownNodeState::ALL.iter().filter(|state| **state != ShownNodeState::Active);
+    let states = states.map(|state| format!("state `{}`", state.as_str()));
+    let words = ["asterisk", "redis", "name", "draining", "stopping"].map(|word| format!("`/readyz`: `{word}`"));
+    let code = |word: &str| format!("`{word}`");
+    let refusals = RefusalReason::ALL.iter().map(|reason| code(reason.as_str()));
+    let ineligible = IneligibleReason::ALL.iter().map(|reason| code(reason.as_str()));
+    let ends = Reason::ALL.into_iter().map(|reason| code(reason.class()));
+    let ends = ends.chain(OwnReason::ALL.iter().map(|reason| code(reason.as_str())));
+    for (heading, expected) in [
+        ("A node takes no logins", states.chain(words).collect::<Vec<_>>()),
+        ("A login is refused", refusals.collect()),
+        ("Why a node is not eligible", ineligible.collect()),
+        ("A session failed or ended", ends.collect()),
+    ] {
+        let rows = symptoms(heading);
+        let has_row = |text: &&String| rows.iter().any(|row| row.contains(text.as_str()));
+        let missing: Vec<_> = expected.iter().filter(|text| !has_row(text)).collect();
+        assert!(missing.is_empty(), "docs/runbook.md, {heading}: no row for {missing:?}");
+        let known = |row: &&String| expected.iter().any(|text| row.contains(text.as_str()));
+        let strange: Vec<_> = rows.iter().filter(|row| !known(row)).collect();
+        assert!(strange.is_empty(), "docs/runbook.md, {heading}: nothing says {strange:?}");
+    }
+}
+
+/// What stands below "Why a node is not ready" is what the program says.
+#[test]
+fn every_text_of_the_runbook_is_one_of_the_program() {
+    // A text that goes on in the next line of the source is one text.
+    let sources: String = sources().concat();
+    let joined: Vec<&str> =
+        sources.split('\\').enumerate().map(|(n, part)| if n == 0 { part } else { part.trim_start() }).collect();
+    let sources = joined.concat();
+    let rows = symptoms("Why a node is not ready");
+    assert!(rows.len() > 10, "{rows:?}");
+    for row in rows {
+        let text = row.trim_matches('`').replace("tel-1", "{node}");
+        let asterisks_own = ["Permission denied"].contains(&text.as_str());
+        assert!(asterisks_own || sources.contains(&text), "no source says {text:?}");
+    }
+}
+
 /// README.md and all of docs/: path and text.
 fn pages() -> Vec<(String, String)> {
     let names = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();

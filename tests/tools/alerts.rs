@@ -37,10 +37,29 @@ fn every_alert_says_what_to_do() {
     let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
     assert!(alerts.len() > 10, "{alerts:?}");
     for alert in alerts {
-        for word in ["severity: ", "summary: ", "fix: "] {
+        for word in ["severity: ", "summary: ", "fix: ", "runbook: "] {
             assert!(alert.contains(word), "no {word} in {alert}");
         }
     }
+}
+
+/// Each alert leads to its own row of the runbook, and the runbook has no rows of alerts that are gone.
+#[test]
+fn every_alert_has_its_row_in_the_runbook() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbook.md")).unwrap();
+    let rules = rules();
+    let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+    for alert in &alerts {
+        let name = alert.lines().next().unwrap();
+        let anchor = name.to_lowercase();
+        assert!(alert.contains(&format!("runbook: \"docs/runbook.md#{anchor}\"\n")), "no runbook in {alert}");
+        let start = format!("| <a id=\"{anchor}\"></a>`{name}` | ");
+        let row = page.lines().find_map(|line| line.strip_prefix(&start));
+        let row = row.unwrap_or_else(|| panic!("docs/runbook.md has no row {start}"));
+        assert!(row.matches(" |").count() == 2 && row.contains('`'), "{name}: a cause and a command, not {row}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| <a id=")).count();
+    assert_eq!(rows, alerts.len(), "rows of alerts that do not exist");
 }
 
 #[test]
