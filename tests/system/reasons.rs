@@ -136,6 +136,7 @@ fn whoever_looks_is_told_the_reason_until_it_is_over() {
     redis_is_away(&mut service);
     redis_refuses(&service);
     a_name_that_is_taken(&service, &lab);
+    a_name_that_is_taken_on_this_host(&service);
     plain_text_in_the_journal(&service);
 }
 
@@ -266,6 +267,24 @@ fn a_name_that_is_taken(service: &Service<'_>, lab: &Lab) {
     service.restart();
     service.is_well();
     wait_until(SOON, "the claim to be over", || service.cluster.node("b")["claimant"] == "");
+}
+
+/// Somebody has started a daemon by hand: the service ends again and again, and says why.
+fn a_name_that_is_taken_on_this_host(service: &Service<'_>) {
+    let machine = &service.machine;
+    machine.ok(&["systemctl", "stop", UNIT]);
+    let secret = format!("EVENRING__AMI__SECRET_FILE={AMI_SECRET}");
+    machine.ok(&["systemd-run", "--unit=by-hand", "--setenv", &secret, "/usr/bin/evenring", "run"]);
+    service.cluster.wait_node("a", "active");
+    let pid = machine.property("by-hand.service", "MainPID");
+    service.restart();
+    let taken = format!("ended: the name of node a is taken: another daemon (pid {pid}, ");
+    wait_until(SOON, "systemctl status to say who has the name", || {
+        machine.property(UNIT, "StatusText").starts_with(&taken)
+    });
+    service.line("ended", "4", &[("node", "a"), ("reason", "the name of node a is taken: another daemon (pid ")]);
+    machine.ok(&["systemctl", "stop", "by-hand"]);
+    service.is_well();
 }
 
 /// Whoever wants plain lines in the journal gets them with priorities, and without a second time.

@@ -53,7 +53,8 @@ pub(super) struct DoctorArgs {
     /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
-    /// Also leave the number of failures and warnings for the metrics of this node's daemon.
+    /// Also leave the number of failures and warnings for the metrics of this node's daemon, which evenring-doctor.timer
+    /// does.
     #[arg(long)]
     report: bool,
     /// Path of Asterisk's manager.conf.
