@@ -1,16 +1,15 @@
 -- events.lua: appends events for `evenring events`, and notifies commands that wait for a session.
 --
--- Counts logins that were refused or have failed, by the first word of the reason: a number stands only where it became true,
--- so that each login is counted once in the cluster, whoever placed it. The heartbeat returns them (heartbeat.lua).
-local function count_login(event, reason)
-  redis.pcall('HINCRBY', ns .. ':index:counts', event .. ' ' .. (reason:match('^[a-z-]*[a-z]') or 'other'), 1)
-end
-
+-- Logins that were refused or have failed are counted, by the first word of the reason: a number stands only where it became
+-- true, so that each login is counted once in the cluster, whoever placed it. The heartbeat returns them (heartbeat.lua).
+--
 -- Writes into the stream of events, which keeps a few more than 100,000 entries. A user who may not, or a Redis without memory, stops
 -- nobody's login for that: register.lua says so. All entries have the same fields, which Redis then stores once. An event of
 -- a node has no session: id '', s {}.
 local function append_event(event, node, id, s, reason)
-  if event == 'refused' or event == 'failed' then count_login(event, reason) end
+  if event == 'refused' or event == 'failed' then
+    redis.pcall('HINCRBY', ns .. ':index:counts', event .. ' ' .. (reason:match('^[a-z-]*[a-z]') or 'other'), 1)
+  end
   return redis.pcall('XADD', ns .. ':events', 'MAXLEN', '~', '100000', '*', 'event', event, 'node', node,
     'session', id, 'alias', s.alias or '', 'agent', s.agent or '', 'extension', s.extension or '', 'reason', reason)
 end
