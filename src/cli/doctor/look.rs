@@ -86,8 +86,12 @@ pub(super) fn manager_conf(path: &Path) -> Conf {
         found.sort();
         for file in found {
             if let Ok(bytes) = fs::read(&file) {
-                conf.read(&String::from_utf8_lossy(&bytes));
-                files.push(file);
+                let text = String::from_utf8_lossy(&bytes);
+                conf.read(&text);
+                // Debian's manager.d/README.conf is for everybody
+                if ManagerConf::holds_secret(&text) {
+                    files.push(file);
+                }
             }
         }
     }

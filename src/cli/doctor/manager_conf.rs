@@ -42,6 +42,13 @@ impl ManagerConf {
         }
     }
 
+    /// Whether a file's text has a secret in it.
+    pub(super) fn holds_secret(text: &str) -> bool {
+        let mut conf = Self::default();
+        conf.read(text);
+        conf.sections.values().flatten().any(|(key, _)| key == "secret")
+    }
+
     fn values<'a>(&'a self, user: &str, key: &'a str) -> impl Iterator<Item = &'a str> {
         let lines = self.sections.get(user).map_or(&[][..], Vec::as_slice);
         lines.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
@@ -240,6 +247,12 @@ fn strip_comment(line: &str, inside: &mut bool) -> String {
 mod tests {
     use super::super::finding::check;
     use super::*;
+
+    #[test]
+    fn a_file_of_comments_holds_no_secret() {
+        assert!(!ManagerConf::holds_secret("; secret = x\n;[me]\n"));
+        assert!(ManagerConf::holds_secret("[me]\nsecret = x\n"));
+    }
 
     const PAGE: &str = include_str!("../../../docs/SECURITY.md");
 
