@@ -16,8 +16,8 @@ pub(super) const EXIT_BAD_SETTINGS: u8 = 2;
 /// Checks the settings at `path` (or the default place) with this process's environment. Prints `ok` and warnings on
 /// stdout, errors on stderr. The exit code is 0, or 2 after an error.
 ///
-/// An incomplete AMI login is only a note, because a machine that only talks to Redis needs none, and a shell does not
-/// have systemd's credentials. A secret file that is named but unusable is an error.
+/// An incomplete AMI login is only a note, because a machine that only talks to Redis needs none. A secret that only the
+/// daemon may read is there. A secret file that is named but unusable is an error.
 pub(super) fn check(path: Option<&Path>) -> u8 {
     check_to(path, process_env(), &mut io::stdout().lock(), &mut io::stderr().lock()).unwrap_or(EXIT_BAD_SETTINGS)
 }
@@ -34,7 +34,7 @@ fn check_to(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
-    let settings = match Settings::load(path, env) {
+    let settings = match Settings::look(path, env) {
         Ok(settings) => settings,
         Err(error) => return refuse(err, &error),
     };
@@ -42,8 +42,11 @@ fn check_to(
     if !problems.is_empty() {
         return refuse(err, &ConfigError { problems });
     }
-    for error in [settings.require_ami().err(), settings.contacts_login().err()].into_iter().flatten() {
-        writeln!(out, "note: `evenring run` needs more settings: {}", escape::line(&error.to_string()))?;
+    for missing in settings.missing_logins() {
+        writeln!(out, "note: `evenring run` needs more settings: {}", escape::line(&missing))?;
+    }
+    for note in settings.notes() {
+        writeln!(out, "note: {}", escape::line(note))?;
     }
     for warning in settings.warnings() {
         writeln!(out, "warning: {}", escape::line(&warning))?;
@@ -58,7 +61,7 @@ fn dump_to(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
-    match Settings::load(path, env) {
+    match Settings::look(path, env) {
         Ok(settings) => {
             out.write_all(settings.dump().as_bytes())?;
             Ok(EXIT_OK)

@@ -19,6 +19,7 @@ mod sentinel;
 mod source;
 #[cfg(test)]
 mod tests;
+mod unit;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
@@ -78,6 +79,8 @@ pub struct Settings {
     /// The files that all this was read from.
     pub files: Files,
     warnings: Vec<String>,
+    notes: Vec<String>,
+    hidden: Vec<String>,
     open_files: Vec<String>,
 }
 
@@ -135,9 +138,15 @@ pub struct AmiSettings {
 }
 
 impl AmiSettings {
-    /// Secret files and credentials that are named but unusable. Only commands that need the login fail because of them.
+    /// Secret files and credentials that are named but unusable, whoever asks. Only commands that need the login fail
+    /// because of them.
     pub fn secret_problems(&self) -> Vec<String> {
-        [&self.user, &self.contacts_user].into_iter().filter_map(|user| user.secret.as_ref().err().cloned()).collect()
+        let users = [&self.user, &self.contacts_user].into_iter();
+        let wrong = users.filter_map(|user| match &user.secret {
+            Err(secret::Unusable::Wrong(why)) => Some(why.clone()),
+            Ok(_) | Err(secret::Unusable::Hidden(_)) => None,
+        });
+        wrong.collect()
     }
 }
 
@@ -260,14 +269,27 @@ impl Settings {
     /// Reads the file at `path`, or at [`DEFAULT_PATH`] if there is one, and `env` above it (see [`process_env`]).
     ///
     /// # Errors
-    /// All problems: a missing file, invalid TOML, unknown keys, values out of bounds, contradictions.
+    /// All problems: a missing file, invalid TOML, unknown keys, values out of bounds, contradictions, and a password of
+    /// Redis that the daemon has and this user may not read.
     pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        Self::load_or_default(path, Path::new(DEFAULT_PATH), env)
+        let settings = Self::look(path, env)?;
+        if settings.hidden.is_empty() { Ok(settings) } else { Err(ConfigError { problems: settings.hidden }) }
     }
 
+    /// The same for those who only look at the settings and connect to nothing: a password that this user may not read is
+    /// no problem.
+    ///
+    /// # Errors
+    /// See [`Self::load`].
+    pub fn look(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        Self::load_or_default(path, Path::new(DEFAULT_PATH), Path::new("/"), env)
+    }
+
+    /// `root` is where the daemon's unit lies.
     fn load_or_default(
         path: Option<&Path>,
         default: &Path,
+        root: &Path,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let file = path.unwrap_or(default);
@@ -280,12 +302,13 @@ impl Settings {
             }
         };
         let env: BTreeMap<String, String> = env.collect();
-        let credentials = env.get("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let folder = env.get("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let credentials = secret::Credentials::of(folder, file == default, root);
         // systemd may name several, with colons between them.
         let runtime = env.get("RUNTIME_DIRECTORY").and_then(|dirs| dirs.split(':').find(|dir| dir.starts_with('/')));
         let runtime = runtime.map(PathBuf::from);
         let mut reader = source::Reader::new(file, &text, env.into_iter());
-        let settings = sections::settings(&mut reader, credentials.as_deref());
+        let settings = sections::settings(&mut reader, &credentials);
         let world_readable = std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0);
         if let (Some(key), true) = (reader.inline_secrets.first(), world_readable) {
             let shown = file.display();
@@ -296,6 +319,8 @@ impl Settings {
             Some(mut settings) if reader.problems.is_empty() => {
                 settings.lock_dir = settings.lock_dir.or(runtime);
                 settings.warnings.append(&mut reader.warnings);
+                settings.notes = reader.notes;
+                settings.hidden = reader.hidden;
                 settings.open_files = reader.open_files;
                 settings.files = Files {
                     settings: file.exists().then(|| file.to_owned()),
@@ -340,6 +365,15 @@ impl Settings {
         login(&self.ami.contacts_user, "ami.contacts")
     }
 
+    /// What the daemon still needs for its logins at Asterisk. A secret that this user may not read is not missing.
+    pub fn missing_logins(&self) -> Vec<String> {
+        let hidden = |user: &AmiUser| matches!(user.secret, Err(secret::Unusable::Hidden(_)));
+        let main =
+            if hidden(&self.ami.user) && self.ami.user.username.is_some() { None } else { self.require_ami().err() };
+        let contacts = if hidden(&self.ami.contacts_user) { None } else { self.contacts_login().err() };
+        main.into_iter().chain(contacts).flat_map(|error| error.problems).collect()
+    }
+
     /// What is legal but unwise, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         [&self.warnings[..], &self.open_files].concat()
@@ -348,6 +382,11 @@ impl Settings {
     /// The same without the modes of files.
     pub fn smells(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What is worth knowing about them, and no reason to change anything; one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// All settings in effect as a TOML file, secrets as `***`. Absent settings are comments.
@@ -367,11 +406,11 @@ fn login(user: &AmiUser, section: &str) -> Result<Option<AmiLogin>, ConfigError>
     let fail = |problem: String| ConfigError { problems: vec![problem] };
     let Some(username) = user.username.clone() else { return Ok(None) };
     let credential = section.replace('.', "-");
-    match user.secret.clone().map_err(fail)? {
+    match user.secret.clone().map_err(|why| fail(why.to_string()))? {
         Some(secret) => Ok(Some(AmiLogin { username, secret })),
         None => Err(fail(format!(
-            "{section}.username is set, but no secret: set {section}.secret_file or {section}.secret, or the systemd \
-             credential {credential}-secret"
+            "{section}.username is set, but no secret: write it into /etc/evenring/{credential}-secret, which the unit \
+             passes on, or set {section}.secret_file or {section}.secret"
         ))),
     }
 }

@@ -126,6 +126,15 @@ pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Whether a host is an address of a private network: those that the unit lets the daemon talk to.
+pub(super) fn is_private(host: &str) -> bool {
+    match host.trim_matches(['[', ']']).parse() {
+        Ok(IpAddr::V4(ip)) => ip.is_private(),
+        Ok(IpAddr::V6(ip)) => ip.is_unique_local(),
+        Err(_) => false,
+    }
+}
+
 /// Whether a text can be a host name or an IPv4 address.
 pub(super) fn is_host(text: &str) -> bool {
     let label = |label: &str| {

@@ -2,8 +2,6 @@
 //!
 //! Owns what its keys mean together. Must never open a connection, and shows no URL that may hold a password (P13).
 
-use std::path::Path;
-
 use secrecy::SecretString;
 
 use super::redis_url::{Reach, RedisUrl};
@@ -18,7 +16,7 @@ const SENTINEL_PASSWORD: secret::Place = secret::Place {
     credential: "redis-sentinel-password",
 };
 
-pub(super) fn redis(reader: &mut Reader, credentials: Option<&Path>) -> Option<RedisSettings> {
+pub(super) fn redis(reader: &mut Reader, credentials: &secret::Credentials) -> Option<RedisSettings> {
     let url = redis_url(reader);
     let username: Option<Option<String>> = reader.optional("redis.username");
     let password = secret::find(reader, &REDIS_PASSWORD, credentials);
@@ -28,14 +26,18 @@ pub(super) fn redis(reader: &mut Reader, credentials: Option<&Path>) -> Option<R
     let namespace = reader.read("redis.namespace", "{evenring}");
     let connect_timeout = reader.span("redis.connect_timeout", "500ms", MILLISECOND * 50..=MINUTE);
     let response_timeout = reader.span("redis.response_timeout", "500ms", MILLISECOND * 50..=MINUTE);
-    let password = password.map_err(|why| reader.problems.push(why)).ok();
-    let sentinel_password = sentinel_password.map_err(|why| reader.problems.push(why)).ok();
+    let password = Password::of(reader, password);
+    let sentinel_password = Password::of(reader, sentinel_password);
     let url = url?;
+    let username = username?.or(url.username);
     let password = password?.or(url.password);
-    warn_redis(reader, url.reach, password.as_ref());
+    password.check(reader, username.as_deref(), &REDIS_PASSWORD);
+    warn_redis(reader, url.reach, !matches!(password, Password::None));
     let (sentinel_username, sentinel_password) = (sentinel_username?, sentinel_password?);
-    let has_login = sentinel_username.is_some() || sentinel_password.is_some();
+    sentinel_password.check(reader, sentinel_username.as_deref(), &SENTINEL_PASSWORD);
+    let has_login = sentinel_username.is_some() || !matches!(sentinel_password, Password::None);
     warn_sentinel(reader, url.sentinel.as_ref(), has_login);
+    let (password, sentinel_password) = (password.known(), sentinel_password.known());
     let ca_file = ca_file?;
     if ca_file.is_some() && !url.reach.is_tls() {
         reader
@@ -45,7 +47,7 @@ pub(super) fn redis(reader: &mut Reader, credentials: Option<&Path>) -> Option<R
     let with_login = |found| SentinelSettings { username: sentinel_username, password: sentinel_password, ..found };
     Some(RedisSettings {
         url: url.bare,
-        username: username?.or(url.username),
+        username,
         password,
         sentinel: url.sentinel.map(with_login),
         ca_file: ca_file.filter(|_| url.reach.is_tls()),
@@ -53,6 +55,58 @@ pub(super) fn redis(reader: &mut Reader, credentials: Option<&Path>) -> Option<R
         connect_timeout: connect_timeout?,
         response_timeout: response_timeout?,
     })
+}
+
+/// What is known about a password here.
+enum Password {
+    Known(SecretString),
+    /// The daemon has one, which this user may not read.
+    Hidden,
+    None,
+}
+
+impl Password {
+    /// `None` after a problem.
+    fn of(reader: &mut Reader, found: secret::Found) -> Option<Self> {
+        match found {
+            Ok(Some(password)) => Some(Self::Known(password)),
+            Ok(None) => Some(Self::None),
+            Err(secret::Unusable::Hidden(why)) => {
+                reader.hidden.push(why);
+                Some(Self::Hidden)
+            }
+            Err(secret::Unusable::Wrong(why)) => {
+                reader.problems.push(why);
+                None
+            }
+        }
+    }
+
+    fn or(self, other: Option<SecretString>) -> Self {
+        match (self, other) {
+            (Self::None, Some(password)) => Self::Known(password),
+            (password, _) => password,
+        }
+    }
+
+    fn known(self) -> Option<SecretString> {
+        match self {
+            Self::Known(password) => Some(password),
+            Self::Hidden | Self::None => None,
+        }
+    }
+
+    /// Without a password the client would not even tell its name, and be the default user.
+    fn check(&self, reader: &mut Reader, username: Option<&str>, place: &secret::Place) {
+        if let (Self::None, Some(_)) = (self, username) {
+            let secret::Place { value_key, file_key, credential } = place;
+            let name = value_key.replace("password", "username");
+            reader.problems.push(format!(
+                "{name} is set, but no password: write it into /etc/evenring/{credential}, which the unit passes on, or set \
+                 {file_key} or {value_key}"
+            ));
+        }
+    }
 }
 
 impl RedisSettings {
@@ -91,18 +145,21 @@ fn redis_url(reader: &mut Reader) -> Option<RedisUrl> {
     }
 }
 
-fn warn_redis(reader: &mut Reader, reach: Reach, password: Option<&SecretString>) {
-    let secured = password.is_some();
+fn warn_redis(reader: &mut Reader, reach: Reach, secured: bool) {
     let mut warn = |text: &str| reader.warnings.push(format!("redis.url: {text}"));
     match reach {
         Reach::Local => {}
+        Reach::Private if secured => reader.notes.push(
+            "redis.url: the password is sent unencrypted: use rediss:// unless this network is yours alone".to_owned(),
+        ),
         Reach::Plain if secured => warn("the password is sent unencrypted: use rediss://"),
         Reach::Insecure if secured => warn("#insecure sends the password to any server: set redis.ca_file instead"),
         Reach::Insecure => warn("#insecure accepts any certificate: set redis.ca_file instead"),
-        Reach::Plain | Reach::Tls => {}
+        Reach::Private | Reach::Plain | Reach::Tls => {}
     }
     if reach != Reach::Local && !secured {
-        warn("no password, and Redis is not on this host: anyone who can reach it can ring your agents");
+        let why = "no password, and Redis is not on this host: anyone who can reach it can ring your agents";
+        reader.warnings.push(format!("redis.url: {why}"));
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use redis::{ConnectionAddr, IntoConnectionInfo};
 use secrecy::SecretString;
 
-use super::net::{Transport, is_loopback};
+use super::net::{Transport, is_loopback, is_private};
 use super::sentinel::{self, SentinelSettings};
 
 /// A Redis URL without its credentials, and the credentials.
@@ -25,7 +25,9 @@ pub(super) struct RedisUrl {
 pub(super) enum Reach {
     /// A Unix socket or the loopback interface.
     Local,
-    /// A network, in clear.
+    /// A private address, in clear.
+    Private,
+    /// Any other network, in clear.
     Plain,
     /// A network, by TLS.
     Tls,
@@ -67,7 +69,11 @@ impl FromStr for RedisUrl {
         let reach = if let ConnectionAddr::TcpTls { insecure, .. } = info.addr() {
             if *insecure { Reach::Insecure } else { Reach::Tls }
         } else if let ConnectionAddr::Tcp(host, _) = info.addr() {
-            if is_loopback(host) { Reach::Local } else { Reach::Plain }
+            match (is_loopback(host), is_private(host)) {
+                (true, _) => Reach::Local,
+                (false, true) => Reach::Private,
+                (false, false) => Reach::Plain,
+            }
         } else {
             Reach::Local
         };
@@ -101,6 +107,8 @@ mod tests {
         for (text, bare, user, password, reach) in [
             ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379", None, None, Reach::Local),
             ("redis://:p%40ss@r1:6380/2", "redis://r1:6380/2", None, Some("p@ss"), Reach::Plain),
+            ("redis://10.0.0.11:6379", "redis://10.0.0.11:6379", None, None, Reach::Private),
+            ("redis://203.0.113.7:6379", "redis://203.0.113.7:6379", None, None, Reach::Plain),
             ("rediss://u:pw@r1", "rediss://r1", Some("u"), Some("pw"), Reach::Tls),
             ("rediss://r1/#insecure", "rediss://r1/#insecure", None, None, Reach::Insecure),
             (

@@ -4,7 +4,6 @@
 //! it gives up, so that all problems are found in one go.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -32,7 +31,7 @@ const CONTACTS_SECRET: secret::Place = secret::Place {
     credential: "ami-contacts-secret",
 };
 /// All sections. `None` after a problem; there may be problems even if it is not.
-pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Option<Settings> {
+pub(super) fn settings(reader: &mut Reader, credentials: &secret::Credentials) -> Option<Settings> {
     let node = node(reader, &gethostname::gethostname().to_string_lossy());
     let lock_dir = absolute(reader, "node.lock_dir");
     let ami = ami(reader, credentials);
@@ -57,6 +56,8 @@ pub(super) fn settings(reader: &mut Reader, credentials: Option<&Path>) -> Optio
         log: log?,
         files: Files::default(),
         warnings: Vec::new(),
+        notes: Vec::new(),
+        hidden: Vec::new(),
         open_files: Vec::new(),
     })
 }
@@ -95,7 +96,7 @@ pub(super) fn name_of_host(host: &str) -> Option<NodeName> {
     name.trim_end_matches('-').parse().ok()
 }
 
-fn ami(reader: &mut Reader, credentials: Option<&Path>) -> Option<AmiSettings> {
+fn ami(reader: &mut Reader, credentials: &secret::Credentials) -> Option<AmiSettings> {
     let address = reader.read("ami.address", "127.0.0.1:5038");
     let user = ami_user(reader, "ami.username", &AMI_SECRET, credentials);
     let contacts_user = ami_user(reader, "ami.contacts.username", &CONTACTS_SECRET, credentials);
@@ -154,7 +155,12 @@ fn check_ami(reader: &mut Reader, ami: &AmiSettings) {
     }
 }
 
-fn ami_user(reader: &mut Reader, key: &str, place: &secret::Place, credentials: Option<&Path>) -> Option<AmiUser> {
+fn ami_user(
+    reader: &mut Reader,
+    key: &str,
+    place: &secret::Place,
+    credentials: &secret::Credentials,
+) -> Option<AmiUser> {
     let username: Option<Option<String>> = reader.optional(key);
     let secret = secret::find(reader, place, credentials);
     let username = username?;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,6 +50,10 @@ pub(super) struct Reader {
     known: BTreeMap<String, Option<Layer>>,
     pub(super) problems: Vec<String>,
     pub(super) warnings: Vec<String>,
+    /// What is worth knowing, and no reason to change anything.
+    pub(super) notes: Vec<String>,
+    /// Why secrets that the daemon has cannot be read here.
+    pub(super) hidden: Vec<String>,
     /// Keys of secrets that stand in the file itself.
     pub(super) inline_secrets: Vec<&'static str>,
     /// Files that hold a secret each.
@@ -79,6 +84,8 @@ impl Reader {
             known: BTreeMap::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
+            notes: Vec::new(),
+            hidden: Vec::new(),
             inline_secrets: Vec::new(),
             secret_files: Vec::new(),
             open_files: Vec::new(),
@@ -210,6 +217,15 @@ impl Reader {
         match layer {
             Layer::File => self.file_name.clone(),
             Layer::Env(name) => format!("the environment variable {}", name.escape_debug()),
+        }
+    }
+
+    /// Notes a file that holds a secret, which `what` names.
+    pub(super) fn note_file(&mut self, what: &str, path: &Path) {
+        self.secret_files.push(path.to_owned());
+        if std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
+            let shown = path.display();
+            self.open_files.push(format!("{what}: {shown} is world-readable: chmod 0600 {shown}"));
         }
     }
 

@@ -204,9 +204,10 @@ fn a_missing_file_is_an_error_only_if_it_was_named() {
     let missing = dir.path().join("none.toml");
     let error = Settings::load(Some(&missing), std::iter::empty()).expect_err("a named file").to_string();
     assert!(error.contains("none.toml: No such file"), "{error}");
-    let settings = Settings::load_or_default(None, &missing, std::iter::empty()).expect("defaults");
+    let settings = Settings::load_or_default(None, &missing, dir.path(), std::iter::empty()).expect("defaults");
     assert_eq!(settings.placement.lease, Duration::from_secs(3));
-    let error = Settings::load_or_default(None, dir.path(), std::iter::empty()).expect_err("a directory").to_string();
+    let error = Settings::load_or_default(None, dir.path(), dir.path(), std::iter::empty());
+    let error = error.expect_err("a directory").to_string();
     assert!(error.contains("cannot read"), "{error}");
 }
 
@@ -254,8 +255,8 @@ fn secrets_have_an_order() {
         ("secret_file = \"DIR/two\"", "DIR/two: the secret contains a control character"),
         (
             "",
-            "ami.username is set, but no secret: set ami.secret_file or ami.secret, or the systemd credential \
-                ami-secret",
+            "ami.username is set, but no secret: write it into /etc/evenring/ami-secret, which the unit passes on, or \
+                set ami.secret_file or ami.secret",
         ),
     ] {
         let error = secret(toml, &[]).expect_err(toml);
@@ -263,6 +264,66 @@ fn secrets_have_an_order() {
             error.contains(part) && !error.contains("hunter2") && !error.contains("12345"),
             "{error:?} lacks {part:?}"
         );
+    }
+}
+
+/// Settings at the usual place on a machine with this unit, and with these files in /etc/evenring.
+fn on_a_node(unit: &str, toml: &str, files: &[(&str, &str)], env: &[(&str, &str)]) -> Result<Settings, String> {
+    let root = tempfile::tempdir().expect("a directory");
+    let (own, units) = (root.path().join("etc/evenring"), root.path().join("usr/lib/systemd/system"));
+    fs::create_dir_all(&own).expect("made");
+    fs::create_dir_all(&units).expect("made");
+    fs::write(units.join("evenring.service"), unit).expect("a unit");
+    fs::write(own.join("config.toml"), format!("node.name = \"n\"\n{toml}")).expect("settings");
+    for (name, text) in files {
+        fs::write(own.join(name), text).expect("a file");
+        fs::set_permissions(own.join(name), fs::Permissions::from_mode(0o600)).expect("a mode");
+    }
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let settings = Settings::load_or_default(None, &own.join("config.toml"), root.path(), env);
+    settings.map_err(|error| error.to_string().replace(&root.path().display().to_string(), ""))
+}
+
+#[test]
+fn a_command_finds_the_secrets_that_the_unit_gives_to_the_daemon() {
+    let unit = include_str!("../../systemd/evenring.service");
+    let toml = "ami.username = \"u\"\nredis.url = \"redis://10.0.0.1\"\nredis.username = \"evenring\"";
+    let files = [("ami-secret", "ami\n"), ("redis-password", "redis\n"), ("redis-sentinel-password", "")];
+    let password = |found: &Settings| found.redis.password.as_ref().map(|p| p.expose_secret().to_owned());
+    let found = on_a_node(unit, toml, &files, &[]).expect("settings");
+    let ami = found.require_ami().expect("a login");
+    assert_eq!((ami.secret.expose_secret(), password(&found).as_deref()), ("ami", Some("redis")));
+    assert_eq!((found.warnings(), found.missing_logins()), (Vec::new(), Vec::new()));
+    assert!(found.notes()[0].contains("the password is sent unencrypted: use rediss://"), "{:?}", found.notes());
+    assert_eq!(found.files.secrets.len(), 3, "doctor looks at the modes of those that are there");
+    let found = on_a_node(unit, toml, &files, &[("EVENRING__REDIS__PASSWORD", "other")]).expect("settings");
+    assert_eq!(password(&found).as_deref(), Some("other"), "the environment goes first");
+    let found = on_a_node(unit, &format!("{toml}\nredis.password = \"file\""), &files, &[]).expect("settings");
+    assert_eq!(password(&found).as_deref(), Some("file"), "then the settings");
+    // what systemd has started asks nobody else
+    let error = on_a_node(unit, toml, &files, &[("CREDENTIALS_DIRECTORY", "/")]).expect_err("no credential");
+    assert!(error.starts_with("redis.username is set, but no password: write it into /etc/evenring/redis-password"));
+    // and other settings are not the daemon's: their Redis gets no password of it
+    let dir = tempfile::tempdir().expect("a directory");
+    let other = load(&dir, "ami.username = \"u\"", &[]).expect("settings");
+    assert!(other.files.secrets.is_empty() && password(&other).is_none());
+    let error = on_a_node(unit, toml, &[files[0], ("redis-password", "a\nb\n")], &[]).expect_err("two lines");
+    let path = "the systemd credential redis-password: /etc/evenring/redis-password: the secret contains a control";
+    assert!(error.starts_with(path), "{error}");
+}
+
+#[test]
+fn a_user_without_a_password_is_refused() {
+    let unit = include_str!("../../systemd/evenring.service");
+    for (toml, name) in [
+        ("redis.username = \"evenring\"", "redis.username"),
+        ("redis.url = \"redis://evenring@10.0.0.1\"", "redis.username"),
+        ("redis.url = \"redis+sentinel://s1,s2,s3/m\"\nredis.sentinel_username = \"s\"", "redis.sentinel_username"),
+    ] {
+        let error = on_a_node(unit, toml, &[("redis-password", "\n")], &[]).expect_err(toml);
+        let file = name.replace('.', "-").replace("username", "password").replace('_', "-");
+        assert!(error.starts_with(&format!("{name} is set, but no password")), "{error}");
+        assert!(error.contains(&format!("/etc/evenring/{file}, ")), "{error}");
     }
 }
 
@@ -276,7 +337,7 @@ fn only_who_needs_asterisk_misses_its_login() {
     let error = half.contacts_login().expect_err("no secret").to_string();
     assert!(
         error.contains(
-            "set ami.contacts.secret_file or ami.contacts.secret, or the systemd credential ami-contacts-secret"
+            "write it into /etc/evenring/ami-contacts-secret, which the unit passes on, or set ami.contacts.secret_file"
         ),
         "{error}"
     );
@@ -339,9 +400,15 @@ fn the_unwise_is_told() {
         ("", None),
         ("redis.url = \"redis+sentinel://:x@localhost,127.0.0.1/m\"", Some("fewer than three")),
         ("redis.url = \"rediss+sentinel://:x@a,b,c/m\"\nredis.sentinel_password = \"y\"", None),
-        ("redis.sentinel_username = \"y\"", Some("have no effect without redis+sentinel://")),
+        (
+            "redis.sentinel_username = \"y\"\nredis.sentinel_password = \"z\"",
+            Some("have no effect without redis+sentinel://"),
+        ),
         ("redis.url = \"redis://r1\"", Some("redis.url: no password, and Redis is not on this host")),
         ("redis.url = \"redis://:x@r1\"", Some("redis.url: the password is sent unencrypted")),
+        ("redis.url = \"redis://10.0.0.1\"", Some("redis.url: no password, and Redis is not on this host")),
+        ("redis.url = \"redis://:x@203.0.113.1\"", Some("redis.url: the password is sent unencrypted")),
+        ("redis.url = \"redis://:x@10.0.0.1\"", None),
         ("redis.url = \"rediss://:x@r1\"", None),
         ("redis.url = \"rediss://:x@r1/#insecure\"", Some("redis.url: #insecure sends the password to any server")),
         ("ami.address = \"pbx:5038\"", Some("ami.address: AMI traffic with pbx:5038 is unencrypted")),

@@ -130,7 +130,10 @@ fn is_installed(machine: &Machine) {
     assert_eq!(machine.run(&["dpkg", "--verify", "evenring"]).ok(), "", "all files are as packed");
     assert!(machine.ok(&["dpkg-query", "-W", "-f", "${Conffiles}", "evenring"]).contains(SETTINGS));
     assert_eq!(machine.ok(&["stat", "-c", "%U:%G %a", SETTINGS]).trim(), "root:root 644");
-    assert_eq!(machine.ok(&["stat", "-c", "%U:%G %a %s", SECRET]).trim(), "root:root 600 0");
+    for name in ["ami-secret", "ami-contacts-secret", "redis-password", "redis-sentinel-password"] {
+        let path = format!("/etc/evenring/{name}");
+        assert_eq!(machine.ok(&["stat", "-c", "%U:%G %a %s", &path]).trim(), "root:root 600 0", "{path}");
+    }
     assert!(machine.ok(&["getent", "passwd", "evenring"]).contains(":/usr/sbin/nologin"), "the user");
     assert_eq!(machine.ok(&["systemctl", "is-enabled", UNIT]).trim(), "enabled");
     assert_eq!(machine.state(UNIT), "inactive/dead", "not started before it is configured");

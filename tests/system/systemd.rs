@@ -186,7 +186,8 @@ fn is_confined(service: &Service<'_>) {
     println!("systemd-analyze security: {}", report.stdout.lines().last().unwrap_or_default());
     // the settings name no secret, so it came as a credential; the sandbox does not let the daemon near the file
     assert_eq!(machine.ok(&["stat", "-c", "%U %a", "/etc/evenring/ami-secret"]).trim(), "root 600");
-    let (done, said) = service.reload("# secret_file = ", "secret_file = ");
+    let file = "secret_file = \"/etc/evenring/ami-secret\"";
+    let (done, said) = service.reload("# secret_file = \"/run/secrets/ami\"", file);
     assert!(!done && said.contains("/etc/evenring/ami-secret") && said.contains("ermission denied"), "{said}");
 }
 

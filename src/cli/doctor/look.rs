@@ -35,6 +35,7 @@ pub(super) fn config(settings: &Settings) -> Vec<Finding> {
     let fix = format!("change it in {place}; `evenring config check` shows it as well");
     let mut findings: Vec<Finding> =
         settings.smells().iter().map(|smell| Finding::warning("config", smell, fix.clone())).collect();
+    findings.extend(settings.notes().iter().map(|note| Finding::note("config", note, fix.clone())));
     findings.extend(settings.ami.secret_problems().into_iter().map(|why| Finding::failure("config", why, fix.clone())));
     if settings.ring.at_once < settings.ring.burst {
         let text =
