@@ -38,8 +38,31 @@ build_asterisks() {
     build_root asterisk-16 bullseye asterisk,procps /usr/sbin/asterisk
 }
 
-# A clean Debian 12 that systemd boots, for the tests of unit and package.
+# A clean Debian 12 that systemd boots, for the tests of unit, package and README.md. Its apt knows one source, a folder in it:
+# so "apt-get install redis-server" installs it there without a network, as it does on a new host.
 build_machine() {
-  build debian-12 "building a Debian root with systemd (about a minute)" \
-    build_root debian-12 bookworm systemd,systemd-sysv,procps,man-db /lib/systemd/systemd
+  build debian-12/srv/debian/Packages "building a Debian root with systemd (about a minute)" machine_root
+}
+
+machine_root() {
+  local root=$cache/debian-12.new proxy=
+  build_root debian-12.new bookworm systemd,systemd-sysv,procps,man-db /lib/systemd/systemd
+  eval "$(apt-config shell proxy Acquire::http::Proxy)"
+  # shellcheck disable=SC2015 # whatever fails here, there is no root
+  http_proxy=${http_proxy:-$proxy} setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child \
+    chroot "$root" /bin/bash -euc '
+      export DEBIAN_FRONTEND=noninteractive
+      apt-get -qq update
+      apt-get -qq install --yes --no-install-recommends --download-only redis-server
+      mkdir /srv/debian
+      mv /var/cache/apt/archives/*.deb /srv/debian/' >>"$cache/debian-12.new.log" 2>&1 </dev/null &&
+    (cd "$root/srv/debian" && dpkg-scanpackages --multiversion . >Packages 2>>"$cache/debian-12.new.log") &&
+    rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* &&
+    echo 'deb [trusted=yes] file:/srv/debian ./' >"$root/etc/apt/sources.list" &&
+    chroot "$root" apt-get -qq update >>"$cache/debian-12.new.log" 2>&1 </dev/null || {
+    tail -n 20 "$cache/debian-12.new.log" >&2
+    die "the Debian root debian-12 could not be built; the whole log is $cache/debian-12.new.log"
+  }
+  rm -rf "$cache/debian-12"
+  mv -T "$root" "$cache/debian-12"
 }

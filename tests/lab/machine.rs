@@ -4,7 +4,7 @@
 //! Owns the file system, the control groups and all processes of the machine. Must never know what is installed there.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -29,6 +29,23 @@ pub struct Machine {
 impl Machine {
     /// Boots it; returns when systemd has started all that it starts at boot.
     pub fn boot(node: &Node) -> Self {
+        Self::boot_with(node, |_| {})
+    }
+
+    /// The same, as if the node's Asterisk were installed there: `asterisk` is in the path, and /etc/asterisk is its own.
+    pub fn boot_with_asterisk(node: &Node) -> Self {
+        Self::boot_with(node, |root| {
+            fs::create_dir(root.join("srv/asterisk")).expect("make a folder for Asterisk");
+            run(&format!("mount --rbind {} {}", node.root().display(), root.join("srv/asterisk").display()));
+            symlink("/srv/asterisk/etc/asterisk", root.join("etc/asterisk")).expect("link /etc/asterisk");
+            let program = root.join("usr/sbin/asterisk");
+            fs::write(&program, "#!/bin/sh\nexec chroot /srv/asterisk /usr/sbin/asterisk \"$@\"\n").expect("write it");
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("set its mode");
+        })
+    }
+
+    /// With what `prepare` does to its root.
+    fn boot_with(node: &Node, prepare: impl FnOnce(&Path)) -> Self {
         let dir = node.dir().join("machine");
         let [root, upper, work] = ["root", "upper", "work"].map(|name| dir.join(name));
         for dir in [&root, &upper, &work] {
@@ -45,6 +62,7 @@ impl Machine {
         fs::write(root.join("etc/machine-id"), format!("{}{}\n", token(), token())).expect("write the machine's id");
         fs::write(root.join("etc/hostname"), node.name()).expect("write /etc/hostname");
         fs::write(root.join("etc/hosts"), format!("127.0.0.1 localhost {}\n", node.name())).expect("write /etc/hosts");
+        prepare(&root);
         fs::write(dir.join("boot.sh"), BOOT).expect("write the boot script");
         let group = format!("evenring-{}", token());
         let holder = Process(start(&dir, node, &group));

@@ -8,16 +8,15 @@
 mod cluster;
 #[path = "../lab/mod.rs"]
 mod lab;
-#[path = "../pages/mod.rs"]
-mod pages;
+#[path = "../packing/mod.rs"]
+mod packing;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, SOON};
-use lab::evenring::{Cli, binary};
+use lab::evenring::Cli;
 use lab::machine::Machine;
 use lab::phone::{Behaviour, Phones};
 use lab::redis::Redis;
@@ -31,22 +30,6 @@ const SETTINGS: &str = "/etc/evenring/config.toml";
 const SECRET: &str = "/etc/evenring/ami-secret";
 /// Who is on the phone during the upgrade.
 const AGENTS: u32 = 100;
-
-/// Packs the program. The recipe is that of `./dev package`: only who compiles is another.
-fn pack(dir: &Path) -> PathBuf {
-    let release = dir.join("release");
-    pages::write(&release.join("pages")).expect("write the pages");
-    run(&format!("strip -o {} {}", release.join("evenring").display(), binary().display()));
-    let mut dev = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("dev"));
-    dev.arg("pack").arg(dir).arg("--fast").env("EVENRING_CACHE", lab::cache());
-    let output = dev.output().expect("run dev");
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{said}");
-    let packages: Vec<_> = fs::read_dir(dir.join("debian")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let [package] = &packages[..] else { panic!("one package, not {packages:?}: {said}") };
-    println!("{}: {} KiB", package.file_name().unwrap().display(), fs::metadata(package).unwrap().len() >> 10);
-    package.clone()
-}
 
 /// The same package as the next version, with sample settings that have changed.
 fn next_version(package: &Path, dir: &Path) -> PathBuf {
@@ -77,7 +60,7 @@ fn install(machine: &Machine, package: &Path) {
 #[test]
 fn from_the_first_installation_to_the_purge() {
     let lab = Lab::start(&[Spec { name: "a", version: Version::V22, endpoints: AGENTS }]);
-    let package = pack(&lab.dir().join("package"));
+    let package = packing::pack(&lab.dir().join("package"));
     let next = next_version(&package, lab.dir());
     let phones = Phones::register(100, AGENTS, &lab.sip(), Behaviour::ANSWER);
     let redis = Redis::start_with(HUB, &[]);

@@ -180,3 +180,14 @@ fn the_files_for_secrets_are_made_loaded_and_hidden() {
         assert!(unit.contains(&format!("-{path}")), "{path} is not hidden");
     }
 }
+
+#[test]
+fn the_manager_user_that_is_shipped_is_the_one_of_the_page() {
+    let conf = fs::read_to_string(shipped("manager.conf")).expect("it is shipped");
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SECURITY.md")).expect("the page");
+    let user = conf.split_once("\n\n").expect("comments, then the user").1;
+    assert!(
+        user.starts_with("[evenring]\nsecret = CHANGE-ME\n") && page.contains(&format!("```ini\n{user}```")),
+        "{user}"
+    );
+}
