@@ -3,7 +3,7 @@
 # command:package[,package]; a command that is there installs nothing
 needed_commands="redis-server:redis-server dpkg-shlibdeps:dpkg-dev debootstrap:debootstrap ip:iproute2 nft:nftables openssl:openssl
   baresip:baresip-core promtool:prometheus unshare:util-linux nsenter:util-linux setpriv:util-linux flock:util-linux
-  mount:mount python3:python3 cc:gcc,libc6-dev haproxy:haproxy"
+  mount:mount python3:python3 node:nodejs npm:npm haproxy:haproxy cc:gcc,libc6-dev"
 needed_packages="python3-venv ca-certificates libfaketime"
 
 missing_packages() {

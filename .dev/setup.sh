@@ -1,4 +1,4 @@
-# All that must be there before a test or the demo can run: packages, Debian roots, tools, the Python environment, crates.
+# All that must be there before a test or the demo can run: packages, Debian roots, tools, the queue clients, crates.
 
 part packages roots tools
 
@@ -34,6 +34,17 @@ build_venv() {
   ln -s /bin/true "$cache/python/bin/rq-ready" # written last: the environment is whole
 }
 
+# Of the versions in the lock file; none of them runs a script of its own.
+build_node_clients() {
+  cmp -s "$top/tests/clients/package-lock.json" "$cache/clients/package-lock.json" && return 0
+  say "installing rsmq, the foreign client of the queue tests that is written for Node.js"
+  rm -rf "$cache/clients" "$cache/clients.new"
+  mkdir "$cache/clients.new"
+  cp "$top/tests/clients/package.json" "$top/tests/clients/package-lock.json" "$cache/clients.new"
+  (cd "$cache/clients.new" && npm ci --silent --ignore-scripts --no-audit --no-fund) || die "npm could not install rsmq"
+  mv -T "$cache/clients.new" "$cache/clients"
+}
+
 # setup WHAT...: the packages, the crates, and of the rest what is named: tools, asterisks, machine
 setup() {
   local what
@@ -46,6 +57,7 @@ setup() {
   for what in "$@"; do "build_$what"; done
   wait_builds
   build_venv
+  build_node_clients
   exec 9>&-
   (cd "$top" && cargo fetch --locked --quiet)
 }

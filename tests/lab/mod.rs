@@ -164,6 +164,11 @@ pub fn python() -> PathBuf {
     cache().join("python/bin/python")
 }
 
+/// A folder in which Node.js finds the other one (`require("rsmq")`).
+pub fn node_clients() -> PathBuf {
+    cache().join("clients")
+}
+
 /// The clock of the lab.
 #[expect(clippy::disallowed_methods, reason = "the lab waits for real processes, so it reads the real clock")]
 pub fn now() -> Instant {
