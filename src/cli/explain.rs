@@ -18,6 +18,11 @@ pub(super) struct ExplainArgs {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    /// What the agent of the session that exists is logged in with; empty if there is none.
+    session_alias: &'a str,
+    /// Its phone, or the one that would ring.
+    extension: &'a str,
+    agent: &'a str,
     node: &'a str,
     state: &'a PlacementState,
     reason: String,
@@ -29,6 +34,9 @@ pub(super) async fn run(registry: &mut Registry, args: &ExplainArgs) -> Result<u
     if args.who.json {
         let p = &placement;
         output::json(&Answer {
+            session_alias: &p.session_alias,
+            extension: &p.extension,
+            agent: &p.agent,
             node: &p.node,
             state: &p.state,
             reason: reason_text(p.reason.as_ref()),
@@ -37,8 +45,13 @@ pub(super) async fn run(registry: &mut Registry, args: &ExplainArgs) -> Result<u
     } else {
         match placement.verdict {
             Verdict::Existing => output::line_out(&format!(
-                "{}: already logged in on node {}, {}; a login would return that session",
-                placement.alias, placement.node, placement.state
+                "{}: already logged in as {}: {} on node {}, {} (agent {}); a login would return that session",
+                placement.alias,
+                placement.session_alias,
+                placement.extension,
+                placement.node,
+                placement.state,
+                placement.agent
             )),
             Verdict::Placed | Verdict::WouldPlace => output::line_out(&format!(
                 "{}: would ring {} on node {} as agent {}",

@@ -11,28 +11,43 @@ use super::{CliError, DONE, FAILED, NO_REDIS, WhoArgs, output};
 use crate::config::Settings;
 use crate::ids::SessionId;
 use crate::registry::view::{
-    EndReason, OwnReason, Parsed, Placement, PlacementReason, PlacementState, RefusalReason, SessionRow, SessionState,
-    Verdict, reason_text,
+    EndReason, MovedFrom, OwnReason, Parsed, Placement, PlacementReason, PlacementState, RefusalReason, SessionRow,
+    SessionState, Verdict, reason_text,
 };
-use crate::registry::{Registry, RegistryError};
+use crate::registry::{LoginRequest, Registry, RegistryError};
 use crate::runtime::clock::Clock;
 use crate::runtime::random::new_session;
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  evenring login cc100x --agent 7 --campaign sales --wait\n  evenring login cc100 --json"
-)]
+#[command(after_help = "\
+An agent has one session. The same login again returns it (exit code 0). A login with another phone is
+refused (logged-in-elsewhere, exit code 1), unless --move is given.
+
+Examples:
+  evenring login cc100x --agent 7 --campaign sales --wait
+  evenring login cc116x --agent 7 --move          from the old desk to a new one
+  evenring login cc100 --json")]
 pub(super) struct LoginArgs {
     #[command(flatten)]
     who: WhoArgs,
     /// Wait until the phone answers or the login fails.
     #[arg(long)]
     wait: bool,
+    /// Log the agent out of another phone first, in the same step.
+    #[arg(long = "move")]
+    moves: bool,
 }
 
+/// What is told of a login. `session_alias`, `extension`, `agent`, `node` and `state` are those of the session.
 #[derive(Serialize)]
 struct Answer<'a> {
+    outcome: Verdict,
+    alias: &'a str,
     session: Option<String>,
+    session_alias: &'a str,
+    extension: &'a str,
+    agent: &'a str,
+    moved_from: Option<&'a MovedFrom>,
     node: &'a str,
     state: &'a PlacementState,
     reason: String,
@@ -61,7 +76,19 @@ pub(super) async fn run(registry: &mut Registry, settings: &Settings, args: &Log
     if args.who.json {
         let session = placement.session.map(|id| id.to_string());
         let reason = reason_text(reason.as_ref());
-        output::json(&Answer { session, node: &node, state: &state, reason, nodes: &placement.nodes });
+        output::json(&Answer {
+            outcome: placement.verdict,
+            alias: &placement.alias,
+            session,
+            session_alias: &placement.session_alias,
+            extension: &placement.extension,
+            agent: if placement.session.is_some() { &placement.agent } else { "" },
+            moved_from: placement.moved_from.as_ref(),
+            node: &node,
+            state: &state,
+            reason,
+            nodes: &placement.nodes,
+        });
     }
     let good = match placement.verdict {
         Verdict::NotNow => return Ok(NO_REDIS),
@@ -76,7 +103,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Places the login. With `--wait`, `not-now` is retried for up to three leases.
 async fn place(registry: &mut Registry, settings: &Settings, args: &LoginArgs) -> Result<Placement, RegistryError> {
-    let (request, session) = (args.who.request(), new_session());
+    let request = LoginRequest { moves: args.moves, ..args.who.request() };
+    let session = new_session();
     let clock = Clock::start();
     let until = clock.now().after(settings.placement.lease * 3);
     loop {
@@ -89,14 +117,20 @@ async fn place(registry: &mut Registry, settings: &Settings, args: &LoginArgs) -
 }
 
 fn announce(placement: &Placement) {
-    let Placement { alias, node, extension, agent, .. } = placement;
+    let Placement { alias, session_alias, node, extension, agent, .. } = placement;
     let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
     match placement.verdict {
         Verdict::Placed => {
+            if let Some(MovedFrom { session, extension, node }) = &placement.moved_from {
+                output::line_out(&format!(
+                    "{alias}: agent {agent} logged out of {extension} on node {node} (session {session})"
+                ));
+            }
             output::line_out(&format!("{alias}: {extension} on node {node} (session {session}, agent {agent})"))
         }
         Verdict::Existing => output::line_out(&format!(
-            "{alias}: already logged in: {extension} on node {node}, {} (session {session}, agent {agent})",
+            "{alias}: already logged in as {session_alias}: {extension} on node {node}, {} (session {session}, agent \
+                {agent}); nothing rings",
             placement.state
         )),
         Verdict::Refused | Verdict::WouldPlace | Verdict::NotNow => output::complain(&refusal(placement)),
@@ -126,9 +160,14 @@ pub(super) fn refusal(placement: &Placement) -> String {
         ),
         RefusalReason::EmptyAlias => format!("{alias}: this explicit alias lists no phones; see `evenring alias list`"),
         RefusalReason::NoEligibleNode => format!("{alias}: no node can ring this phone now:"),
+        RefusalReason::LoggedInElsewhere => format!(
+            "{alias}: refused: agent {} is already logged in as {} on {} at node {} (session {session}); nothing rings. \
+                Log out there, or use `evenring login {alias} --agent {} --move`",
+            placement.agent, placement.session_alias, placement.extension, placement.node, placement.agent
+        ),
         RefusalReason::InUse => format!(
-            "{alias}: in use by agent {} (session {session} on node {}); log them out first",
-            placement.agent, placement.node
+            "{alias}: in use by agent {}, logged in as {} on {} at node {} (session {session}); log them out first",
+            placement.agent, placement.session_alias, placement.extension, placement.node
         ),
     }
 }

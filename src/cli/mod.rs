@@ -141,6 +141,7 @@ impl WhoArgs {
             agent: self.agent.clone(),
             campaign: self.campaign.clone(),
             class: if self.remote { Class::Remote } else { Class::Local },
+            moves: false,
         }
     }
 }

@@ -29,7 +29,7 @@ const BODY_MOST: usize = 65_536;
 /// The longest alias that a refusal repeats, and the longest reason that it gives, in characters.
 const SHOWN_MOST: usize = 200;
 /// What a message may say.
-const KEYS: [&str; 5] = ["alias", "agent", "campaign", "remote", "reply"];
+const KEYS: [&str; 6] = ["alias", "agent", "campaign", "remote", "move", "reply"];
 
 /// The first words of our own keys behind the namespace: RSMQ keeps the queue `q` in `NS:q` and `NS:q:Q`, so that the queue
 /// `node` would be written where the node `Q` is. A test compares them with the scripts.
@@ -65,7 +65,8 @@ impl FromStr for ReplyQueue {
     }
 }
 
-/// A login as it stands in the queue: `{"alias":"cc100x","agent":"7","campaign":"c","remote":false,"reply":"web-1"}`.
+/// A login as it stands in the queue:
+/// `{"alias":"cc100x","agent":"7","campaign":"c","remote":false,"move":false,"reply":"web-1"}`.
 /// All but `alias` may be left out.
 #[derive(Debug, Clone)]
 pub struct InboxLogin {
@@ -73,6 +74,7 @@ pub struct InboxLogin {
     agent: Option<Agent>,
     campaign: Option<Campaign>,
     remote: bool,
+    moves: bool,
 }
 
 impl InboxLogin {
@@ -83,6 +85,7 @@ impl InboxLogin {
             agent: self.agent.clone(),
             campaign: self.campaign.clone(),
             class: if self.remote { Class::Remote } else { Class::Local },
+            moves: self.moves,
         }
     }
 }
@@ -152,20 +155,25 @@ impl Entries {
         }
     }
 
-    fn login(&self) -> Result<InboxLogin, String> {
-        let remote = match self.values.get("remote") {
-            None => false,
-            Some(Value::Bool(remote)) => *remote,
+    fn flag(&self, key: &str) -> Result<bool, String> {
+        match self.values.get(key) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
             Some(Value::Null | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_)) => {
-                return Err("remote is neither true nor false".to_owned());
+                Err(format!("{key} is neither true nor false"))
             }
-        };
+        }
+    }
+
+    fn login(&self) -> Result<InboxLogin, String> {
+        let (remote, moves) = (self.flag("remote")?, self.flag("move")?);
         let empty = IdError::Empty { what: "the alias" };
         Ok(InboxLogin {
             alias: self.word("alias")?.ok_or_else(|| empty.to_string())?,
             agent: self.word("agent")?,
             campaign: self.word("campaign")?,
             remote,
+            moves,
         })
     }
 }
@@ -228,7 +236,7 @@ pub enum Settled {
     NoLogin,
     /// A login, with what it led to; its sender has been told, unless it is [`super::view::Verdict::NotNow`]: then the message
     /// comes back.
-    Placed(Placement),
+    Placed(Box<Placement>),
     /// Somebody else has taken it off the inbox: nothing was done.
     Gone,
 }
@@ -241,6 +249,11 @@ struct Refusal<'a> {
     node: &'a str,
     state: &'a str,
     reason: &'a str,
+    outcome: &'a str,
+    session_alias: &'a str,
+    extension: &'a str,
+    agent: &'a str,
+    moved_from: &'a str,
 }
 
 impl InboxMessage {
@@ -250,8 +263,19 @@ impl InboxMessage {
         match &self.login {
             Ok(_) => (queue, String::new()),
             Err(reason) => {
-                let refusal = Refusal { alias: &self.alias, session: "", node: "", state: "refused", reason };
-                // A struct of five strings always serialises.
+                let refusal = Refusal {
+                    alias: &self.alias,
+                    session: "",
+                    node: "",
+                    state: "refused",
+                    reason,
+                    outcome: "refused",
+                    session_alias: "",
+                    extension: "",
+                    agent: "",
+                    moved_from: "",
+                };
+                // A struct of strings always serialises.
                 (queue, serde_json::to_string(&refusal).unwrap_or_default())
             }
         }
@@ -266,10 +290,10 @@ impl InboxMessage {
                 call.arg(login.agent.as_ref().map_or("", Agent::as_str));
                 call.arg(login.campaign.as_ref().map_or("", Campaign::as_str)).arg(flag(login.request().class));
                 // Whoever asked knows the answer by the alias that they wrote.
-                call.arg(login.alias.as_str());
+                call.arg(login.alias.as_str()).arg(u8::from(login.moves));
             }
             Err(_) => {
-                call.arg("").arg("").arg("").arg("").arg("");
+                call.arg("").arg("").arg("").arg("").arg("").arg("");
             }
         }
     }
@@ -321,8 +345,11 @@ impl Registry {
                 (_, "gone") => Settled::Gone,
                 (Err(_), _) => Settled::NoLogin,
                 (Ok(login), _) => {
-                    let reply: PlaceReply = (tag, next(), next(), next(), next(), next(), next(), Vec::new());
-                    Settled::Placed(Placement::from_reply(reply, &login.alias))
+                    let [session, node, state, reason, extension] = std::array::from_fn(|_| next());
+                    let [agent, session_alias, was] = std::array::from_fn(|_| next());
+                    let reply: PlaceReply =
+                        (tag, session, node, state, reason, extension, agent, session_alias, was, Vec::new());
+                    Settled::Placed(Box::new(Placement::from_reply(reply, &login.alias)))
                 }
             }
         };
@@ -375,6 +402,8 @@ mod tests {
         }
         assert_eq!(read(br#" {"alias":"cc100x","reply":null} "#).2, "");
         assert!(read(br#"{"remote":true,"alias":"cc100x"}"#).0.is_ok());
+        let moves = |body: &[u8]| InboxMessage::read(String::new(), body).login.unwrap().request().moves;
+        assert!(moves(br#"{"move":true,"alias":"cc100x"}"#) && !moves(br#"{"alias":"cc100x"}"#));
     }
 
     #[test]
@@ -385,6 +414,7 @@ mod tests {
         refused(r#"{"reply":"w"}"#, "the alias is empty", "", "w");
         refused(r#"{"alias":"cc100x","remote":"yes","reply":"w"}"#, "remote", "cc100x", "w");
         refused(r#"{"alias":"cc100x","remote":null,"reply":"w"}"#, "remote", "cc100x", "w");
+        refused(r#"{"alias":"cc100x","move":"yes","reply":"w"}"#, "move is neither", "cc100x", "w");
         refused(r#"{"alais":"cc100x","reply":"w"}"#, "unknown key \"alais\"", "", "w");
         refused("{\"\u{1b}[31m\":1,\"reply\":\"w\"}", "not a JSON", "", "");
         refused(r#"{"\u001b[31m":1,"reply":"w"}"#, r#"unknown key "\u{1b}[31m""#, "", "w");

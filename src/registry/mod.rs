@@ -75,6 +75,8 @@ pub struct LoginRequest {
     pub campaign: Option<Campaign>,
     /// Local or remote.
     pub class: Class,
+    /// An agent who is logged in with another phone is logged out there first, in the same step.
+    pub moves: bool,
 }
 
 /// An order that a node took from its queue, or what became of one.
@@ -228,7 +230,7 @@ impl Registry {
             call.arg(request.agent.as_ref().map_or("", Agent::as_str));
             call.arg(request.campaign.as_ref().map_or("", Campaign::as_str));
             call.arg(flag(request.class)).arg(&p.alias_suffix).arg(ms(p.order_expiry)).arg(p.tries);
-            call.arg(give_up).arg(ms(p.session_keep));
+            call.arg(give_up).arg(ms(p.session_keep)).arg(u8::from(request.moves));
         };
         let raw = self.connector.run(&self.scripts.place, build).await?;
         Ok(Placement::from_reply(raw, &request.alias))

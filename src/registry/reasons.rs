@@ -54,6 +54,8 @@ keywords! {
         EmptyAlias = "empty-alias",
         /// Another agent is logged in there.
         InUse = "in-use",
+        /// The agent is logged in with another phone.
+        LoggedInElsewhere = "logged-in-elsewhere",
         /// Not all nodes have reported since Redis was unavailable.
         Recovering = "recovering",
         /// No node has registered.
@@ -82,6 +84,8 @@ keywords! {
         Starting = "starting",
         /// The Asterisk of its node was unavailable when that fetched the order.
         Down = "down",
+        /// Its agent has moved to another phone.
+        Moved = "moved",
         /// Redis has lost it while `evenring logout` waited for its end.
         Forgotten = "forgotten",
         /// Redis has lost it while `evenring login` waited for the phone.

@@ -16,8 +16,8 @@ macro_rules! parts {
 }
 
 parts! {
-    "keys", "removal", "clock", "fencing", "tables", "rsmq", "events", "nodes", "sessions", "ring_queue", "forgetting", "eligibility",
-    "targets", "quick_choice", "orders", "attempts", "rejoin", "placement", "answers",
+    "keys", "removal", "clock", "fencing", "tables", "rsmq", "events", "nodes", "hangup", "sessions", "ring_queue", "forgetting", "eligibility",
+    "targets", "quick_choice", "orders", "attempts", "rejoin", "moves", "placement", "answers",
 }
 
 /// The parts that this text says it needs.

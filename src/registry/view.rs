@@ -116,23 +116,48 @@ pub struct Placement {
     /// The alias that was asked for.
     #[serde(skip)]
     pub alias: String,
-    /// The phone that rings.
+    /// What the agent of the session logged in with; empty if there is no session.
+    #[serde(skip)]
+    pub session_alias: String,
+    /// The phone of the session, or the one that would ring.
     #[serde(skip)]
     pub extension: String,
     /// The agent of the session.
     #[serde(skip)]
     pub agent: String,
+    /// Where the agent was logged out for it.
+    #[serde(skip)]
+    pub moved_from: Option<MovedFrom>,
     /// Every node that was looked at, by name.
     pub nodes: Vec<Candidate>,
 }
 
-/// `place.lua`'s reply, as it comes: outcome, session, node, state, reason, extension, agent, rows.
+/// The session that ends because its agent moves to another phone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MovedFrom {
+    /// The session.
+    pub session: String,
+    /// Its phone.
+    pub extension: String,
+    /// Its node.
+    pub node: String,
+}
+
+impl MovedFrom {
+    /// Reads `SESSION EXTENSION NODE`; an empty text is none.
+    fn read(text: &str) -> Option<Self> {
+        let mut words = text.split(' ').map(str::to_owned);
+        Some(Self { session: words.next()?, extension: words.next()?, node: words.next()? })
+    }
+}
+
+/// `place.lua`'s reply, as it comes: outcome, session, node, state, reason, extension, agent, alias, moved from, rows.
 pub(super) type PlaceReply =
-    (String, String, String, String, String, String, String, Vec<(String, String, String, f64)>);
+    (String, String, String, String, String, String, String, String, String, Vec<(String, String, String, f64)>);
 
 impl Placement {
     pub(super) fn from_reply(reply: PlaceReply, alias: &Alias) -> Self {
-        let (outcome, session, node, state, words, extension, agent, rows) = reply;
+        let (outcome, session, node, state, words, extension, agent, session_alias, was, rows) = reply;
         let verdict = match outcome.as_str() {
             "placed" => Verdict::Placed,
             "existing" => Verdict::Existing,
@@ -157,7 +182,8 @@ impl Placement {
         };
         let mut nodes: Vec<_> = rows.into_iter().map(candidate).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { verdict, session, node, state, reason, alias: alias.to_string(), extension, agent, nodes }
+        let (alias, moved_from) = (alias.to_string(), MovedFrom::read(&was));
+        Self { verdict, session, node, state, reason, alias, session_alias, extension, agent, moved_from, nodes }
     }
 }
 

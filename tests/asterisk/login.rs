@@ -77,3 +77,71 @@ fn an_agent_logs_in_once_and_the_right_phone_rings_once() {
     }
     cluster.wait_empty(&lab);
 }
+
+/// Issue: the answer was "live", and the phone on the new desk never rang.
+#[test]
+fn p7_an_agent_at_a_new_desk_is_told_where_they_are_and_moves_when_they_say_so() {
+    let lab = Lab::start(&three(10));
+    let phones = Phones::register(100, 4, &lab.sip(), Behaviour::ANSWER);
+    phones.wait_registered(SOON);
+    let cluster = Cluster::start(&lab);
+    for name in ["a", "b", "c"] {
+        cluster.wait_phones(name, 4);
+    }
+    let (first, code) = cluster.json_and_code(&["login", "cc100x", "--agent", "7", "--wait"]);
+    assert_eq!((code, &first["outcome"], &first["state"]), (0, &"placed".into(), &"live".into()), "{first}");
+    let (old, node) = (first["session"].as_str().unwrap(), first["node"].as_str().unwrap());
+
+    // Another phone: refused, and both forms of the answer say where the agent is.
+    let (refused, code) = cluster.json_and_code(&["login", "cc101x", "--agent", "7", "--wait"]);
+    assert_eq!((code, &refused["outcome"], &refused["reason"]), (1, &"refused".into(), &"logged-in-elsewhere".into()));
+    let of = |answer: &serde_json::Value| {
+        ["session", "session_alias", "extension", "agent", "node"].map(|key| answer[key].clone())
+    };
+    assert_eq!(of(&refused), [old, "cc100x", "cc100", "7", node].map(serde_json::Value::from));
+    let text = cluster.run(&["login", "cc101x", "--agent", "7"]);
+    let words =
+        format!("agent 7 is already logged in as cc100x on cc100 at node {node} (session {old}); nothing rings");
+    assert!(text.status.code() == Some(1) && text.stderr.contains(&words), "{text:?}");
+    assert!(text.stderr.contains("`evenring login cc101x --agent 7 --move`"), "{text:?}");
+    // The same phone: that session, told apart from a new one.
+    let (again, code) = cluster.json_and_code(&["login", "cc100", "--agent", "7", "--wait"]);
+    assert_eq!((code, &again["outcome"], &again["session"]), (0, &"existing".into(), &old.into()), "{again}");
+    assert_eq!((phones.rings("cc100"), phones.rings("cc101"), phones.live()), (1, 0, 1));
+
+    // The move: the old call ends, the new phone rings once.
+    let (moved, code) = cluster.json_and_code(&["login", "cc101x", "--agent", "7", "--move", "--wait"]);
+    assert_eq!(
+        (code, &moved["outcome"], &moved["state"]),
+        (0, &"placed".into(), &"live".into()),
+        "{moved} {}",
+        cluster.logs()
+    );
+    assert_eq!(moved["moved_from"], serde_json::json!({"session": old, "extension": "cc100", "node": node}));
+    cluster.wait_session(old, "ended", "moved");
+    wait_until(SOON, "the old call to be over", || phones.live() == 1);
+    assert_eq!((phones.rings("cc100"), phones.rings("cc101")), (1, 1));
+    let (again, code) = cluster.json_and_code(&["login", "cc101x", "--agent", "7", "--move", "--wait"]);
+    assert_eq!((code, &again["outcome"], &again["session"]), (0, &"existing".into(), &moved["session"]), "{again}");
+
+    // Away from a phone that only rings yet.
+    phones.behave("cc102", Behaviour::Answer { after: SOON * 6 });
+    let ringing = cluster.json(&["login", "cc102x", "--agent", "7", "--move"]);
+    wait_until(SOON, "the third phone to ring", || phones.ringing("cc102") == 1);
+    let (last, code) = cluster.json_and_code(&["login", "cc103x", "--agent", "7", "--move", "--wait"]);
+    assert_eq!((code, &last["state"]), (0, &"live".into()), "{last} {}", cluster.logs());
+    cluster.wait_session(ringing["session"].as_str().unwrap(), "ended", "moved");
+    wait_until(SOON, "one call to be left", || phones.live() == 1 && phones.ringing("cc102") == 0);
+    assert_eq!(["cc100", "cc101", "cc102", "cc103"].map(|phone| phones.rings(phone)), [1; 4]);
+    let kinds = ["logout", "ended"].map(|kind| cluster.run(&["events", "--event", kind]).ok().lines().count());
+    assert_eq!(kinds, [3, 3], "{}", cluster.run(&["events"]).ok());
+    assert!(cluster.run(&["events"]).ok().contains(&format!("moved from {old}")));
+    println!(
+        "{}{}{}",
+        text.stderr,
+        cluster.run(&["login", "cc103", "--agent", "7"]).stdout,
+        cluster.run(&["login", "cc100x", "--agent", "7", "--move"]).stdout
+    );
+    assert_eq!(cluster.json_and_code(&["logout", "7"]).1, 0, "{}", cluster.logs());
+    cluster.wait_empty(&lab);
+}

@@ -239,6 +239,7 @@ fn a_channel_id_that_is_taken(version: Version) {
             agent: None,
             campaign: None,
             class: evenring::node::session::Class::Local,
+            moves: false,
         };
         registry.place(&request, id.parse().unwrap()).await.unwrap()
     });

@@ -47,7 +47,13 @@ fn settings(cli: &Cli) -> Settings {
 }
 
 fn request(number: u32) -> LoginRequest {
-    LoginRequest { alias: format!("cc{number}x").parse().unwrap(), agent: None, campaign: None, class: Class::Local }
+    LoginRequest {
+        alias: format!("cc{number}x").parse().unwrap(),
+        agent: None,
+        campaign: None,
+        class: Class::Local,
+        moves: false,
+    }
 }
 
 impl Scene {

@@ -58,7 +58,8 @@ impl World {
     pub fn take_again(&mut self, taker: &Taker<'_>, id: SessionId, chosen: Chosen<'_>) -> Result<Taken, Fault> {
         let s = self.sessions.get_mut(&id).expect("a session");
         if s.hangup_requested {
-            self.finish(id, "ended", "logged-out");
+            let why = s.reason_of_hangup();
+            self.finish(id, "ended", why);
             return Ok(Taken::Stale(id));
         }
         s.state = "placed";

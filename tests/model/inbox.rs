@@ -1,6 +1,7 @@
 //! The shared inbox in both worlds: logins that a foreign client queues, and the answers it gets. Owns what a client
 //! writes, the order in which a node serves one, and where it may die on the way. Must never know how a login is placed.
 
+use evenring::ids::SessionId;
 use evenring::registry::{InboxMessage, Settled, session_of_message};
 
 use super::op::{Login, Until};
@@ -15,7 +16,7 @@ pub const REPLY: &str = "web-1";
 fn body(login: Option<&Login>, reply: bool) -> String {
     let mut body = match login {
         Some(login) => serde_json::json!({
-            "alias": login.alias, "agent": login.agent, "remote": login.remote,
+            "alias": login.alias, "agent": login.agent, "remote": login.remote, "move": login.moves,
             "campaign": (!login.campaign.is_empty()).then_some(login.campaign),
         }),
         None => serde_json::json!({"alias": "no such"}),
@@ -36,12 +37,14 @@ fn login_of(body: &str) -> Option<Login> {
         agent: word("agent").and_then(|agent| known(agent, &super::op::AGENTS)),
         campaign: known(word("campaign").unwrap_or_default(), &super::op::CAMPAIGNS)?,
         remote: body["remote"] == true,
+        moves: body["move"] == true,
     })
 }
 
 fn refusal(alias: &str, reason: &str) -> String {
     let reason = serde_json::Value::from(reason);
-    format!(r#"{{"alias":"{alias}","session":"","node":"","state":"refused","reason":{reason}}}"#)
+    let start = format!(r#"{{"alias":"{alias}","session":"","node":"","state":"refused","reason":{reason},"#);
+    format!(r#"{start}"outcome":"refused","session_alias":"","extension":"","agent":"","moved_from":""}}"#)
 }
 
 impl World {
@@ -158,11 +161,14 @@ impl Pair<'_> {
     fn answer_text(&self, alias: &str, model: &Answer) -> String {
         let session = model.session.filter(|_| model.verdict != "refused");
         let state = session.map_or("refused", |id| self.world.sessions[&id].state);
-        let session = model.session.map(|id| id.to_string()).unwrap_or_default();
-        format!(
-            r#"{{"alias":"{alias}","session":"{session}","node":"{}","state":"{state}","reason":"{}"}}"#,
-            model.node, model.reason
-        )
+        let of = model.session.map(|id| &self.world.sessions[&id]);
+        let (its_alias, phone, agent) = of.map(|s| (&*s.alias, &*s.extension, &*s.agent)).unwrap_or_default();
+        let text = |id: Option<SessionId>| id.map(|id| id.to_string()).unwrap_or_default();
+        let (session, was) = (text(model.session), text(model.moved_from));
+        let Answer { verdict, node, reason, .. } = model;
+        let start = format!(r#"{{"alias":"{alias}","session":"{session}","node":"{node}","state":"{state}","#);
+        let middle = format!(r#""reason":"{reason}","outcome":"{verdict}","session_alias":"{its_alias}","#);
+        format!(r#"{start}{middle}"extension":"{phone}","agent":"{agent}","moved_from":"{was}"}}"#)
     }
 
     pub(super) async fn answer_again(&mut self, which: usize) -> Checked {

@@ -122,6 +122,10 @@ impl Look {
         let mut holders = BTreeMap::new();
         for (id, s) in &open {
             for (kind, field) in [("agent", "agent"), ("alias", "alias"), ("phone", "extension")] {
+                // Whose agent has moved to another session.
+                if kind == "agent" && s.contains_key("moved_to") {
+                    continue;
+                }
                 let other = holders.insert(format!("{kind}:{}", s[field]), *id);
                 say(other.is_none(), format!("{id} and {other:?} share the {kind} {}", s[field]));
             }
@@ -254,6 +258,7 @@ impl Look {
         {
             put(name, text(name).to_owned());
         }
+        put("moved_to", text("moved_to").to_owned());
         put("hangup_requested", (text("hangup_requested") == "1").to_string());
         put(
             "tried",
@@ -347,6 +352,7 @@ pub fn facts_of(world: &World) -> Facts {
         put("reason", s.reason.clone());
         put("try", s.attempt.to_string());
         put("rejoined_from", s.rejoined_from.clone());
+        put("moved_to", s.moved_to.map(|id| id.to_string()).unwrap_or_default());
         put("hangup_requested", s.hangup_requested.to_string());
         put("tried", s.tried.iter().cloned().collect::<Vec<_>>().join(" "));
         put("since", second(s.since));

@@ -17,6 +17,7 @@ pub struct Login {
     pub agent: Option<&'static str>,
     pub campaign: &'static str,
     pub remote: bool,
+    pub moves: bool,
 }
 
 /// Who speaks: `old` is a generation of before.
@@ -160,8 +161,8 @@ fn voice() -> impl Strategy<Value = Voice> {
 fn login() -> impl Strategy<Value = Login> {
     let agent = prop::option::weighted(0.6, select(&AGENTS[..]));
     let campaign = select(&CAMPAIGNS[..]);
-    (select(&ALIASES[..]), agent, campaign, prop::bool::weighted(0.2))
-        .prop_map(|(alias, agent, campaign, remote)| Login { alias, agent, campaign, remote })
+    (select(&ALIASES[..]), agent, campaign, prop::bool::weighted(0.2), prop::bool::weighted(0.3))
+        .prop_map(|(alias, agent, campaign, remote, moves)| Login { alias, agent, campaign, remote, moves })
 }
 
 fn register() -> impl Strategy<Value = Op> {
@@ -200,7 +201,19 @@ fn set_alias() -> impl Strategy<Value = Op> {
 
 fn report() -> impl Strategy<Value = Op> {
     let what = select(
-        &["live", "live", "live", "ended", "failed", "lost", "try-next-node", "try-next-node", "drained", "stopped"][..],
+        &[
+            "live",
+            "live",
+            "live",
+            "ended",
+            "logged-out",
+            "failed",
+            "lost",
+            "try-next-node",
+            "try-next-node",
+            "drained",
+            "stopped",
+        ][..],
     );
     (voice(), prop::bool::weighted(0.8), prop::collection::vec((0..64_usize, what), 1..6), any::<bool>())
         .prop_map(|(voice, home, outcomes, rejoin)| Op::Report { voice, home, outcomes, rejoin })

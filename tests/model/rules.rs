@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use evenring::ids::SessionId;
 
 use super::judge::AWAIT;
-use super::world::{Bug, Chosen, Fault, Kind, Message, Ms, Node, Row, Session, World, limits::SUFFIX};
+use super::world::{Bug, Chosen, Fault, Kind, Meaning, Message, Ms, Node, Row, Session, World, limits::SUFFIX};
 
 /// Why a call is refused as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,7 @@ pub struct Wish {
     pub agent: Option<String>,
     pub campaign: String,
     pub remote: bool,
+    pub moves: bool,
 }
 
 /// The answer to a login.
@@ -37,6 +38,8 @@ pub struct Answer {
     pub session: Option<SessionId>,
     pub node: String,
     pub reason: String,
+    /// The session that ends for it.
+    pub moved_from: Option<SessionId>,
     pub rows: Vec<(String, String, f64)>,
 }
 
@@ -109,6 +112,7 @@ impl World {
             due: None,
             gone_at: None,
             rejoined_from: String::new(),
+            moved_to: None,
         }
     }
 
@@ -126,29 +130,22 @@ impl World {
             }
             return Ok(self.existing(id, &meaning.targets, &new, alone));
         }
-        let is_agent = |s: &Session| s.agent == agent;
-        let is_alias = |s: &Session| s.alias == wish.alias;
-        let is_phone = |s: &Session| !meaning.explicit && s.extension == phone;
-        let tests: [&dyn Fn(&Session) -> bool; 3] = [&is_agent, &is_alias, &is_phone];
-        for test in tests {
-            if let Some(found) = self.holder(test, dry) {
-                let mut answer = self.existing(found, &meaning.targets, &new, alone);
-                if wish.agent.is_some() && self.sessions[&found].agent != agent {
-                    (answer.verdict, answer.reason) = ("refused", "in-use".into());
-                    self.say_refused(&new, "in-use", dry);
-                }
-                return Ok(answer);
-            }
-        }
+        let old = match self.in_the_way(wish, &meaning, &new, alone, dry) {
+            Ok(old) => old,
+            Err(answer) => return Ok(*answer),
+        };
+        self.leaves = old;
         if meaning.explicit && !dry {
             self.end_lost_in_the_way(id, &meaning.targets, &new);
         }
         let rows = self.choose_node(&meaning.targets, &new, alone);
+        self.leaves = None;
         let answer = |verdict, session, node, reason: &str| Answer {
             verdict,
             session,
             node,
             reason: reason.into(),
+            moved_from: None,
             rows: rows_of(&rows),
         };
         if rows.is_empty() && !meaning.explicit {
@@ -172,8 +169,65 @@ impl World {
             return Ok(answer("would-place", None, node, ""));
         }
         new.node = node.clone();
-        self.assign(id, new, &best, "");
-        Ok(answer("placed", Some(id), node, ""))
+        let why = old.map(|old| format!("moved from {old}")).unwrap_or_default();
+        if let Some(old) = old {
+            self.move_out(old, id);
+        }
+        self.assign(id, new, &best, &why);
+        Ok(Answer { moved_from: old, ..answer("placed", Some(id), node, "") })
+    }
+
+    /// The session that is in the way of a login: the answer to it, or the one that its agent leaves for it.
+    fn in_the_way(
+        &mut self,
+        wish: &Wish,
+        meaning: &Meaning,
+        new: &Session,
+        alone: Option<SessionId>,
+        dry: bool,
+    ) -> Result<Option<SessionId>, Box<Answer>> {
+        let is_agent = |s: &Session| s.is_of(&new.agent);
+        let is_alias = |s: &Session| s.alias == wish.alias;
+        let is_phone = |s: &Session| !meaning.explicit && s.extension == new.extension;
+        let tests: [&dyn Fn(&Session) -> bool; 3] = [&is_agent, &is_alias, &is_phone];
+        let mut old = None;
+        for test in tests {
+            let Some(found) = self.holder(test, dry) else { continue };
+            let s = &self.sessions[&found];
+            let elsewhere = s.alias != wish.alias && meaning.targets.iter().all(|(_, phone)| *phone != s.extension);
+            if elsewhere && wish.moves {
+                old = Some(found);
+                continue;
+            }
+            let in_use = wish.agent.is_some() && s.agent != new.agent || s.moved_to.is_some();
+            let mut answer = self.existing(found, &meaning.targets, new, alone);
+            let refused = if elsewhere { Some("logged-in-elsewhere") } else { in_use.then_some("in-use") };
+            if let Some(reason) = refused {
+                (answer.verdict, answer.reason) = ("refused", reason.into());
+                self.say_refused(new, reason, dry);
+            }
+            return Err(Box::new(answer));
+        }
+        Ok(old)
+    }
+
+    /// The agent of a session moves to another phone.
+    fn move_out(&mut self, old: SessionId, to: SessionId) {
+        if self.sessions[&old].state == "placed" {
+            return self.finish(old, "ended", "moved");
+        }
+        self.sessions.get_mut(&old).expect("a session").moved_to = Some(to);
+        self.request_hangup(old, "moved");
+    }
+
+    fn request_hangup(&mut self, id: SessionId, why: &str) {
+        let s = self.sessions.get_mut(&id).expect("a session");
+        let node = s.node.clone();
+        let again = std::mem::replace(&mut s.hangup_requested, true);
+        if !again {
+            self.say(id, "logout", why);
+        }
+        self.send(&node, id, Kind::HangUp);
     }
 
     fn say_refused(&mut self, s: &Session, reason: &str, dry: bool) {
@@ -186,7 +240,8 @@ impl World {
     fn existing(&self, id: SessionId, targets: &[(String, String)], new: &Session, alone: Option<SessionId>) -> Answer {
         let rows = rows_of(&self.choose_node(targets, new, alone));
         let s = &self.sessions[&id];
-        Answer { verdict: "existing", session: Some(id), node: s.node.clone(), reason: s.reason.clone(), rows }
+        let (node, reason) = (s.node.clone(), s.reason.clone());
+        Answer { verdict: "existing", session: Some(id), node, reason, moved_from: None, rows }
     }
 
     /// The open session that `test` finds. One whose node is long gone is over.
@@ -261,7 +316,7 @@ impl World {
             s.tried.insert(s.node.clone());
         }
         if s.hangup_requested {
-            self.finish(id, "ended", "logged-out");
+            self.finish(id, "ended", s.reason_of_hangup());
             return Ok("failed".into());
         }
         // A node that rang nobody is no try.
@@ -341,7 +396,10 @@ impl World {
             }
             (_, "live") => {}
             ("ringing", "try-next-node" | "drained" | "stopped") => return self.place_again(id, why, chosen),
-            (_, "ended") => self.finish(id, "ended", why),
+            (_, "ended" | "logged-out") => {
+                let why = if why == "logged-out" { self.sessions[&id].reason_of_hangup() } else { why };
+                self.finish(id, "ended", why);
+            }
             (_, "lost") => {
                 let lost = self.sessions[&id].clone();
                 self.finish(id, "ended", why);
@@ -373,7 +431,7 @@ impl World {
         if old.as_ref().is_some_and(|old| old.reason != "node-lost" || old.hangup_requested) {
             return "stale";
         }
-        let shares = |s: &Session| s.agent == found.agent || s.alias == found.alias || s.extension == found.extension;
+        let shares = |s: &Session| s.is_of(&found.agent) || s.alias == found.alias || s.extension == found.extension;
         if self.open().any(|(_, s)| shares(s)) {
             return "stale";
         }
@@ -387,6 +445,7 @@ impl World {
             tried: old.map(|old| old.tried).unwrap_or_default(),
             give_up: None,
             hangup_requested: false,
+            moved_to: None,
             waits: false,
             taken: None,
             due: None,
@@ -422,7 +481,7 @@ impl World {
         chosen: Chosen<'_>,
     ) -> Result<Option<String>, Fault> {
         let Rejoined::Auto(real) = rejoin else { return Ok(None) };
-        let is_back = self.open().any(|(_, s)| s.agent == lost.agent || s.alias == lost.alias);
+        let is_back = self.open().any(|(_, s)| s.is_of(&lost.agent) || s.alias == lost.alias);
         if lost.hangup_requested || is_back {
             return Ok(None);
         }
@@ -473,23 +532,19 @@ impl World {
     pub fn logout(&mut self, who: &str) -> (&'static str, Option<(SessionId, String)>) {
         let stem = who.strip_suffix(SUFFIX).filter(|stem| !stem.is_empty()).unwrap_or(who);
         let tests: [&dyn Fn(&Session) -> bool; 4] =
-            [&|s| s.alias == who, &|s| s.extension == who, &|s| s.agent == who, &|s| s.extension == stem];
+            [&|s| s.alias == who, &|s| s.extension == who, &|s| s.is_of(who), &|s| s.extension == stem];
         let mut found = tests.iter().find_map(|test| self.holder(test, false));
         if found.is_none() {
             found = self.open().map(|(id, _)| id).find(|id| id.to_string() == who);
         }
         let Some(id) = found else { return (if self.is_unsettled() { "not-now" } else { "none" }, None) };
-        let s = self.sessions.get_mut(&id).expect("a session");
+        let s = &self.sessions[&id];
         let node = s.node.clone();
         if s.state == "placed" {
             self.finish(id, "ended", "logged-out");
             return ("ended", Some((id, node)));
         }
-        let again = std::mem::replace(&mut s.hangup_requested, true);
-        if !again {
-            self.say(id, "logout", "requested");
-        }
-        self.send(&node, id, Kind::HangUp);
+        self.request_hangup(id, "requested");
         ("asked", Some((id, node)))
     }
 

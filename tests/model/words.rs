@@ -53,6 +53,7 @@ pub fn outcome(what: &str) -> Outcome {
     match what {
         "live" => Outcome::Live,
         "ended" => Outcome::Ended(Reason::HungUp),
+        "logged-out" => Outcome::Ended(Reason::LoggedOut),
         "failed" => Outcome::Failed(Reason::Busy),
         "lost" => Outcome::Ended(Reason::NodeLost),
         "drained" => Outcome::TryNextNode(Reason::Draining),
@@ -63,7 +64,7 @@ pub fn outcome(what: &str) -> Outcome {
 
 pub fn wish(login: &Login) -> Wish {
     let agent = login.agent.map(str::to_owned);
-    Wish { alias: login.alias.into(), agent, campaign: login.campaign.into(), remote: login.remote }
+    Wish { alias: login.alias.into(), agent, campaign: login.campaign.into(), remote: login.remote, moves: login.moves }
 }
 
 pub fn request(login: &Login) -> LoginRequest {
@@ -72,6 +73,7 @@ pub fn request(login: &Login) -> LoginRequest {
         agent: login.agent.map(id),
         campaign: (!login.campaign.is_empty()).then(|| id(login.campaign)),
         class: if login.remote { Class::Remote } else { Class::Local },
+        moves: login.moves,
     }
 }
 
@@ -97,7 +99,8 @@ pub fn answer(real: &Placement) -> Answer {
     };
     let rows = real.nodes.iter().map(|row| (row.name.clone(), reason_text(row.reason.as_ref()), row.load)).collect();
     let (node, reason) = (real.node.clone(), reason_text(real.reason.as_ref()));
-    comparable(Answer { verdict, session: real.session, node, reason, rows })
+    let moved_from = real.moved_from.as_ref().map(|was| id(&was.session));
+    comparable(Answer { verdict, session: real.session, node, reason, moved_from, rows })
 }
 
 /// Without the loads of lost nodes: whether their sessions are ended before or after the look is nobody's business.

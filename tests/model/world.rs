@@ -81,11 +81,23 @@ pub struct Session {
     pub gone_at: Option<Ms>,
     /// The lost session that this one replaces, if any.
     pub rejoined_from: String,
+    /// The session that its agent has moved to.
+    pub moved_to: Option<SessionId>,
 }
 
 impl Session {
     pub fn is_open(&self) -> bool {
         matches!(self.state, "placed" | "ringing" | "live")
+    }
+
+    /// Whether it is this agent's, who has not moved on.
+    pub fn is_of(&self, agent: &str) -> bool {
+        self.agent == agent && self.moved_to.is_none()
+    }
+
+    /// Why it ends whose end was asked for.
+    pub fn reason_of_hangup(&self) -> &'static str {
+        if self.moved_to.is_some() { "moved" } else { "logged-out" }
     }
 }
 
@@ -179,6 +191,8 @@ pub struct World {
     /// What the event stream must have got, until somebody looks: whose (a session, a node, or nobody), and what.
     pub events: Vec<(String, String)>,
     pub judge: Judge,
+    /// A session that is over as soon as the choice is made, and no load for it.
+    pub leaves: Option<SessionId>,
     /// What the simulation has planted.
     pub bug: Option<Bug>,
 }
@@ -222,6 +236,7 @@ impl World {
 
     pub fn locals(&self, node: &str) -> usize {
         self.open()
+            .filter(|(id, _)| Some(*id) != self.leaves)
             .filter(|(_, s)| s.node == node && !s.remote && !(self.bug == Some(Bug::Blind) && s.state == "placed"))
             .count()
     }

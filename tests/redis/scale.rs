@@ -90,7 +90,13 @@ impl Scale {
 }
 
 fn request(number: u32) -> LoginRequest {
-    LoginRequest { alias: format!("cc{number}x").parse().unwrap(), agent: None, campaign: None, class: Class::Local }
+    LoginRequest {
+        alias: format!("cc{number}x").parse().unwrap(),
+        agent: None,
+        campaign: None,
+        class: Class::Local,
+        moves: false,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

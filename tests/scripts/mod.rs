@@ -11,6 +11,7 @@ mod faults;
 mod judge;
 mod left_out;
 mod login_counts;
+mod moves;
 mod one_ring;
 mod reasons;
 mod rejoin;

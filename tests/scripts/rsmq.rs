@@ -101,10 +101,12 @@ left = client.getQueueAttributes().qname('web-1').execute()['msgs']
 print(json.dumps([answers, left, client.getQueueAttributes().qname('logins').execute()['msgs']]))",
     );
     let session = placement.session.unwrap().to_string();
-    let first = serde_json::json!({"alias":"cc100x","session":session,"node":"a","state":"placed","reason":""});
+    let first = serde_json::json!({"alias":"cc100x","session":session,"node":"a","state":"placed","reason":"",
+        "outcome":"existing","session_alias":"cc100x","extension":"cc100","agent":"7","moved_from":""});
     let of = |alias: &str| told[0].as_array().unwrap().iter().find(|answer| answer["alias"] == alias).unwrap();
     assert_eq!(*of("cc100x"), first);
-    let invalid = serde_json::json!({"alias":"no such","session":"","node":"","state":"refused","reason":reason});
+    let invalid = serde_json::json!({"alias":"no such","session":"","node":"","state":"refused","reason":reason,
+        "outcome":"refused","session_alias":"","extension":"","agent":"","moved_from":""});
     assert_eq!(*of("no such"), invalid, "what is no login is told so");
     assert_eq!((&of("cc900x")["state"], &of("cc900x")["reason"]), (&"refused".into(), &"unknown-alias".into()));
     assert_eq!((&told[1], &told[2]), (&0.into(), &0.into()), "one answer each, and an empty inbox");

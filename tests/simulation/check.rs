@@ -104,7 +104,7 @@ impl Sim {
         let mut wrong = None;
         for (at, (id, s)) in open.iter().enumerate() {
             for (other, o) in &open[..at] {
-                if s.extension == o.extension || s.agent == o.agent || s.alias == o.alias {
+                if s.extension == o.extension || s.is_of(&o.agent) && o.is_of(&s.agent) || s.alias == o.alias {
                     wrong = Some(("P1", format!("{id} and {other} are both open: {s:?} {o:?}")));
                 }
             }
@@ -133,7 +133,7 @@ impl Sim {
         {
             wrong = wrong.or_else(|| unfair(world, id).map(|text| ("P2", text)));
         }
-        let unfit = new.iter().find_map(|(id, _)| unfit(world, &world.sessions[id]).map(|why| (*id, why)));
+        let unfit = new.iter().find_map(|(id, _)| unfit(world, *id).map(|why| (*id, why)));
         if let Some((id, why)) = unfit {
             wrong = wrong.or(Some(("P3", format!("{id} was placed where it cannot ring: {why}"))));
         }
@@ -189,9 +189,8 @@ impl Sim {
             let Limits { give_up, lease, .. } = world.limits;
             let young =
                 self.history.asked.get(&id).is_some_and(|at| self.now - at < give_up - lease - self.slack_since(*at));
-            let free = |host: &&Host| {
-                host.name != s.node && self.is_able(host) && cannot(world, &host.name, &s.extension, s).is_none()
-            };
+            let free =
+                |host: &&Host| host.name != s.node && self.is_able(host) && cannot(world, &host.name, id).is_none();
             if expired
                 && young
                 && !world.aliases.contains_key(&s.alias)
@@ -391,11 +390,18 @@ fn local(world: &World, node: &str) -> u32 {
     u32::try_from(here.count()).unwrap_or(u32::MAX)
 }
 
+/// The session itself and, for its first node, one that its agent has left for it, if they are load there.
+fn own_load(world: &World, node: &str, id: SessionId) -> u32 {
+    let first = world.sessions.get(&id).is_some_and(|s| s.attempt == 1);
+    let own = world.open().filter(|(other, o)| *other == id || first && o.moved_to == Some(id));
+    u32::try_from(own.filter(|(_, o)| o.node == node && !o.remote).count()).unwrap_or(u32::MAX)
+}
+
 /// Why a node may not take this session; the session itself does not count.
-fn cannot(world: &World, node: &str, extension: &str, s: &Session) -> Option<&'static str> {
-    let known = world.nodes.get(node)?;
-    let phone = world.phones.get(node).and_then(|phones| phones.get(extension)).map(String::as_str);
-    let own = u32::from(s.node == node && !s.remote);
+fn cannot(world: &World, node: &str, id: SessionId) -> Option<&'static str> {
+    let (known, s) = (world.nodes.get(node)?, world.sessions.get(&id)?);
+    let phone = world.phones.get(node).and_then(|phones| phones.get(&s.extension)).map(String::as_str);
+    let own = own_load(world, node, id);
     match () {
         () if known.lease_until < world.now || known.lease_until > world.now + known.lease => Some("its lease is over"),
         () if known.state != "active" => Some("it is not active"),
@@ -407,11 +413,12 @@ fn cannot(world: &World, node: &str, extension: &str, s: &Session) -> Option<&'s
     }
 }
 
-fn unfit(world: &World, s: &Session) -> Option<&'static str> {
+fn unfit(world: &World, id: SessionId) -> Option<&'static str> {
+    let s = world.sessions.get(&id)?;
     if !world.nodes.contains_key(&s.node) {
         return Some("there is no such node");
     }
-    cannot(world, &s.node, &s.extension, s)
+    cannot(world, &s.node, id)
 }
 
 /// Whether this session, the last that was placed, was placed where the load was not the least.
@@ -421,11 +428,11 @@ fn unfair(world: &World, id: SessionId) -> Option<String> {
         return None;
     }
     let before = |node: &str| {
-        let own = u32::from(s.node == node && !s.remote);
-        f64::from(local(world, node) - own) / f64::from(world.nodes.get(node).map_or(1, |known| known.weight))
+        f64::from(local(world, node) - own_load(world, node, id))
+            / f64::from(world.nodes.get(node).map_or(1, |known| known.weight))
     };
     let mine = before(&s.node);
-    let fit = world.nodes.keys().filter(|node| **node != s.node && cannot(world, node, &s.extension, s).is_none());
+    let fit = world.nodes.keys().filter(|node| **node != s.node && cannot(world, node, id).is_none());
     let better = fit.map(|node| (node, before(node))).find(|(_, load)| *load < mine);
     better.map(|(node, load)| format!("{id} was placed on {} with load {mine}, but {node} had {load}", s.node))
 }

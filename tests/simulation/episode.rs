@@ -32,6 +32,8 @@ pub struct Report {
     pub steps: u64,
     pub episodes: u64,
     pub logins: u64,
+    /// Those of agents who were logged in with another phone before.
+    pub moves: u64,
     pub invites: u64,
     pub faults: u64,
     pub drifts: u64,
@@ -63,6 +65,7 @@ pub fn run(options: Options, mut progress: impl FnMut(&Report)) -> Report {
         report.steps += steps;
         report.episodes += 1;
         report.logins += sim.accepted;
+        report.moves += sim.moves;
         report.invites += sim.invites;
         report.faults += sim.faults_seen;
         report.drifts += sim.drifts;
@@ -121,6 +124,7 @@ impl Sim {
             violation: None,
             sessions: 0,
             accepted: 0,
+            moves: 0,
             invites: 0,
             drifts: 0,
             excused: 0,

@@ -105,6 +105,8 @@ pub struct Sim {
     violation: Option<String>,
     sessions: u64,
     accepted: u64,
+    /// Agents who were logged in with another phone before.
+    moves: u64,
     invites: u64,
     drifts: u64,
     /// Second rings that no node could prevent; see `check`.

@@ -21,7 +21,8 @@ impl Sim {
             1 => Some(format!("a{}", self.dice.index(self.setup.phones))),
             _ => Some(format!("a{phone}")),
         };
-        Wish { alias, agent, campaign: String::new(), remote: self.dice.chance(1_000) }
+        let (remote, moves) = (self.dice.chance(1_000), self.dice.chance(4_000));
+        Wish { alias, agent, campaign: String::new(), remote, moves }
     }
 
     fn new_session(&mut self) -> SessionId {
@@ -72,6 +73,10 @@ impl Sim {
         if answer.verdict == "not-now" {
             self.ask_again(wish);
         }
+        if let Some(old) = answer.moved_from {
+            self.moves += 1;
+            self.history.logged_out.insert(old);
+        }
         if answer.verdict == "placed" {
             self.accepted += 1;
             self.history.asked.insert(id, now);
@@ -99,6 +104,7 @@ impl Sim {
             agent: Some(s.agent.clone()),
             campaign: String::new(),
             remote: s.remote,
+            moves: false,
         };
         let wishes: Vec<Wish> = self.store.world.open().map(|(_, s)| again(s)).collect();
         for wish in wishes {
@@ -139,6 +145,7 @@ impl Sim {
                 agent: Some(format!("a{phone}")),
                 campaign: String::new(),
                 remote: false,
+                moves: false,
             };
             let id = self.new_session();
             self.place(&wish, id);

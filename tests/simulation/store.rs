@@ -114,6 +114,7 @@ fn told(login: &Login) -> Session {
         due: None,
         gone_at: None,
         rejoined_from: String::new(),
+        moved_to: None,
     }
 }
 

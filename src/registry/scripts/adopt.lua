@@ -33,7 +33,7 @@ local function adopt(i)
     -- P5: what a fault took from the tables comes back with the session that they are derived from.
     redis.call('SADD', load_set(s), id)
     redis.call('ZADD', ns .. ':index:open', 'NX', now, id)
-    for _, field in ipairs({ 'agent:' .. s.agent, 'alias:' .. s.alias, 'phone:' .. s.extension }) do
+    for _, field in ipairs({ 'alias:' .. s.alias, 'phone:' .. s.extension, not s.moved_to and 'agent:' .. s.agent or nil }) do
       redis.call('HSETNX', ns .. ':holders', field, id)
     end
     return s.hangup_requested == '1' and 'stale' or 'kept'

@@ -3,7 +3,7 @@
 -- for any other its node gets an order to hang up.
 -- ARGV  1 who  2 keep ended ms  3 alias suffix  4 who as it was written: the agent
 -- reply { 'none' } | { 'not-now' } (Redis may not know of it yet) | { 'ended', session, node } | { 'asked', session, node }
--- Needs: keys rsmq events sessions
+-- Needs: keys hangup sessions
 local who, keep_ms, suffix = ARGV[1], ARGV[2], ARGV[3]
 local now = clock()
 local id, s = open_session_of('alias:' .. who, now, keep_ms)
@@ -21,7 +21,5 @@ if s.state == 'placed' then
   finish(id, s, 'ended', 'logged-out', now, keep_ms)
   return { 'ended', id, s.node }
 end
-redis.call('HSET', session_key(id), 'hangup_requested', 1)
-if s.hangup_requested ~= '1' then append_event('logout', s.node, id, s, 'requested') end
-enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }), id .. '00000H', now)
+request_hangup(id, s, 'requested', now)
 return { 'asked', id, s.node }

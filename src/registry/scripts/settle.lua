@@ -2,9 +2,9 @@
 -- step. A message that another daemon has removed is skipped, and one that cannot be placed now stays in the inbox. Stops
 -- after enough work: the rest is left to the next call.
 -- ARGV  1 queue  2 alias suffix  3 order expiry ms  4 tries  5 give up after ms  6 keep ended ms  7 most work (keys.lua),
---       then nine for each message: its id, the queue for the answer ('' = none), the answer if it is no login ('' = it is
+--       then ten for each message: its id, the queue for the answer ('' = none), the answer if it is no login ('' = it is
 --       one), session, alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1), the alias as it was
---       written
+--       written, move (0|1)
 -- reply a row for each message that was settled, one at least: { 'gone' } | { 'answered' } | as of place.lua, without its rows
 -- Needs: keys quick_choice placement answers
 local queue, now, most = ARGV[1], clock(), tonumber(ARGV[7])
@@ -13,8 +13,10 @@ local rules = { suffix = ARGV[2], expiry_ms = tonumber(ARGV[3]), tries = ARGV[4]
 
 -- Of ids and words, so nothing in it needs escaping. The order of the fields is that of the answer to what is no login.
 local function answer_of(alias, placed)
-  return string.format('{"alias":"%s","session":"%s","node":"%s","state":"%s","reason":"%s"}', alias, placed[2], placed[3],
-    placed[1] == 'refused' and 'refused' or placed[4], placed[5])
+  return string.format('{"alias":"%s","session":"%s","node":"%s","state":"%s","reason":"%s","outcome":"%s",'
+    .. '"session_alias":"%s","extension":"%s","agent":"%s","moved_from":"%s"}', alias, placed[2], placed[3],
+    placed[1] == 'refused' and 'refused' or placed[4], placed[5], placed[1], placed[8], placed[6],
+    placed[2] ~= '' and placed[7] or '', placed[9]:match('^%x*'))
 end
 
 local function settle(i)
@@ -24,17 +26,20 @@ local function settle(i)
     answer(queue, id, answers, refusal_text)
     return { 'answered' }
   end
-  local want = { alias = ARGV[i + 4], agent = ARGV[i + 5], campaign = ARGV[i + 6], remote = ARGV[i + 7] }
-  local session = ARGV[i + 3]
-  local best, awaited = choose_quickly(want.alias, rules.suffix, want.campaign, want.remote, '', session, now)
+  local want = { alias = ARGV[i + 4], agent = ARGV[i + 5], campaign = ARGV[i + 6], remote = ARGV[i + 7],
+    move = ARGV[i + 9] }
+  local session, best, awaited = ARGV[i + 3], nil, nil
+  if want.move ~= '1' then
+    best, awaited = choose_quickly(want.alias, rules.suffix, want.campaign, want.remote, '', session, now)
+  end
   local placed = place_login('place', session, want, rules, now, best, awaited)
   if placed[1] ~= 'not-now' then answer(queue, id, answers, answer_of(ARGV[i + 8], placed)) end
-  placed[8] = nil
+  placed[10] = nil
   return placed
 end
 
 local results = {}
-for i = 8, #ARGV, 9 do
+for i = 8, #ARGV, 10 do
   results[#results + 1] = settle(i)
   if spent >= most then break end
 end

@@ -26,7 +26,9 @@
 --   NS:remote:NAME   SET   open sessions of remote agents
 --   NS:session:ID    HASH  alias extension agent campaign remote node state reason since created try tried
 --                          give_up order generation fetch hangup_requested rejoined_from
---   NS:holders       HASH  agent:A, alias:L, phone:E -> the open session that holds it
+--                          moved_to (its agent has moved to that session; this one ends as soon as its call has)
+--   NS:holders       HASH  agent:A, alias:L, phone:E -> the open session that holds it (the agent of one that has
+--                          moved_to: that one)
 --   NS:aliases       HASH  alias -> extension@node,extension@node,...  (the operators' own table)
 --   NS:QUEUE, NS:QUEUE:Q, NS:QUEUES, NS:rt:QUEUE   RSMQ's layout; our queues are logins and ring-NAME
 --   NS:events        STREAM what happened: event node session alias agent extension reason, see announce() and append_event()

@@ -1,8 +1,9 @@
 -- placement.lua: one login, chosen and reserved (P1, P2, P3). place.lua and settle.lua share it, so that a login of the inbox
 -- is placed as any other.
--- Needs: keys events sessions eligibility targets orders
+-- Needs: keys events nodes sessions eligibility targets orders moves
 --
--- want { alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1) }, rules { suffix, expiry_ms, tries,
+-- want { alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1), move (1 = the agent's session with
+-- another phone ends for it) }, rules { suffix, expiry_ms, tries,
 -- give_up_ms, keep_ms }; mode place, or explain (nothing is written). best, awaited: what choose_quickly() has found, where nobody wants to see why
 -- each node was chosen or not. The result is place.lua's reply.
 local function place_login(mode, id, want, rules, now, best, awaited)
@@ -23,7 +24,7 @@ local function place_login(mode, id, want, rules, now, best, awaited)
     if outcome == 'refused' and mode ~= 'explain' then
       append_event('refused', '', '', { alias = alias, agent = agent, extension = first }, reason)
     end
-    return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, rows }
+    return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, s.alias or '', '', rows }
   end
 
   -- P1: the same request again (its answer was lost, or its message came back to the inbox) finds its own session, also
@@ -38,22 +39,35 @@ local function place_login(mode, id, want, rules, now, best, awaited)
     return reply('existing', own, id, own.reason, targets)
   end
 
-  -- P1: who is logged in already gets the session that exists. Somebody else's phone is refused.
+  -- P1: who is logged in already gets the session that exists. Somebody else's phone is refused, and so is another phone
+  -- than that of the agent's session, unless the agent moves to it.
+  local old_id, old
   local fields = { 'agent:' .. agent, 'alias:' .. alias, 'phone:' .. first }
   local holders = redis.call('HMGET', ns .. ':holders', fields[1], fields[2], fields[3])
   for i = 1, explicit and 2 or 3 do
     local existing, s = nil, nil
     if holders[i] then existing, s = open_session_of(fields[i], now, keep_ms, mode == 'explain') end
-    if existing then
+    local elsewhere = existing and is_elsewhere(s, alias, targets)
+    if elsewhere and want.move == '1' then
+      old_id, old = existing, s
+    elseif existing then
       choose_node(targets, explicit, campaign, remote, '', id, now)
-      if named and s.agent ~= agent then return reply('refused', s, existing, 'in-use', targets) end
+      if elsewhere then return reply('refused', s, existing, 'logged-in-elsewhere', targets) end
+      -- A phone whose call ends for a move is not free yet.
+      if (named and s.agent ~= agent) or s.moved_to then return reply('refused', s, existing, 'in-use', targets) end
       return reply('existing', s, existing, s.reason, targets)
     end
   end
 
+  if old then
+    -- The choice is made as if that session were over already (P2).
+    node_row(old.node, now)
+    change_load(old, -1)
+  end
   if not best then
     best, awaited = choose_node(targets, explicit, campaign, remote, '', id, now, mode ~= 'explain' and keep_ms or nil)
   end
+  if old then change_load(old, 1) end
   if #targets == 0 then
     return reply(explicit and 'refused' or 'not-now', {}, '', explicit and 'empty-alias' or 'no-node', targets)
   end
@@ -65,6 +79,9 @@ local function place_login(mode, id, want, rules, now, best, awaited)
 
   local s = { alias = alias, agent = agent, campaign = campaign, remote = remote, suffix = suffix, tries = tries,
     tried = '', give_up = now + rules.give_up_ms }
-  assign(id, s, best, now, expiry_ms, '')
-  return reply('placed', s, id, '', targets)
+  local was = old and move_out(old_id, old, id, now, keep_ms) or ''
+  assign(id, s, best, now, expiry_ms, old and 'moved from ' .. old_id or '')
+  local placed = reply('placed', s, id, '', targets)
+  placed[9] = was
+  return placed
 end

@@ -1,0 +1,12 @@
+-- hangup.lua: asks the node of a session to hang up, and says why a session ends whose end was asked for.
+-- Needs: keys rsmq events
+--
+-- The request is kept: should the order be lost, the node's next heartbeat says it again.
+local function request_hangup(id, s, why, now)
+  redis.call('HSET', session_key(id), 'hangup_requested', 1)
+  if s.hangup_requested ~= '1' then append_event('logout', s.node, id, s, why) end
+  enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }),
+    id .. '00000H', now)
+end
+
+local function reason_of_hangup(s) return s.moved_to and 'moved' or 'logged-out' end
