@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, DONE, FAILED, USAGE, escape, output};
+use super::{CliError, DONE, FAILED, USAGE, escape, known, output};
 use crate::config::{span, span_text};
 use crate::ids::{NodeName, Now};
 use crate::node::AdminState;
@@ -123,17 +123,9 @@ pub(super) async fn resume(registry: &mut Registry, args: &ResumeArgs) -> Result
 async fn request(registry: &mut Registry, node: &NodeName, to: AdminState) -> Result<Option<Turned>, RegistryError> {
     let turned = registry.set_admin_state(node, to).await?;
     if turned.is_none() {
-        no_such_node(registry, node).await?;
+        known::no_such_node(registry, node).await?;
     }
     Ok(turned)
-}
-
-/// Prints that there is no such node, with the names of those that exist.
-pub(super) async fn no_such_node(registry: &mut Registry, node: &NodeName) -> Result<(), RegistryError> {
-    let names: Vec<String> = registry.nodes().await?.into_iter().map(|row| row.name).collect();
-    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    output::complain(&format!("there is no node {node}; known nodes: {known}"));
-    Ok(())
 }
 
 fn say_drained(node: &NodeName, turned: &Turned) {
@@ -257,7 +249,7 @@ impl Progress {
         let mut out = std::io::stderr();
         let text = escape::line(&format!("{node}: {}", left.text())).into_owned();
         // A closed stderr is not an error.
-        if out.is_terminal() {
+        if out.is_terminal() && !output::is_dumb() {
             self.open = true;
             let _ = write!(out, "\r\x1b[K{text}");
             let _ = out.flush();

@@ -4,14 +4,15 @@
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use humantime::format_rfc3339_millis;
 use tokio::time::sleep;
 
 use super::output::Shown;
-use super::{CliError, DONE, output};
+use super::{CliError, DONE, USAGE, known, output};
 use crate::config::span;
 use crate::ids::{Agent, Alias, Case, NodeName};
-use crate::registry::events::{Cursor, Entry};
+use crate::registry::events::{Cursor, Entry, EventKind};
 use crate::registry::{Registry, RegistryError};
 
 #[derive(Debug, Args)]
@@ -44,7 +45,7 @@ pub(super) struct EventsArgs {
     #[arg(long, value_name = "ID")]
     agent: Option<Agent>,
     /// Show only this kind of event; may be given several times.
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(EventKind::ALL.map(EventKind::as_str)))]
     event: Vec<String>,
     /// Print JSON Lines, one document for each event. `at` is in ms since 1970 on Redis's clock.
     #[arg(long)]
@@ -80,6 +81,20 @@ impl EventsArgs {
             && (self.event.is_empty() || self.event.contains(&entry.event))
     }
 
+    /// What is said of a filter by a name that does not exist.
+    async fn names_nothing(&self, registry: &mut Registry) -> Result<Option<String>, RegistryError> {
+        if let Some(node) = &self.node {
+            let names: Vec<String> = registry.nodes().await?.into_iter().map(|row| row.name).collect();
+            if !names.iter().any(|name| name == node.as_str()) {
+                return Ok(Some(known::no_node(node, &names)));
+            }
+        }
+        match &self.alias {
+            Some(alias) => known::no_alias(registry, alias).await,
+            None => Ok(None),
+        }
+    }
+
     /// Prints one event; false when the reader has gone.
     fn show(&self, entry: &Entry) -> bool {
         if self.json {
@@ -109,15 +124,28 @@ pub(super) async fn run(registry: &mut Registry, args: &EventsArgs) -> Result<u8
         (None, false) => Cursor::start(),
     };
     let case = registry.case();
-    let mut away = Away::default();
+    if args.follow
+        && let Some(why) = args.names_nothing(registry).await?
+    {
+        output::complain(&why);
+        return Ok(USAGE);
+    }
+    let (mut away, mut shown) = (Away::default(), false);
     loop {
         let page = registry.events(&mut place, args.follow.then_some(WAIT)).await;
         let entries = if args.follow { away.wait_out(page).await? } else { Some(page?) };
         let Some(entries) = entries else { continue };
         if entries.is_empty() && !args.follow {
-            return Ok(DONE);
+            // What a forgotten node or a phone of before did can still be looked up.
+            let why = if shown { None } else { args.names_nothing(registry).await? };
+            return Ok(why.map_or(DONE, |why| {
+                output::complain(&why);
+                USAGE
+            }));
         }
-        if !entries.iter().filter(|entry| args.wants(entry, case)).all(|entry| args.show(entry)) {
+        let mut wanted = entries.iter().filter(|entry| args.wants(entry, case)).peekable();
+        shown |= wanted.peek().is_some();
+        if !wanted.all(|entry| args.show(entry)) {
             return Ok(DONE);
         }
     }

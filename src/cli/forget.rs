@@ -4,10 +4,11 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, DONE, FAILED, USAGE, drain, output};
+use super::{CliError, DONE, FAILED, USAGE, known, output};
 use crate::config::span_text;
 use crate::ids::NodeName;
 use crate::registry::{Forgotten, Registry};
+use crate::runtime::words::counted;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -42,7 +43,7 @@ pub(super) async fn run(registry: &mut Registry, args: &ForgetArgs) -> Result<u8
     let refused = match registry.forget(node).await? {
         Forgotten::Yes => None,
         Forgotten::Unknown => {
-            drain::no_such_node(registry, node).await?;
+            known::no_such_node(registry, node).await?;
             return Ok(USAGE);
         }
         Forgotten::Alive(left) => {
@@ -55,8 +56,9 @@ pub(super) async fn run(registry: &mut Registry, args: &ForgetArgs) -> Result<u8
         }
         Forgotten::Busy(sessions) => {
             let why = format!(
-                "{node} has open sessions ({sessions}): another node ends them within a minute after {node} has \
-                    stopped; see `evenring sessions`, and try again"
+                "{node} has {}: another node ends them within a minute after {node} has \
+                    stopped; see `evenring sessions`, and try again",
+                counted(usize::try_from(sessions).unwrap_or(usize::MAX), "open session")
             );
             Some(("sessions", why))
         }

@@ -24,6 +24,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use self::journal::Journal;
 use self::writer::{Form, Outlet, Sink};
+use super::output;
 use crate::config::{LogFormat, LogSettings, check_filter};
 
 /// How long the end of the process waits for the last lines to be written.
@@ -179,7 +180,7 @@ fn stderr() -> Stderr {
     let stderr = std::io::stderr();
     if stderr.is_terminal() {
         let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        return if colourless { Stderr::PlainTerminal } else { Stderr::Terminal };
+        return if colourless || output::is_dumb() { Stderr::PlainTerminal } else { Stderr::Terminal };
     }
     let file = stderr.as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
     let stream = std::env::var("JOURNAL_STREAM").ok();

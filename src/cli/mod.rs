@@ -11,6 +11,7 @@ mod escape;
 mod events;
 mod explain;
 mod forget;
+mod known;
 mod logging;
 mod login;
 mod logout;

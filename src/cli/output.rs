@@ -1,7 +1,7 @@
 //! Output on a terminal: tables, colours, errors, JSON. Owns the format, and escapes every text from outside so that it
 //! cannot control the terminal. Must never know what is shown.
 //!
-//! Colours are used only if the output is a terminal and `NO_COLOR` is not set.
+//! Colours are used only if the output is a terminal, `NO_COLOR` is not set, and `TERM` is not `dumb`.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -15,7 +15,16 @@ use crate::registry::view::{Parsed, SessionState, ShownNodeState};
 
 /// Whether standard output is a terminal that wants colours.
 pub(super) fn colours() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    has_colours(&std::io::stdout())
+}
+
+fn has_colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none() && !is_dumb()
+}
+
+/// Whether the terminal shows whatever it gets as text: no colours, and no moving of the cursor.
+pub(super) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// Text for a terminal, in which only our own colours act: whatever is put into it is escaped.
@@ -212,7 +221,7 @@ pub(super) fn warn(message: &str) {
 }
 
 fn marked(word: &str, colour: anstyle::AnsiColor, message: &str) {
-    let mark = if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+    let mark = if has_colours(&std::io::stderr()) {
         let style = colour.on_default().bold();
         format!("{style}{word}{style:#}")
     } else {

@@ -38,7 +38,6 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
     ];
     let mut table = output::table(&heads);
     for node in &nodes {
-        let max = node.max_agents.map_or_else(|| "-".to_owned(), |most| most.to_string());
         table.add_row([
             output::Cell::from(&node.name),
             output::state(&node.state),
@@ -47,9 +46,9 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
             node.queued.to_string().into(),
             output::load(node.load).into(),
             node.weight.to_string().into(),
-            max.into(),
-            node.registrations.to_string().into(),
-            node.channels.to_string().into(),
+            known(node.max_agents).into(),
+            known(node.registrations).into(),
+            known(node.registrations.map(|_| node.channels)).into(),
             format!("{} ms", node.lease_ms).into(),
             output::Cell::from(&node.generation),
         ]);
@@ -79,6 +78,11 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         }
     }
     Ok(DONE)
+}
+
+/// A number, or a dash where there is none.
+fn known(number: Option<u64>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 fn words(reason: &Parsed<Why>) -> &str {

@@ -9,6 +9,53 @@ use serde::Serialize;
 use super::reply::fence;
 use super::{Registry, RegistryError, ms};
 use crate::ids::{Generation, NodeName, SessionId};
+use crate::node::keyword::keywords;
+
+keywords! {
+    /// What an event is. A node of another version may write others.
+    EventKind {
+        /// The new state of a session.
+        Placed = "placed",
+        /// The new state of a session.
+        Queued = "queued",
+        /// The new state of a session.
+        Ringing = "ringing",
+        /// The new state of a session.
+        Live = "live",
+        /// The new state of a session.
+        Ended = "ended",
+        /// The new state of a session.
+        Failed = "failed",
+        /// A login got no session.
+        Refused = "refused",
+        /// The node of an agent is asked to hang up.
+        Logout = "logout",
+        /// The agent of a lost node is rung from another one.
+        Rejoin = "rejoin",
+        /// No other node can ring the phone of the agent of a lost node.
+        Stranded = "stranded",
+        /// A daemon has registered.
+        NodeStarting = "node-starting",
+        /// It is in sync with its Asterisk.
+        NodeUp = "node-up",
+        /// It no longer is.
+        NodeDown = "node-down",
+        /// It was stopped properly.
+        NodeStopped = "node-stopped",
+        /// It sent no heartbeat for a lease.
+        NodeLeaseExpired = "node-lease-expired",
+        /// Operators have drained it.
+        NodeDrain = "node-drain",
+        /// Operators have resumed it.
+        NodeResume = "node-resume",
+        /// It was forgotten.
+        NodeForgotten = "node-forgotten",
+        /// The keepalive command runs, or has ended.
+        Keepalive = "keepalive",
+        /// Redis and an Asterisk disagreed.
+        Drift = "drift",
+    }
+}
 
 /// Entries in one reply.
 const PAGE: usize = 1_000;

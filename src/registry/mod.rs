@@ -241,6 +241,11 @@ impl Registry {
         self.placement.case
     }
 
+    /// What makes an alias of an extension.
+    pub fn alias_suffix(&self) -> &str {
+        &self.placement.alias_suffix
+    }
+
     /// P4: live, or failed with a reason, within ring timeout × tries + lease.
     fn give_up_ms(&self) -> u64 {
         ms(self.ring_timeout * self.placement.tries + self.placement.lease)

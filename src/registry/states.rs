@@ -121,11 +121,29 @@ impl ShownNodeState {
         }
     }
 
+    /// Whether its daemon knows now which phones its Asterisk has.
+    pub fn is_in_sync(self) -> bool {
+        match self {
+            Self::Active | Self::Draining | Self::Stopping => true,
+            Self::Starting | Self::Down | Self::Stopped | Self::LeaseExpired | Self::Unknown => false,
+        }
+    }
+
     /// Whether a daemon that runs may be in this state.
     pub fn is_running(self) -> bool {
         match self {
             Self::Active | Self::Starting | Self::Down | Self::Draining | Self::Stopping => true,
             Self::Stopped | Self::LeaseExpired | Self::Unknown => false,
+        }
+    }
+}
+
+impl Parsed<ShownNodeState> {
+    /// The same of a state that may be one of another version.
+    pub fn is_in_sync(&self) -> bool {
+        match self {
+            Self::Known(state) => state.is_in_sync(),
+            Self::Other(_) => false,
         }
     }
 }

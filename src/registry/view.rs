@@ -206,8 +206,8 @@ pub struct NodeRow {
     pub queued: u64,
     /// Its cap of local agents.
     pub max_agents: Option<u64>,
-    /// Phones that can ring there.
-    pub registrations: u64,
+    /// Phones that can ring there; none can be told of a node that is not in sync with its Asterisk now.
+    pub registrations: Option<u64>,
     /// Channels in its Asterisk.
     pub channels: u64,
     /// What is left of its lease, in ms; 0 if it has ended.
@@ -252,13 +252,13 @@ impl NodeRow {
         Self {
             name: text(0),
             reason: reason_of(&state, &text(0), text(21)),
-            state,
             agents,
             remote: number(3),
             load: ratio(agents, weight),
             weight,
             max_agents: text(5).parse().ok(),
-            registrations: number(6),
+            registrations: state.is_in_sync().then(|| number(6)),
+            state,
             channels: number(7),
             // A lease that has ended is a negative number, which is no u64.
             lease_ms: number(8),

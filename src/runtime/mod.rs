@@ -1,7 +1,8 @@
-//! What every task needs and no task owns: time, random bits, waits between attempts, log lines that repeat. Must never know
-//! Asterisk, Redis or settings.
+//! What every task needs and no task owns: time, random bits, waits between attempts, log lines that repeat, numbers in words.
+//! Must never know Asterisk, Redis or settings.
 
 pub mod backoff;
 pub mod clock;
 pub(crate) mod log_throttle;
 pub mod random;
+pub(crate) mod words;

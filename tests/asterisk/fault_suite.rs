@@ -153,7 +153,7 @@ fn clean() -> Evidence {
             load: 2.0,
             weight: 1,
             max_agents: None,
-            registrations: 2,
+            registrations: Some(2),
             channels: 2,
             lease_ms: 2_000,
             generation: "1".into(),
@@ -315,7 +315,7 @@ fn the_judge_sees_who_was_forgotten_or_moved() {
 #[test]
 fn the_judge_sees_a_node_that_is_not_back() {
     sees("P6", "node a is down", |seen| seen.nodes[0].state = "down".into());
-    sees("P12", "1 phones, not 2", |seen| seen.nodes[0].registrations = 1);
+    sees("P12", "1 phones, not 2", |seen| seen.nodes[0].registrations = Some(1));
     sees("P12", "does not know node a", |seen| seen.nodes.clear());
 }
 

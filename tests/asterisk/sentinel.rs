@@ -76,7 +76,7 @@ impl Scene {
             .until("both nodes in the rotation", SOON, async |registry| {
                 let nodes = registry.nodes().await.unwrap_or_default();
                 nodes.len() == 2
-                    && nodes.iter().all(|node| node.state == ShownNodeState::Active && node.registrations == 60)
+                    && nodes.iter().all(|node| node.state == ShownNodeState::Active && node.registrations == Some(60))
             })
             .await;
         for number in 0..LIVE {

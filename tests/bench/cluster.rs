@@ -204,7 +204,7 @@ impl Cluster {
             let rows = registry.nodes().await.expect("Redis");
             let up = rows
                 .iter()
-                .filter(|n| n.state == ShownNodeState::Active && n.registrations == u64::from(sim.phones))
+                .filter(|n| n.state == ShownNodeState::Active && n.registrations == Some(u64::from(sim.phones)))
                 .count();
             if up == count {
                 return cluster;

@@ -81,6 +81,7 @@ impl View {
 
     /// Whether a node is in the rotation and has its phones.
     pub(super) fn is_ready(&self, node: &str, phones: u32) -> bool {
-        self.node(node).is_some_and(|row| row.state == ShownNodeState::Active && row.registrations >= u64::from(phones))
+        self.node(node)
+            .is_some_and(|row| row.state == ShownNodeState::Active && row.registrations >= Some(u64::from(phones)))
     }
 }

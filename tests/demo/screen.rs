@@ -78,7 +78,7 @@ impl Screen {
                 row.name,
                 row.agents,
                 row.remote,
-                row.registrations,
+                row.registrations.map_or_else(|| "-".to_owned(), |phones| phones.to_string()),
                 row.channels,
                 self.paint(AnsiColor::Green, &"█".repeat(live)),
                 self.paint(AnsiColor::Yellow, &"░".repeat(coming)),

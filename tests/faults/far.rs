@@ -77,7 +77,8 @@ impl Shift {
         let mut shift = Self { registry, daemons, nodes, distance, redis, dir, runtime };
         wait_for(PATIENCE, || {
             let nodes = shift.look().map_err(|error| error.to_string())?.0;
-            let whole = |row: &NodeRow| row.state == ShownNodeState::Active && row.registrations == u64::from(LOGINS);
+            let whole =
+                |row: &NodeRow| row.state == ShownNodeState::Active && row.registrations == Some(u64::from(LOGINS));
             if nodes.len() == NODES && nodes.iter().all(whole) { Ok(()) } else { Err(format!("all nodes: {nodes:?}")) }
         });
         shift

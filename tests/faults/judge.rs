@@ -373,8 +373,9 @@ fn rotation(seen: &Evidence) -> Vec<String> {
         }
         let phones = seen.phones.get(&node.name).copied().unwrap_or_default();
         // There may be more, of other channel drivers.
-        if node.registrations < phones {
-            wrong.push(format!("P12: node {} has {} phones, not {phones}", node.name, node.registrations));
+        if node.registrations < Some(phones) {
+            let known = node.registrations.unwrap_or_default();
+            wrong.push(format!("P12: node {} has {known} phones, not {phones}", node.name));
         }
     }
     wrong

@@ -306,7 +306,7 @@ impl Setup {
         wait_for(PATIENCE, || {
             self.tend();
             let nodes = self.nodes().map_err(|error| error.to_string())?;
-            let good = |row: &NodeRow| row.state == ShownNodeState::Active && row.registrations >= phones;
+            let good = |row: &NodeRow| row.state == ShownNodeState::Active && row.registrations >= Some(phones);
             if nodes.len() == self.lab.nodes().len() && nodes.iter().all(good) {
                 return Ok(());
             }

@@ -336,6 +336,16 @@ impl Cli {
         self.command(arguments).output().expect("run the evenring binary").into()
     }
 
+    /// Runs it on a terminal of this kind (`TERM`); what the terminal got.
+    pub fn on_terminal(&self, term: &str, arguments: &[&str]) -> String {
+        let line = format!("{} {} --config {}", binary().display(), arguments.join(" "), self.config.display());
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).env("TERM", term).env_remove("NO_COLOR").stdin(Stdio::null());
+        let output: Output = script.output().expect("run script, which is in every Debian").into();
+        assert!(output.stderr.is_empty(), "{output:?}");
+        output.stdout
+    }
+
     /// Starts it, and waits until it has said a first line on stderr.
     pub fn start(&self, arguments: &[&str]) -> Started {
         let mut started = self.begin(arguments);

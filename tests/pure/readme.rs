@@ -16,6 +16,7 @@ use evenring::node::NodeState;
 use evenring::node::keyword::Keyword;
 use evenring::node::roster::PhoneState;
 use evenring::node::session::Reason;
+use evenring::registry::events::EventKind;
 use evenring::registry::view::{EndReason, IneligibleReason, OwnReason, RefusalReason, SessionState, ShownNodeState};
 
 /// The page with verbs, settings, reasons and log lines.
@@ -155,6 +156,27 @@ fn every_state_and_reason_that_the_program_knows_is_explained() {
     all_in_reference("reasons of nodes", words::<IneligibleReason>(), 14);
     all_in_reference("refusals", words::<RefusalReason>(), 6);
     all_in_reference("reasons of scripts and commands", words::<OwnReason>(), 7);
+}
+
+/// What a script writes into the event stream can be filtered by, and is explained.
+#[test]
+fn every_event_of_a_script_is_a_kind_that_the_program_knows() {
+    let mut kinds = BTreeSet::new();
+    for text in scripts() {
+        for call in ["append_event(", "append_node_event("] {
+            for rest in text.split(call).skip(1) {
+                kinds.extend(quoted(rest.split(',').next().unwrap(), '\'').map(str::to_owned));
+            }
+        }
+    }
+    let is_word = |kind: &str| kind.len() > 1 && kind.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    kinds.retain(|kind| is_word(kind) && NodeState::of(kind).is_none());
+    assert!(kinds.len() > 10, "{kinds:?}");
+    let unknown: Vec<&String> = kinds.iter().filter(|kind| EventKind::of(kind).is_none()).collect();
+    assert_eq!(unknown, [""; 0], "src/registry/events.rs does not have them");
+    let states: Vec<_> = SessionState::ALL.iter().filter(|state| EventKind::of(state.as_str()).is_none()).collect();
+    assert_eq!(states, [&SessionState::Placed; 0]);
+    all_in_reference("events", words::<EventKind>(), 20);
 }
 
 /// A reason without what it says of one case.
@@ -334,7 +356,7 @@ fn refused(line: &str) -> Vec<clap::Error> {
 /// The same for a form of use: brackets and dots go, and a word that stands for a time becomes one.
 fn refused_form(form: &str) -> Vec<clap::Error> {
     let plain = form.replace(['[', ']'], "").replace("...", "").replace("TIME", "5m");
-    let plain = plain.replace("--session ID", "--session 0123abcd");
+    let plain = plain.replace("--session ID", "--session 0123abcd").replace("--event KIND", "--event failed");
     let line = plain.split('|').next().unwrap().trim_end_matches('\\').to_owned();
     let mut refused = refused(&line);
     // Who only speaks of a verb does not name all that it needs.

@@ -67,7 +67,9 @@ impl House {
             .until("all nodes in the rotation", async |house| {
                 let nodes = house.registry.nodes().await.unwrap();
                 nodes.len() == count
-                    && nodes.iter().all(|n| n.state == ShownNodeState::Active && n.registrations == u64::from(phones))
+                    && nodes
+                        .iter()
+                        .all(|n| n.state == ShownNodeState::Active && n.registrations == Some(u64::from(phones)))
             })
             .await;
         house

@@ -58,7 +58,7 @@ impl Scale {
                 nodes.len() == count
                     && nodes
                         .iter()
-                        .all(|n| n.state == ShownNodeState::Active && n.registrations == u64::from(sim.phones))
+                        .all(|n| n.state == ShownNodeState::Active && n.registrations == Some(u64::from(sim.phones)))
             })
             .await;
         scale

@@ -36,6 +36,23 @@ fn check(what: &[&str], output: &Output) {
     }
 }
 
+/// A terminal that is dumb gets text and nothing else; another one gets colours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dumb_terminal_gets_no_colours_and_no_cursor() {
+    let mut cluster = Cluster::start().await;
+    cluster.up("a", &["cc100"]).await;
+    cluster.registry.place(&login("cc100x", "7"), session(1)).await.unwrap();
+    let cli = Cli::new(&cluster.redis.url());
+    let drain = ["drain", "a", "--wait", "--deadline", "1ms"];
+    for verb in [&["status"][..], &["sessions"], &["events"], &["drain", "nobody"], &["doctor"], &drain, &["--help"]] {
+        assert!(cli.on_terminal("xterm", verb).contains('\u{1b}'), "{verb:?} has colours or moves the cursor");
+        let dumb = cli.on_terminal("dumb", verb);
+        let acts = |c: char| c.is_control() && c != '\n' && c != '\r';
+        assert!(!dumb.contains(acts) && !dumb.replace("\r\n", "").contains('\r'), "{verb:?}: {dumb:?}");
+        assert!(!dumb.is_empty(), "{verb:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_shown_is_escaped() {
     let mut cluster = Cluster::start().await;

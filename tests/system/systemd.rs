@@ -159,7 +159,7 @@ fn starts(service: &Service<'_>) {
     assert_eq!(cluster.node("a")["state"], "active", "in the rotation when systemctl returns");
     assert_eq!(machine.state(UNIT), RUNNING);
     assert_eq!(cluster.json_and_code(&["login", "cc100x", "--agent", "7", "--wait"]).1, 0);
-    machine.wait_unit(UNIT, RUNNING, "active: 2 phones, 1 channels", SOON);
+    machine.wait_unit(UNIT, RUNNING, "active: 2 phones, 1 channel", SOON);
 }
 
 /// What the kernel and systemd say about the process; the secret, whose file it cannot read.

@@ -3,6 +3,7 @@
 
 mod file;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,10 +13,11 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{CliError, DONE, FAILED, USAGE, output};
+use super::{CliError, DONE, FAILED, USAGE, known, output};
 use crate::ids::{Alias, Case, Extension, NodeName};
 use crate::registry::Registry;
 use crate::registry::view::AliasRow;
+use crate::runtime::words::counted;
 use file::{Aliases, Changes};
 
 #[derive(Debug, Args)]
@@ -124,7 +126,8 @@ pub(super) async fn run(registry: &mut Registry, args: &AliasArgs) -> Result<u8,
         What::Set { alias, phones } => {
             let alias = registry.case().alias(alias);
             registry.set_aliases([(&alias, places(phones))]).await?;
-            output::line_out(&format!("{alias}: {} phone{}", phones.len(), if phones.len() == 1 { "" } else { "s" }));
+            output::line_out(&format!("{alias}: {}", counted(phones.len(), "phone")));
+            warn_of(registry, &[(&alias, phones)]).await?;
             Ok(DONE)
         }
         What::Remove { alias } => {
@@ -157,9 +160,38 @@ pub(super) async fn run(registry: &mut Registry, args: &AliasArgs) -> Result<u8,
                 write(registry, &aliases, &changes, *replace).await?;
             }
             tell(&changes, &Printed { dry_run: *dry_run, replace: *replace, json: *json });
+            let touched = changes.new.iter().chain(&changes.changed);
+            let rows: Vec<_> = touched.filter_map(|alias| Some((alias, aliases.get(alias)?.as_slice()))).collect();
+            warn_of(registry, &rows).await?;
             Ok(DONE)
         }
     }
+}
+
+/// Warns of what is legal and seldom meant: a node that has never registered, and a name that meant a phone on all nodes.
+async fn warn_of(registry: &mut Registry, rows: &[(&Alias, &[PhoneAt])]) -> Result<(), CliError> {
+    let nodes: Vec<String> = registry.nodes().await?.into_iter().map(|row| row.name).collect();
+    let strangers: BTreeSet<&NodeName> =
+        rows.iter().flat_map(|(_, phones)| *phones).map(|PhoneAt(_, node)| node).collect();
+    for node in strangers.into_iter().filter(|node| !nodes.iter().any(|name| name == node.as_str())).take(SHOWN_MOST) {
+        output::warn(&format!("{}; it rings nobody until a node of that name registers", known::no_node(node, &nodes)));
+    }
+    let phones: BTreeSet<String> = match rows.is_empty() {
+        true => BTreeSet::new(),
+        false => registry.phone_list(None).await?.into_iter().map(|row| row.extension).collect(),
+    };
+    let suffix = registry.alias_suffix().to_owned();
+    let shadowed = |alias: &Alias| {
+        let stem = alias.as_str().strip_suffix(&suffix).filter(|stem| !stem.is_empty() && phones.contains(*stem));
+        stem.or(Some(alias.as_str()).filter(|name| phones.contains(*name))).map(str::to_owned)
+    };
+    for (alias, phone) in rows.iter().filter_map(|(alias, _)| Some((alias, shadowed(alias)?))).take(SHOWN_MOST) {
+        output::warn(&format!(
+            "{alias} is also a name of the phone {phone} (with placement.alias_suffix): it no longer rings {phone} on the \
+                least loaded node, only the phones listed here; `evenring alias remove {alias}` undoes that"
+        ));
+    }
+    Ok(())
 }
 
 fn places(phones: &[PhoneAt]) -> Vec<(Extension, NodeName)> {

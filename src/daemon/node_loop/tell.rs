@@ -13,6 +13,7 @@ use crate::node::session::{Login, Outcome};
 use crate::node::{AdminState, NodeState, Note};
 use crate::registry::events::NewEvent;
 use crate::registry::view::holder_text;
+use crate::runtime::words::counted;
 
 impl NodeLoop {
     pub(super) fn tell_systemd(&mut self) {
@@ -39,17 +40,21 @@ impl NodeLoop {
             let what = "another daemon holds this node's name: waiting for its lease to expire";
             lines.push(with_reason(what, reasons.name.as_ref()));
         }
-        let sessions = || node.sessions().count();
+        let sessions = || counted(node.sessions().count(), "session");
         match node.state() {
             NodeState::Active if !lines.is_empty() => {}
             NodeState::Active if node.admin_state() == AdminState::Drain => {
-                lines.push(format!("draining: no new logins, {} sessions left", sessions()));
+                lines.push(format!("draining: no new logins, {} left", sessions()));
             }
             NodeState::Active => {
-                lines.push(format!("active: {} phones, {} channels", node.roster.registered(), node.channels()));
+                lines.push(format!(
+                    "active: {}, {}",
+                    counted(node.roster.registered(), "phone"),
+                    counted(node.channels(), "channel")
+                ));
             }
             NodeState::Stopping => {
-                lines.push(format!("Asterisk is shutting down: no new logins, {} sessions left", sessions()));
+                lines.push(format!("Asterisk is shutting down: no new logins, {} left", sessions()));
             }
             NodeState::Starting => lines.push(with_reason("waiting for Asterisk", reasons.asterisk.as_ref())),
             NodeState::Down => {

@@ -15,7 +15,7 @@ fn node(name: &str, state: &str) -> NodeRow {
         weight: 1,
         queued: 0,
         max_agents: None,
-        registrations: 2,
+        registrations: Some(2),
         channels: 1,
         lease_ms: if lives { 2_500 } else { 0 },
         generation: "1".into(),
