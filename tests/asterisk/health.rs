@@ -10,7 +10,7 @@ mod lab;
 #[path = "../monitoring/mod.rs"]
 mod monitoring;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -117,9 +117,29 @@ fn metrics_say_what_status_says_and_what_happened() {
     assert!(answer.head.contains("text/plain; version=0.0.4"), "{}", answer.head);
     monitoring::is_well_formed(&answer.body);
     monitoring::has_all_that_is_asked_for(&answer.body);
+    let (served, listed) = (families(&answer.body), listed());
+    assert!(served.len() > 30, "{served:?}");
+    assert_eq!(listed, served, "left: docs/metrics.md, right: /metrics");
     for secret in ["cc100", "cc101", "evenring-7", lab::config::AMI_USER.1] {
         assert!(!answer.body.contains(secret), "{secret} in the metrics");
     }
+}
+
+/// The name and type of each metric that is served.
+fn families(page: &str) -> BTreeSet<String> {
+    page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned).collect()
+}
+
+/// The same as docs/metrics.md lists them.
+fn listed() -> BTreeSet<String> {
+    let page = include_str!("../../docs/metrics.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `evenring_"));
+    let row = |row: &str| {
+        let (name, rest) = row.split_once("` | ").expect("a name and a type");
+        let kind = rest.split([',', ' ']).next().expect("a type");
+        format!("evenring_{name} {kind}")
+    };
+    rows.map(row).collect()
 }
 
 /// What an RSMQ client asks for is seen, too, also if it is nonsense.

@@ -91,6 +91,12 @@ fn from_the_first_installation_to_the_purge() {
     assert_eq!(machine.ok(&["cat", SETTINGS]), settings, "what the operator wrote stays");
     assert!(machine.ok(&["cat", "/etc/evenring/config.toml.dpkg-dist"]).contains("A remark of the next version."));
 
+    // Back to the version of before, as docs/deployment.md says it.
+    machine.install(PACKAGE, fs::read(&package).unwrap(), 0o644);
+    apt(&machine, &["install", "--allow-downgrades", PACKAGE]);
+    all_talk(&phones, &cluster);
+    assert_eq!(machine.ok(&["cat", SETTINGS]), settings, "what the operator wrote stays");
+
     machine.ok(&["systemctl", "enable", "--now", TIMER]);
     apt(&machine, &["remove", "evenring"]);
     assert_eq!(machine.state(TIMER), "inactive/dead", "nothing is left that would start it");
@@ -105,6 +111,23 @@ fn from_the_first_installation_to_the_purge() {
 
 fn live(cluster: &Cluster) -> u32 {
     cluster.sessions().iter().map(|session| u32::from(session["state"] == "live")).sum()
+}
+
+/// Every link of an installed page leads to something that is installed.
+fn links_work(docs: &Path) {
+    let (mut open, mut dead, mut pages) = (vec![docs.to_owned()], Vec::new(), 0);
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|end| end == "md") {
+            let text = fs::read_to_string(&path).unwrap();
+            pages += 1;
+            let links = text.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap());
+            let gone = |link: &&str| !link.contains("://") && !path.parent().unwrap().join(link).exists();
+            dead.extend(links.filter(gone).map(|link| format!("{}: {link}", path.display())));
+        }
+    }
+    assert!(pages > 12 && dead.is_empty(), "{pages} pages, dead links: {dead:?}");
 }
 
 /// What lies there, and that nothing runs that is not configured.
@@ -128,6 +151,7 @@ fn is_installed(machine: &Machine) {
         assert!(shown.status.success() && shown.stderr.is_empty(), "man {page}: {}{}", shown.stdout, shown.stderr);
         assert!(shown.stdout.contains("evenring"), "man {page}: {}", shown.stdout);
     }
+    links_work(&machine.root().join("usr/share/doc/evenring"));
     let script = "set -e; . /usr/share/bash-completion/completions/evenring; COMP_WORDS=(evenring dra) COMP_CWORD=1; \
                   _evenring evenring dra evenring; echo \"${COMPREPLY[*]}\"";
     assert_eq!(machine.ok(&["bash", "-c", script]).trim(), "drain", "what bash completes");

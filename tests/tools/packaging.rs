@@ -4,9 +4,9 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Output};
 
 use evenring::config::Settings;
@@ -190,4 +190,66 @@ fn the_manager_user_that_is_shipped_is_the_one_of_the_page() {
         user.starts_with("[evenring]\nsecret = CHANGE-ME\n") && page.contains(&format!("```ini\n{user}```")),
         "{user}"
     );
+}
+
+/// Every file that the package brings, below `/`, by the file of this repository that it is; what is built first is not
+/// among them.
+fn packaged() -> BTreeMap<PathBuf, PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("the manifest");
+    let list = manifest.split_once("\nassets = [\n").expect("the assets").1.split_once("\n]").expect("their end").0;
+    let mut files = BTreeMap::new();
+    for line in list.lines().filter_map(|line| line.trim().strip_prefix('[')) {
+        let words: Vec<&str> = line.split('"').collect();
+        let [_, from, _, to, ..] = words[..] else { panic!("an asset: {line}") };
+        if from.starts_with("target/") {
+            continue;
+        }
+        let (folder, name) = from.rsplit_once('/').unwrap_or((".", from));
+        let (start, end) = name.split_once('*').unwrap_or((name, ""));
+        let entries = fs::read_dir(root.join(folder)).expect("a folder").map(|entry| entry.expect("an entry").path());
+        let fits = |name: &str| name == start || name.contains('.') && name.starts_with(start) && name.ends_with(end);
+        for path in entries.filter(|path| path.is_file()) {
+            let file = path.file_name().expect("a name").to_string_lossy().into_owned();
+            if if from.contains('*') { fits(&file) } else { file == name } {
+                let target = if to.ends_with('/') { Path::new(to).join(&file) } else { PathBuf::from(to) };
+                files.insert(target, path);
+            }
+        }
+    }
+    files
+}
+
+/// The links of a page that lead to no file or folder of the package.
+fn dead_links(page: &Path, text: &str, files: &BTreeMap<PathBuf, PathBuf>) -> Vec<String> {
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    let is_dead = |link: &&str| {
+        let mut target = page.parent().expect("a folder").to_owned();
+        for part in Path::new(link).components() {
+            match part {
+                Component::ParentDir => drop(target.pop()),
+                Component::Normal(part) => target.push(part),
+                Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            }
+        }
+        !files.keys().any(|file| file.starts_with(&target))
+    };
+    let relative = links.filter(|link| !link.is_empty() && !link.contains("://"));
+    relative.filter(is_dead).map(|link| format!("{}: {link}", page.display())).collect()
+}
+
+/// Whoever reads the pages where they are installed gets where the links lead.
+#[test]
+fn every_link_of_a_packaged_page_leads_to_a_packaged_file() {
+    let files = packaged();
+    let pages = files.iter().filter(|(target, _)| target.extension().is_some_and(|end| end == "md"));
+    let pages: Vec<(&Path, String)> =
+        pages.map(|(target, from)| (target.as_path(), fs::read_to_string(from).expect("a page"))).collect();
+    assert!(pages.len() > 12, "{files:?}");
+    let dead: Vec<String> = pages.iter().flat_map(|(page, text)| dead_links(page, text, &files)).collect();
+    assert_eq!(dead, [""; 0]);
+    let readme = Path::new("usr/share/doc/evenring/README.md");
+    assert!(files.contains_key(readme), "{files:?}");
+    let planted = "[a](docs/none.md) [b](docs/reference.md#reasons) [c](systemd/monitoring) [d](src/lib.rs) [e](#x)";
+    assert_eq!(dead_links(readme, planted, &files).len(), 2);
 }
