@@ -25,6 +25,8 @@ impl Default for LoginCounts {
         let node = all.iter().filter(|reason| !matches!(reason, Reason::HungUp | Reason::LoggedOut)).map(Reason::class);
         let own = OwnReason::ALL.into_iter().filter(|reason| match reason {
             OwnReason::OrderExpired | OwnReason::Stopped | OwnReason::Starting | OwnReason::Down => true,
+            // Such a session has ended, not failed.
+            OwnReason::Moved => false,
             // Of commands.
             OwnReason::Forgotten | OwnReason::ForgottenByRedis | OwnReason::NotLoggedIn => false,
         });

@@ -67,7 +67,9 @@ impl RefusalReason {
     /// Whether the login is over. Otherwise nothing was decided, and it can be tried again.
     pub fn is_final(self) -> bool {
         match self {
-            Self::NoEligibleNode | Self::UnknownAlias | Self::EmptyAlias | Self::InUse => true,
+            Self::NoEligibleNode | Self::UnknownAlias | Self::EmptyAlias | Self::InUse | Self::LoggedInElsewhere => {
+                true
+            }
             Self::Recovering | Self::NoNode => false,
         }
     }
