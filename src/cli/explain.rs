@@ -31,6 +31,10 @@ struct Answer<'a> {
 
 pub(super) async fn run(registry: &mut Registry, args: &ExplainArgs) -> Result<u8, CliError> {
     let placement = registry.explain(&args.who.request(), new_session()).await?;
+    if placement.verdict != Verdict::Existing {
+        // Where a login would fail, no node would ring; where Redis takes no writes, no node is to blame.
+        registry.try_login().await?;
+    }
     if args.who.json {
         let p = &placement;
         output::json(&Answer {

@@ -52,9 +52,8 @@ impl Shown {
     pub(super) fn then_event(self, word: &str) -> Self {
         let colour = match word {
             "live" | "node-up" | "node-resume" => Some(anstyle::AnsiColor::Green),
-            "failed" | "refused" | "stranded" | "node-down" | "node-lease-expired" | "drift" | "keepalive" => {
-                Some(anstyle::AnsiColor::Red)
-            }
+            "failed" | "refused" | "stranded" | "node-down" | "node-lease-expired" | "name-conflict" | "drift"
+            | "keepalive" => Some(anstyle::AnsiColor::Red),
             "ended" | "logout" => None,
             _ => Some(anstyle::AnsiColor::Yellow),
         };
@@ -82,7 +81,7 @@ pub(super) fn level(word: &str) -> Shown {
         "failure" => Some(anstyle::AnsiColor::Red),
         _ => None,
     };
-    Shown(String::new()).then_word(word, 7, colour.map(|colour| colour.on_default().bold()))
+    Shown(String::new()).then_word(word, 8, colour.map(|colour| colour.on_default().bold()))
 }
 
 /// A table. What its cells hold is escaped.

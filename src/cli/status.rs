@@ -2,26 +2,46 @@
 
 use serde::Serialize;
 
-use super::{CliError, DONE, output};
+use super::{CliError, DONE, NO_REDIS, output};
 use crate::node::left_out::Why;
-use crate::registry::view::{KeepaliveRow, NodeRow, Parsed};
-use crate::registry::{LeftOutRow, Registry};
+use crate::registry::view::{KeepaliveRow, NodeRow, Parsed, reason_text};
+use crate::registry::{LeftOutRow, Registry, RegistryError};
 
 #[derive(Serialize)]
 struct Answer<'a> {
     nodes: &'a [NodeRow],
+    /// Why Redis takes no logins; empty if it does.
+    redis: String,
 }
 
 pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliError> {
-    let nodes = registry.nodes().await?;
+    let mut nodes = registry.nodes().await?;
+    let mut told = registry.told_settings().await?;
+    for node in &mut nodes {
+        node.restart_pending = told.remove(&node.name).unwrap_or_default().settings.restart;
+    }
+    // A Redis that is only read shows its nodes as lost: they cannot write either.
+    let refused = registry.try_login().await.err();
+    let code = if refused.is_some() { NO_REDIS } else { DONE };
     if json {
-        output::json(&Answer { nodes: &nodes });
-        return Ok(DONE);
+        output::json(&Answer { nodes: &nodes, redis: reason_text(refused.as_ref()) });
+        return Ok(code);
+    }
+    if let Some(error) = &refused {
+        output::complain(&format!("logins are refused: {error}"));
+        if matches!(error, RegistryError::NotWritable { .. }) && !nodes.is_empty() {
+            output::complain("the nodes cannot renew their leases meanwhile: what this table says of them is old");
+        }
     }
     if nodes.is_empty() {
         output::line_out("No node has registered yet. Start `evenring run` on a node.");
-        return Ok(DONE);
+        return Ok(code);
     }
+    show(registry, &nodes).await?;
+    Ok(code)
+}
+
+async fn show(registry: &mut Registry, nodes: &[NodeRow]) -> Result<(), CliError> {
     let heads = [
         "NODE",
         "STATE",
@@ -37,7 +57,7 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         "GENERATION",
     ];
     let mut table = output::table(&heads);
-    for node in &nodes {
+    for node in nodes {
         table.add_row([
             output::Cell::from(&node.name),
             output::state(&node.state),
@@ -54,7 +74,7 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         ]);
     }
     output::print_table(&table);
-    for NodeRow { name, state, reason, claimant, .. } in &nodes {
+    for NodeRow { name, state, reason, claimant, .. } in nodes {
         if !reason.is_empty() {
             output::line_out(&format!("{name} ({state}): {reason}"));
         }
@@ -68,8 +88,12 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
         let groups: Vec<String> = node.left_out.iter().map(group).collect();
         output::line_out(&format!("{}: phones left out: {}; see `evenring doctor`", node.name, groups.join(", ")));
     }
+    for node in nodes.iter().filter(|node| !node.restart_pending.is_empty()) {
+        let (name, keys) = (&node.name, node.restart_pending.join(", "));
+        output::line_out(&format!("{name}: restart pending for {keys}: `systemctl restart evenring` there"));
+    }
     let now = if nodes.iter().any(|node| node.keepalive.is_some()) { registry.now_ms().await? } else { 0 };
-    for node in &nodes {
+    for node in nodes {
         if let Some(KeepaliveRow { runs, at, reason, result }) = &node.keepalive {
             let (ago, result) =
                 (output::age(now.saturating_sub(*at)), if result.is_empty() { "still running" } else { result });
@@ -77,7 +101,7 @@ pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliEr
             output::line_out(&format!("{}: keepalive command ran {times} {ago} ago: {reason}; {result}", node.name));
         }
     }
-    Ok(DONE)
+    Ok(())
 }
 
 /// A number, or a dash where there is none.

@@ -1,6 +1,6 @@
 //! Compares two settings: what differs, and what of it a running daemon can apply.
 //!
-//! Owns which keys can be applied. Must never show a secret (P13) or apply anything itself.
+//! Owns which keys can be applied, and which must be the same on all nodes of a cluster. Must never show a secret (P13) or apply anything itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::{AmiSettings, AmiUser, NodeSettings, Settings};
 
 /// Keys that are applied without a restart, besides all of `[ring]`. Those of a connection to Asterisk apply to the next
 /// one.
-const LIVE: [&str; 15] = [
+const LIVE: [&str; 16] = [
     "node.weight",
     "node.max_agents",
     "node.campaigns",
@@ -26,7 +26,20 @@ const LIVE: [&str; 15] = [
     "ami.ping_interval",
     "ami.ping_timeout",
     "ami.contacts.secret",
+    "doctor.accept",
 ];
+/// Keys of which every node must have the same value, besides all of `[ring]` but those below: a login is placed by
+/// whichever node reads it, and rung by another.
+const SHARED: [&str; 6] = [
+    "placement.alias_suffix",
+    "placement.lease",
+    "placement.tries",
+    "placement.order_expiry",
+    "placement.session_keep",
+    "placement.rejoin",
+];
+/// What a node may have of its own: how fast its Asterisk can ring.
+const OWN_PACE: [&str; 3] = ["ring.rate", "ring.burst", "ring.at_once"];
 const LIVE_SECTION: &str = "ring.";
 const ABSENT: &str = "not set";
 
@@ -76,6 +89,14 @@ impl Settings {
         changes
     }
 
+    /// What must be the same on all nodes of a cluster, as `evenring config dump` shows it.
+    pub fn shared(&self) -> BTreeMap<String, String> {
+        let is_shared = |key: &String| {
+            SHARED.contains(&key.as_str()) || (key.starts_with(LIVE_SECTION) && !OWN_PACE.contains(&key.as_str()))
+        };
+        values(&self.dump()).into_iter().filter(|(key, _)| is_shared(key)).collect()
+    }
+
     /// Applies what can be applied without a restart: see [`Changes::live`]. Each key of these sections is named here, so
     /// that nobody adds one without a decision.
     pub fn take_over(&mut self, new: &Self) {
@@ -83,6 +104,7 @@ impl Settings {
         self.node = NodeSettings { name: self.node.name.clone(), weight, max_agents, campaigns };
         self.ring = new.ring.clone();
         self.log.filter.clone_from(&new.log.filter);
+        self.doctor = new.doctor.clone();
         let AmiSettings {
             address,
             ca_file,
@@ -175,6 +197,19 @@ mod tests {
     }
 
     #[test]
+    fn what_all_nodes_must_agree_about_is_neither_the_node_nor_its_pace() {
+        let (one, other) = (settings("").shared(), settings("node.weight = 9\nring.rate = 9\nlog.filter = \"debug\""));
+        assert_eq!(one, other.shared());
+        assert_eq!(one["placement.rejoin"], "\"manual\"");
+        let differs =
+            settings("[placement]\nrejoin = \"auto\"\n[ring]\ndata = \"{alias}\"\n[ring.variables]\nA = \"b\"");
+        let differs = differs.shared();
+        let keys: Vec<_> =
+            differs.iter().filter(|(key, value)| one.get(*key) != Some(value)).map(|(key, _)| key).collect();
+        assert_eq!(keys, ["placement.rejoin", "ring.data", "ring.variables.A"]);
+    }
+
+    #[test]
     fn what_can_be_taken_over_is_and_the_rest_is_named() {
         check("", "", &[], &[]);
         check(
@@ -200,6 +235,7 @@ mod tests {
         check("", &secret("hunter3"), &["ami.secret", "ami.username"], &["redis.password"]);
         let contacts = "[ami]\naddress = \"127.0.0.2:5038\"\nping_timeout = \"3s\"\n[ami.contacts]\ninterval = \"1m\"";
         check("", contacts, &["ami.address", "ami.ping_timeout"], &["ami.contacts.interval"]);
+        check("", "doctor.accept = [\"redis.default-user\"]", &["doctor.accept"], &[]);
         check("", "ami.max_phones = 9\nami.max_devices = 9", &[], &["ami.max_devices", "ami.max_phones"]);
     }
 }

@@ -103,6 +103,9 @@ pub(super) fn dump(settings: &Settings) -> String {
     page.section("log");
     page.text("filter", &settings.log.filter);
     page.text("format", settings.log.format.as_str());
+    page.section("doctor");
+    let accepted: Vec<_> = settings.doctor.accept.iter().map(|code| quoted(code)).collect();
+    page.plain("accept", format!("[{}]", accepted.join(", ")));
     page.0
 }
 

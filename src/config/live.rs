@@ -1,5 +1,7 @@
-//! The settings that a daemon takes over while it runs, as the tasks need them. Owns that selection. Must never decide when
+//! The settings that a daemon takes over while it runs, as the tasks need them, and what it says of the rest. Owns that selection. Must never decide when
 //! they change.
+
+use std::collections::BTreeMap;
 
 use super::{AmiLogin, AmiSettings, NodeSettings, Settings};
 use crate::ring_policy::RingSettings;
@@ -17,6 +19,10 @@ pub struct LiveSettings {
     pub ami_login: Option<AmiLogin>,
     /// See `ami_login`.
     pub contacts_login: Option<AmiLogin>,
+    /// What must be the same on all nodes, of the settings in effect: see [`Settings::shared`].
+    pub shared: BTreeMap<String, String>,
+    /// Keys that were changed by a reload and need a restart.
+    pub restart: Vec<String>,
 }
 
 impl LiveSettings {
@@ -28,6 +34,8 @@ impl LiveSettings {
             ami: settings.ami.clone(),
             ami_login: settings.ami_login().ok().flatten(),
             contacts_login: settings.contacts_login().ok().flatten(),
+            shared: settings.shared(),
+            restart: Vec::new(),
         }
     }
 }

@@ -76,6 +76,8 @@ pub struct Settings {
     pub keepalive: KeepaliveSettings,
     /// `[log]`: what is logged, and how.
     pub log: LogSettings,
+    /// `[doctor]`: what its findings mean here.
+    pub doctor: DoctorSettings,
     /// The files that all this was read from.
     pub files: Files,
     warnings: Vec<String>,
@@ -263,6 +265,13 @@ impl LogFormat {
             Self::Journald => "journald",
         }
     }
+}
+
+/// What the findings of `evenring doctor` mean here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DoctorSettings {
+    /// The codes of findings whose risk is accepted. Only the doctor knows which codes there are.
+    pub accept: Vec<String>,
 }
 
 impl Settings {

@@ -2,9 +2,11 @@
 //!
 //! Owns what its keys mean together. Must never open a connection, and shows no URL that may hold a password (P13).
 
+use std::net::SocketAddr;
+
 use secrecy::SecretString;
 
-use super::redis_url::{Reach, RedisUrl};
+use super::redis_url::{Reach, RedisUrl, address, is_on_this_host};
 use super::source::{MILLISECOND, MINUTE, Reader, absolute};
 use super::{RedisSettings, SentinelSettings, Transport, secret};
 
@@ -110,6 +112,27 @@ impl Password {
 }
 
 impl RedisSettings {
+    /// Whether nobody on another host can be meant.
+    pub fn is_local(&self) -> bool {
+        self.sentinel.as_ref().map_or_else(|| is_on_this_host(&self.url), SentinelSettings::is_local)
+    }
+
+    /// The address of Redis, or of its first sentinel; `None` if it is a name or a socket: no name is looked up.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.sentinel {
+            None => address(&self.url),
+            Some(sentinel) => {
+                let (host, port) = sentinel.hosts.first()?;
+                Some(SocketAddr::new(host.parse().ok()?, *port))
+            }
+        }
+    }
+
+    /// The same Redis, for somebody who has no login.
+    pub fn without_login(&self) -> Self {
+        Self { username: None, password: None, ..self.clone() }
+    }
+
     /// The same Redis, reached by another URL with its own login.
     ///
     /// # Errors

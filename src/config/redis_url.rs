@@ -1,6 +1,7 @@
 //! The URL of a Redis: where it is, how safely bytes travel to it, and the credentials in it, which are taken out. Owns its
 //! forms, the ones of the `redis` package and Sentinel's. Must never show a credential (P13).
 
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
@@ -39,6 +40,22 @@ impl Reach {
     pub(super) fn is_tls(self) -> bool {
         matches!(self, Self::Tls | Self::Insecure)
     }
+}
+
+/// The address of the server of a URL without Sentinel, if it is no name.
+pub(super) fn address(url: &str) -> Option<SocketAddr> {
+    let info = url.into_connection_info().ok()?;
+    let (ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }) = info.addr() else {
+        return None;
+    };
+    Some(SocketAddr::new(host.parse().ok()?, *port))
+}
+
+/// Whether the server of a URL without Sentinel can only be on this host, with or without TLS.
+pub(super) fn is_on_this_host(url: &str) -> bool {
+    let Ok(info) = url.into_connection_info() else { return false };
+    let (ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. }) = info.addr() else { return true };
+    is_loopback(host)
 }
 
 impl FromStr for RedisUrl {
@@ -121,8 +138,13 @@ mod tests {
         ] {
             let url: RedisUrl = text.parse().expect(text);
             assert_eq!((url.bare.as_str(), url.username.as_deref(), url.reach), (bare, user, reach), "{text}");
+            assert_eq!(is_on_this_host(bare), reach == Reach::Local, "{text}");
             assert_eq!(url.password.as_ref().map(|p| p.expose_secret()), password, "{text}");
         }
+        let of = |url: &str| address(url).map(|address| address.to_string());
+        assert_eq!(of("redis://10.0.0.5"), Some("10.0.0.5:6379".to_owned()));
+        assert_eq!((of("redis://r1"), of("unix:///run/redis.sock")), (None, None), "no name is looked up");
+        assert!(is_on_this_host("rediss://localhost:6380"), "TLS is no other host");
         for bad in [
             "",
             "r1:6379",

@@ -11,8 +11,8 @@ use tracing_subscriber::EnvFilter;
 use super::net::is_host;
 use super::source::{MILLISECOND, MINUTE, Reader, SECOND, absolute, span_text};
 use super::{
-    AmiSettings, AmiUser, Files, LogFormat, LogSettings, NodeSettings, PlacementSettings, Settings, Transport,
-    keepalive, listen, redis, secret,
+    AmiSettings, AmiUser, DoctorSettings, Files, LogFormat, LogSettings, NodeSettings, PlacementSettings, Settings,
+    Transport, keepalive, listen, redis, secret,
 };
 use crate::ids::{Campaign, Case, NodeName};
 use crate::ring_policy::{Placeholder, RingSettings, RingTarget, Template};
@@ -42,6 +42,7 @@ pub(super) fn settings(reader: &mut Reader, credentials: &secret::Credentials) -
     let agent_check = listen::listen(reader, "agent_check.listen", listen::OFF, "your HAProxy");
     let keepalive = keepalive::keepalive(reader, ami.as_ref().map(|ami| &ami.address));
     let log = log(reader);
+    let accept = reader.read::<Vec<String>>("doctor.accept", Vec::<String>::new());
     reader.refuse_the_rest();
     Some(Settings {
         node: node?,
@@ -54,6 +55,7 @@ pub(super) fn settings(reader: &mut Reader, credentials: &secret::Credentials) -
         agent_check: agent_check?,
         keepalive: keepalive?,
         log: log?,
+        doctor: DoctorSettings { accept: accept? },
         files: Files::default(),
         warnings: Vec::new(),
         notes: Vec::new(),

@@ -7,6 +7,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,12 +71,12 @@ pub(super) async fn claim(settings: &Settings, generation: Generation, clock: Cl
         let who = match look(&dir, &path, generation) {
             Found::Free(lock) => {
                 info!(%node, path = %path.display(), "node name locked");
-                return Ok(granted(Some(lock), generation));
+                return Ok(granted(Some(lock), generation, settings));
             }
             Found::None(reason) => {
                 warn!(%node, reason, "no lock on the node name: after a restart, the daemon waits for its lease to \
                     expire");
-                return Ok(granted(None, generation));
+                return Ok(granted(None, generation, settings));
             }
             Found::Busy(who) => who,
         };
@@ -88,19 +89,29 @@ pub(super) async fn claim(settings: &Settings, generation: Generation, clock: Cl
         let now = clock.now();
         if now >= *until.get_or_insert(now.after(settings.placement.lease)) {
             warn!(%node, holder = who, "the daemon that holds the lock sends no heartbeats: taking over");
-            return Ok(granted(None, generation));
+            return Ok(granted(None, generation, settings));
         }
         tokio::time::sleep(settings.placement.lease / LOOKS).await;
     }
 }
 
-fn granted(lock: Option<Lock>, generation: Generation) -> Claim {
+fn granted(lock: Option<Lock>, generation: Generation, settings: &Settings) -> Claim {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     // Without a lock, no later daemon can prove that this one is dead: the id is unique.
     let id = lock.as_ref().map_or_else(|| generation.to_string(), |lock| lock.id.clone());
-    let holder = format!("{}/{}/{id} pid {}", word(&host), boot.trim(), std::process::id());
+    let at = own_address(settings).map(|address| format!(" at {address}")).unwrap_or_default();
+    let holder = format!("{}/{}/{id} pid {}{at}", word(&host), boot.trim(), std::process::id());
     Claim { _lock: lock, holder }
+}
+
+/// The address of this host on the way to Redis, where that says something: two hosts may have one host name. Nothing is sent.
+fn own_address(settings: &Settings) -> Option<IpAddr> {
+    let redis = settings.redis.address()?;
+    let any: IpAddr = if redis.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(redis).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|own| !own.is_loopback())
 }
 
 /// Without blanks.
@@ -176,12 +187,20 @@ mod tests {
         assert_ne!(other.id, again.id, "another lock says nothing about that holder");
     }
 
+    fn settings(redis: &str) -> Settings {
+        let environment = [("EVENRING__NODE__NAME", "n"), ("EVENRING__REDIS__URL", redis)];
+        let environment = environment.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        Settings::load(Some(file.path()), environment.into_iter()).expect("settings")
+    }
+
     #[test]
     fn where_no_file_can_be_there_is_no_lock() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let Found::None(why) = found(file.path()) else { panic!("a lock below a file") };
         assert!(why.contains("a.lock"), "{why}");
-        let [one, two] = [1, 2].map(|bits| granted(None, Generation::from_bits(bits)).holder);
+        let [one, two] =
+            [1, 2].map(|bits| granted(None, Generation::from_bits(bits), &settings("redis://127.0.0.1")).holder);
         let id = |holder: &str| holder.split(' ').next().map(str::to_owned);
         assert_ne!(id(&one), id(&two), "two lives without a lock are two holders");
     }

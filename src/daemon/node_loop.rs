@@ -127,6 +127,8 @@ pub(super) struct NodeLoop {
     /// Another daemon has this node's name.
     name_is_held: bool,
     redis_down: bool,
+    /// Why Redis would take no login, although it takes heartbeats.
+    no_logins: Option<String>,
     /// The outage has been logged.
     outage_said: bool,
     /// The last heartbeat that Redis took brought this node into the rotation.
@@ -176,6 +178,7 @@ impl NodeLoop {
             registered: false,
             name_is_held: false,
             redis_down: false,
+            no_logins: None,
             outage_said: false,
             told_active: false,
             lease,
@@ -325,13 +328,9 @@ impl NodeLoop {
     fn written(&mut self, done: WriteResult) -> Result<(), LoopError> {
         let now = self.clock.now();
         self.watchdog.answered();
-        let done = match done.held {
-            None => done,
-            Some((ref holder, left)) => {
-                self.wait_for_name(holder, left, now);
-                WriteResult { held: None, ..done }
-            }
-        };
+        if let Some((holder, left)) = &done.held {
+            self.wait_for_name(holder, *left, now);
+        }
         if done.registered {
             (self.registered, self.name_is_held, self.told_active) = (true, false, false);
             (self.reasons.name, self.reason_told) = (None, None);
@@ -349,6 +348,9 @@ impl NodeLoop {
         if let Some((recorded, asked)) = done.recorded {
             self.outputs.status.send_modify(|status| (status.beat, status.counts_in_redis) = (Some(now), done.counts));
             self.node.handle(Input::Recorded(recorded, asked), now);
+        }
+        if let Some(checked) = done.logins {
+            self.logins_checked(checked.err(), now);
         }
         if done.phones_lost {
             let what = "Redis had lost phone states: reported again";

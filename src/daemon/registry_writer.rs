@@ -19,13 +19,18 @@ use crate::node::{AdminState, Live, NodeState, RecordedState};
 use crate::registry::events::NewEvent;
 use crate::registry::{
     ADOPT_MOST, Adopted, HeartbeatSequence, PlacedAgain, ReapResult, Reaped, Registered, Registry, RegistryError,
-    Rejoined, Reported,
+    Rejoined, Reported, ToldSettings,
 };
-use crate::runtime::clock::Clock;
+use crate::runtime::clock::{Clock, wall_ms};
 use crate::runtime::log_throttle::LogThrottle;
 
 /// Outcomes in one call: a script that settles more would block Redis for others.
 const SESSIONS_AT_ONCE: usize = 200;
+
+/// How often it is checked whether Redis would take a login.
+const CHECK_LOGINS: Duration = Duration::from_secs(5);
+/// How often the other nodes learn what time it is here.
+const TELL_CLOCK: Duration = Duration::from_secs(60);
 
 /// The most entries for the event stream that wait while Redis is away. More are in the log only.
 pub(super) const NOTES_WAITING: usize = 100;
@@ -76,6 +81,8 @@ pub(super) struct WriteResult {
     pub(super) phones_lost: bool,
     /// Sessions whose agent has moved on.
     pub(super) stale: Vec<SessionId>,
+    /// Whether Redis would take a login, if that was checked; else why not.
+    pub(super) logins: Option<Result<(), String>>,
     /// What was not written.
     pub(super) rest: WriteBatch,
     /// Why not.
@@ -104,6 +111,10 @@ pub(super) struct RegistryWriter {
     settings: watch::Receiver<LiveSettings>,
     /// Redis does not know the newest share and caps.
     owes_limits: bool,
+    /// When the settings and the clock of this node were last told.
+    told_settings: Option<Now>,
+    /// When it was last checked whether Redis would take a login.
+    checked_logins: Option<Now>,
     notes: Notes,
     throttle: LogThrottle,
 }
@@ -161,6 +172,8 @@ impl RegistryWriter {
             metrics,
             settings,
             owes_limits,
+            told_settings: None,
+            checked_logins: None,
             notes: Notes::default(),
             throttle: LogThrottle::default(),
         }
@@ -184,6 +197,7 @@ impl RegistryWriter {
             self.registry.ring_for(new.ring.timeout);
             self.node = new.node.clone();
             self.owes_limits = true;
+            self.told_settings = None;
         }
         if let Err(error) = self.try_write(&mut batch, &mut done).await {
             if matches!(error, RegistryError::Forgotten) {
@@ -204,6 +218,7 @@ impl RegistryWriter {
                 let previous = previous.map(|generation| generation.to_string()).unwrap_or_default();
                 info!(node = %self.node.name, generation = %self.generation, previous, "registered");
                 self.registered = true;
+                (self.told_settings, self.checked_logins) = (None, None);
                 done.registered = true;
                 if let Some(reason) = self.registry.take_mute() {
                     warn!(node = %self.node.name, reason, "cannot write the event stream: events are not recorded");
@@ -316,6 +331,8 @@ impl RegistryWriter {
         if let Some(heartbeat) = batch.heartbeat {
             self.beat(heartbeat, done).await?;
             batch.heartbeat = None;
+            self.tell_settings().await?;
+            self.check_logins(done).await?;
         }
         if batch.leave {
             let name = &self.node.name;
@@ -323,6 +340,37 @@ impl RegistryWriter {
             info!(node = %name, moved, "left the rotation");
             batch.leave = false;
         }
+        Ok(())
+    }
+
+    /// What the nodes are compared by: after a change, and once a minute, for the clock.
+    async fn tell_settings(&mut self) -> Result<(), RegistryError> {
+        let now = self.clock.now();
+        if self.told_settings.is_some_and(|at| now.since(at) < TELL_CLOCK) {
+            return Ok(());
+        }
+        let told = {
+            let settings = self.settings.borrow();
+            ToldSettings { shared: settings.shared.clone(), restart: settings.restart.clone() }
+        };
+        let call = self.registry.tell_settings(&self.node.name, self.generation, &told, wall_ms());
+        self.metrics.redis("settings", call).await?;
+        self.told_settings = Some(now);
+        Ok(())
+    }
+
+    /// A heartbeat may be taken where a login is not. Then the heartbeats go on: calls must not suffer.
+    async fn check_logins(&mut self, done: &mut WriteResult) -> Result<(), RegistryError> {
+        let now = self.clock.now();
+        if self.checked_logins.is_some_and(|at| now.since(at) < CHECK_LOGINS) {
+            return Ok(());
+        }
+        done.logins = match self.metrics.redis("try_login", self.registry.try_login()).await {
+            Ok(()) => Some(Ok(())),
+            Err(error @ (RegistryError::Lacks { .. } | RegistryError::Denied { .. })) => Some(Err(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        self.checked_logins = Some(now);
         Ok(())
     }
 

@@ -61,7 +61,8 @@ impl Reload {
             info!(%node, key, from, to, "setting applied");
         }
         self.settings.take_over(new);
-        self.told.send_replace(LiveSettings::of(&self.settings));
+        let restart = changes.restart.iter().map(|change| change.key.clone()).collect();
+        self.told.send_replace(LiveSettings { restart, ..LiveSettings::of(&self.settings) });
         info!(%node, taken_over = changes.live.len(), need_restart = changes.restart.len(), "settings reloaded");
     }
 }

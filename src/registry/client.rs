@@ -5,15 +5,24 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisConnectionInfo, RedisError, Script, ScriptInvocation,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, FromRedisValue, RedisConnectionInfo, RedisError, Script,
+    ScriptInvocation, Value,
 };
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 
 use super::error::RegistryError;
 use super::refusal::Place;
 use super::server::{Lost, Server};
 use crate::config::RedisSettings;
+
+/// A server that lets nobody in says so within this time, before it is asked anything.
+const GREETING: Duration = Duration::from_millis(300);
+/// Bytes of such a greeting.
+const GREETING_BYTES: u64 = 4096;
 
 /// A connection that reconnects by itself.
 #[derive(Debug)]
@@ -82,17 +91,23 @@ impl Connector {
         }
     }
 
+    /// See [`Server::survey`].
+    pub(super) async fn survey(&self) -> Vec<(String, Result<String, String>)> {
+        self.server.survey().await
+    }
+
     /// The connection that there is, or a new one.
     async fn open(&mut self) -> Result<Open, RegistryError> {
         if let Some(open) = &self.open {
             return Ok(open.clone());
         }
-        let client = self.server.find().await.map_err(|lost| match lost {
-            Lost::Error(error) => self.explain_search(&error),
-            Lost::Silence(limit) => {
-                self.unreachable(format!("no sentinel named a primary that responded within {limit:?}"))
+        let client = match self.server.find().await {
+            Ok(client) => client,
+            Err(Lost::Error(error)) => return Err(self.explain_search(&error).await),
+            Err(Lost::Silence(limit)) => {
+                return Err(self.unreachable(format!("no sentinel named a primary that responded within {limit:?}")));
             }
-        })?;
+        };
         // The limit of the configuration does not cover everything that connecting does.
         let connect = client.get_multiplexed_async_connection_with_config(&self.config);
         let connection = match tokio::time::timeout(self.connect_timeout * 2, connect).await {
@@ -107,6 +122,13 @@ impl Connector {
     /// The client hides Redis's answer to a failed login, which may not be about the login: this asks once more, without
     /// credentials.
     async fn explain_login(&self, client: &Client, error: RedisError) -> RegistryError {
+        let is_dropped = error.is_connection_dropped() && !error.is_connection_refusal();
+        if (is_dropped || error.kind() == ErrorKind::AuthenticationFailed)
+            && let ConnectionAddr::Tcp(host, port) = client.get_connection_info().addr()
+            && let Some(greeting) = self.greeting(host, *port).await
+        {
+            return greeting;
+        }
         if error.kind() != ErrorKind::AuthenticationFailed {
             return self.explain(&error);
         }
@@ -125,6 +147,19 @@ impl Connector {
         self.explain(&error)
     }
 
+    /// What the server says before it is asked anything: that it is in protected mode, or has no room. Behind a login that
+    /// looks like a wrong password, or is lost, because the server has hung up by then.
+    async fn greeting(&self, host: &str, port: u16) -> Option<RegistryError> {
+        let said = async {
+            let stream = TcpStream::connect((host, port)).await.ok()?;
+            let mut said = Vec::new();
+            stream.take(GREETING_BYTES).read_to_end(&mut said).await.ok()?;
+            let Value::ServerError(error) = redis::parse_redis_value(&said).ok()? else { return None };
+            Some(self.explain(&RedisError::from(error)))
+        };
+        tokio::time::timeout(GREETING, said).await.ok().flatten()
+    }
+
     fn judge<T>(&mut self, result: Result<T, RedisError>) -> Result<T, RegistryError> {
         result.map_err(|error| {
             let error = self.explain(&error);
@@ -140,6 +175,11 @@ impl Connector {
         RegistryError::NotNow { url: self.url.clone() }
     }
 
+    /// What this user may not do.
+    pub(super) fn lacks(&self, missing: String) -> RegistryError {
+        RegistryError::Lacks { url: self.url.clone(), missing }
+    }
+
     /// A reply that does not have the shape it must have.
     pub(super) fn script_error(&self, why: String) -> RegistryError {
         RegistryError::Script { url: self.url.clone(), why }
@@ -150,7 +190,15 @@ impl Connector {
     }
 
     /// The way to a primary has two logins, and a refusal does not say whose it is.
-    fn explain_search(&self, error: &RedisError) -> RegistryError {
+    async fn explain_search(&self, error: &RedisError) -> RegistryError {
+        let is_dropped = error.is_connection_dropped() && !error.is_connection_refusal();
+        if is_dropped || error.kind() == ErrorKind::AuthenticationFailed {
+            let addresses = self.server.addresses().await;
+            let greetings = addresses.iter().map(|(host, port)| self.greeting(host, *port));
+            if let Some(greeting) = join_all(greetings).await.into_iter().flatten().next() {
+                return greeting;
+            }
+        }
         let mut explained = self.explain(error);
         if let RegistryError::Denied { why, .. } = &mut explained {
             why.push_str(

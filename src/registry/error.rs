@@ -26,6 +26,17 @@ pub enum RegistryError {
         /// What Redis said.
         why: String,
     },
+    /// Redis lets this user in, but not do all that a login needs.
+    #[error(
+        "the user of Redis at {url} may not do what a login needs: {missing}; use the ACL line in docs/SECURITY.md \
+            (Redis ACL), with your namespace in all three places"
+    )]
+    Lacks {
+        /// Where.
+        url: String,
+        /// The commands.
+        missing: String,
+    },
     /// Redis responds, but accepts no writes now.
     #[error("Redis at {url} accepts no writes: {why}; {advice}")]
     NotWritable {
@@ -72,7 +83,8 @@ impl RegistryError {
     /// Whether an operator must change something before a retry can help.
     pub fn needs_people(&self) -> bool {
         match self {
-            Self::Denied { .. } | Self::Unfit { .. } | Self::Settings(_) | Self::Script { .. } => true,
+            Self::Denied { .. } | Self::Lacks { .. } | Self::Unfit { .. } => true,
+            Self::Settings(_) | Self::Script { .. } => true,
             Self::Unreachable { .. } | Self::NotWritable { .. } | Self::NotNow { .. } => false,
             Self::Fenced | Self::Forgotten => false,
         }
@@ -81,7 +93,7 @@ impl RegistryError {
     /// Whether Redis is unavailable: logins wait until it is back.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Denied { .. } | Self::NotWritable { .. } => true,
+            Self::Unreachable { .. } | Self::Denied { .. } | Self::Lacks { .. } | Self::NotWritable { .. } => true,
             Self::Unfit { .. } | Self::NotNow { .. } => true,
             Self::Settings(_) | Self::Fenced | Self::Forgotten | Self::Script { .. } => false,
         }

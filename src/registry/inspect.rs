@@ -1,51 +1,14 @@
 //! Facts about Redis itself for operators: the rights of our user, the server's settings, how long orders wait. Owns those
 //! queries. Must never judge an answer or be needed by the daemon: reading the server's settings is not in its ACL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use redis::{Cmd, ScriptInvocation, Value, from_redis_value_ref};
 
+pub use super::try_login::NEEDED;
+use super::try_login::command_name;
 use super::{Registry, RegistryError};
-
-/// What the scripts and the client do, each with arguments of its usual shape. `NS` is the namespace.
-pub const NEEDED: [&str; 34] = [
-    "evalsha 0 1 NS",
-    "script load x",
-    "subscribe NS:x",
-    "time",
-    "del NS:x",
-    "unlink NS:x",
-    "exists NS:x",
-    "hdel NS:x f",
-    "hget NS:x f",
-    "hgetall NS:x",
-    "hincrby NS:x f 1",
-    "hlen NS:x",
-    "hmget NS:x f",
-    "hset NS:x f v",
-    "hsetnx NS:x f v",
-    "persist NS:x",
-    "pexpire NS:x 1",
-    "publish NS:x m",
-    "rename NS:x NS:y",
-    "sadd NS:x m",
-    "scard NS:x",
-    "smembers NS:x",
-    "srem NS:x m",
-    "xadd NS:x * f v",
-    "xread streams NS:x 0",
-    "zadd NS:x 1 m",
-    "zcard NS:x",
-    "zrangebyscore NS:x 0 1",
-    "zrem NS:x m",
-    "zremrangebyscore NS:x 0 1",
-    "zscore NS:x m",
-    // Every kind of key and channel.
-    "hget NS f",
-    "publish NS:rt:x m",
-    "zadd NS:ring-x 1 m",
-];
 
 /// Commands that evenring does not need, and their names.
 const EXCESS: [(&str, &str); 13] = [
@@ -84,6 +47,10 @@ pub struct Server {
     pub replicas: u64,
     /// With fewer, it takes no writes.
     pub min_replicas_to_write: u64,
+    /// The addresses that it listens on; empty is all.
+    pub bind: String,
+    /// It lets nobody in from other hosts while its default user has no password.
+    pub protected_mode: bool,
     /// Bytes; 0 is no limit.
     pub maxmemory: u64,
     /// Bytes.
@@ -116,16 +83,10 @@ impl Registry {
         let asked: Vec<&str> = NEEDED.into_iter().chain(EXCESS.map(|(line, _)| line)).collect();
         let reply = self.may(&asked).await?;
         let (needed, excess) = reply.1.split_at(NEEDED.len().min(reply.1.len()));
-        let name = |line: &str| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let count = if words.first() == Some(&"script") { 2 } else { 1 };
-            words.into_iter().take(count).collect::<Vec<_>>().join(" ").to_ascii_uppercase()
-        };
-        let mut missing: Vec<String> =
-            NEEDED.iter().zip(needed).filter(|(_, may)| !**may).map(|(line, _)| name(line)).collect();
-        missing.dedup();
+        let missing: BTreeSet<String> =
+            NEEDED.iter().zip(needed).filter(|(_, may)| !**may).map(|(line, _)| command_name(line)).collect();
         let excess = EXCESS.iter().zip(excess).filter(|(_, may)| **may).map(|((_, what), _)| (*what).to_owned());
-        Ok(Rights { version: reply.0, missing, excess: excess.collect() })
+        Ok(Rights { version: reply.0, missing: missing.into_iter().collect(), excess: excess.collect() })
     }
 
     async fn may(&mut self, lines: &[&str]) -> Result<(String, Vec<bool>), RegistryError> {
@@ -141,12 +102,18 @@ impl Registry {
         Ok((version, reply.iter().skip(1).map(may).collect()))
     }
 
+    /// What each sentinel says is the primary now, or why it names none; empty without Sentinel.
+    pub async fn sentinels(&self) -> Vec<(String, Result<String, String>)> {
+        self.connector.survey().await
+    }
+
     /// How the server is set up; `None`: this user may not ask.
     ///
     /// # Errors
     /// Redis unavailable.
     pub async fn server(&mut self) -> Result<Option<Server>, RegistryError> {
-        let settings = ["config", "get", "maxmemory*", "min-replicas-to-write", "save", "appendonly"];
+        let settings =
+            ["config", "get", "maxmemory*", "min-replicas-to-write", "save", "appendonly", "bind", "protected-mode"];
         let (_, may) = self.may(&["info", &settings.join(" ")]).await?;
         if may.contains(&false) {
             return Ok(None);
@@ -166,6 +133,8 @@ impl Registry {
             role: said("role").to_owned(),
             replicas: number(said("connected_slaves")),
             min_replicas_to_write: number(set("min-replicas-to-write")),
+            bind: set("bind").to_owned(),
+            protected_mode: set("protected-mode") == "yes",
             maxmemory: number(set("maxmemory")),
             used_memory: number(said("used_memory")),
             maxmemory_policy: set("maxmemory-policy").to_owned(),

@@ -26,6 +26,8 @@ mod server;
 mod shown;
 mod states;
 mod tables;
+mod told;
+mod try_login;
 pub mod view;
 
 use std::time::Duration;
@@ -44,6 +46,7 @@ pub use login_counts::LoginCounts;
 pub use rejoin::Rejoined;
 pub use reply::{Backlog, PlacedAgain, ReapResult, Reaped, Reported, Taken};
 pub use script::{script_hashes, script_text};
+pub use told::{Rival, ToldRow, ToldSettings};
 
 use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};
 use crate::ids::{Agent, Alias, Campaign, Case, Generation, NodeName, SessionId};
@@ -206,7 +209,10 @@ impl Registry {
     /// # Errors
     /// Redis unavailable. A refusal is no error: it is in the reply.
     pub async fn place(&mut self, request: &LoginRequest, session: SessionId) -> Result<Placement, RegistryError> {
-        self.placement("place", request, session).await
+        match self.placement("place", request, session).await {
+            Ok(placement) => Ok(placement),
+            Err(error) => Err(self.name_what_is_missing(error).await),
+        }
     }
 
     /// What [`Self::place`] would do, and why; writes nothing.

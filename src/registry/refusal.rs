@@ -28,6 +28,16 @@ const CLUSTER: &str = "it is a Redis Cluster node: point redis.url at a single p
 const HARDENED: &str = "it lacks a command that evenring needs: use Redis 7.0 or newer without rename-command; \
     restrict users with the ACL instead (docs/SECURITY.md, Redis ACL)";
 
+const PROTECTED: &str = "this is not about evenring's password: Redis lets in nobody from another host as long as its \
+    default user has no password. In redis.conf, set `bind` and `requirepass`, or make users of your own and turn the \
+    default user off (docs/redis.md, Let other hosts in)";
+const FULL: &str = "it is out of memory: raise maxmemory (CONFIG SET maxmemory, and in redis.conf) and keep \
+    maxmemory-policy noeviction (docs/redis.md, Memory)";
+const UNSAVED: &str = "it could not save its data and therefore refuses writes: make room on its disk, or make its \
+    directory writable; its log has the reason (docs/redis.md, Persistence)";
+const ALONE: &str = "fewer replicas are connected than min-replicas-to-write: bring a replica back, or lower that \
+    setting (docs/redis.md, Replicas)";
+
 /// Errors on connecting, and what to do about each.
 const AT_THE_DOOR: [(&str, &str); 8] = [
     (
@@ -35,10 +45,7 @@ const AT_THE_DOOR: [(&str, &str); 8] = [
         "it accepts no more connections: raise maxclients and its limit of open files, or find the clients with \
             CLIENT LIST",
     ),
-    (
-        "protected mode",
-        "set a password for its default user, or give evenring a user of its own (docs/SECURITY.md, Redis ACL)",
-    ),
+    ("protected mode", PROTECTED),
     ("unknown command", HARDENED),
     ("unknown subcommand", HARDENED),
     ("Unknown Redis command", HARDENED),
@@ -60,14 +67,16 @@ impl Place<'_> {
     /// Explains an error.
     pub(super) fn explain(self, error: &RedisError) -> RegistryError {
         let (url, why) = (self.url.to_owned(), error.to_string());
-        let unwritable = |advice| RegistryError::NotWritable { url: url.clone(), why: why.clone(), advice };
-        let unfit = |advice| RegistryError::Unfit { url: url.clone(), why: why.clone(), advice };
-        let denied = || RegistryError::Denied { url: url.clone(), why: why.clone() };
+        let said = cause(&why);
+        let unwritable = |advice| RegistryError::NotWritable { url: url.clone(), why: said.clone(), advice };
+        let unfit = |advice| RegistryError::Unfit { url: url.clone(), why: said.clone(), advice };
+        let denied = || RegistryError::Denied { url: url.clone(), why: said.clone() };
         match error.code().unwrap_or_default() {
             "READONLY" => return unwritable(self.replica),
-            "MISCONF" => return unwritable("its disk is full or not writable: see Redis's log"),
-            "OOM" => return unwritable("it is out of memory: raise maxmemory, with maxmemory-policy noeviction"),
-            "NOREPLICAS" => return unwritable("too few replicas are connected for min-replicas-to-write"),
+            "MISCONF" => return unwritable(UNSAVED),
+            "OOM" => return unwritable(FULL),
+            "NOREPLICAS" => return unwritable(ALONE),
+            "DENIED" => return unfit(PROTECTED),
             "LOADING" | "MASTERDOWN" => return unwritable("wait until it has finished loading or syncing"),
             "BUSY" | "UNKILLABLE" => {
                 return unwritable("a script is blocking Redis: wait, or run SCRIPT KILL");
@@ -104,8 +113,11 @@ impl Place<'_> {
                 return unfit("see Redis's log, and check redis.url");
             }
             // Redis names the cause inside a script's error.
-            let inside = ["READONLY", "MISCONF", "OOM ", "NOREPLICAS"].into_iter().any(|word| why.contains(word));
-            return if inside { unwritable("see Redis's log") } else { RegistryError::Script { url, why } };
+            let causes = [("READONLY", self.replica), ("MISCONF", UNSAVED), ("OOM ", FULL), ("NOREPLICAS", ALONE)];
+            return match causes.into_iter().find(|(word, _)| why.contains(word)) {
+                Some((_, advice)) => unwritable(advice),
+                None => RegistryError::Script { url, why },
+            };
         }
         self.explain_silence(error)
     }
@@ -145,6 +157,18 @@ impl Place<'_> {
     }
 }
 
+/// What Redis said, as a part of a sentence: without quotes around its word, the place in one of our scripts, and the page
+/// with which it explains protected mode.
+fn cause(said: &str) -> String {
+    let first = if said.contains("protected mode") { said.split(". ").next().unwrap_or(said) } else { said };
+    let end = first.find(" script: ").filter(|_| first.contains(IN_SCRIPT)).unwrap_or(first.len());
+    let mut cause = first[..end].trim_end_matches(['.', ',', ' ']).to_owned();
+    if let Some((word, rest)) = cause.strip_prefix('"').and_then(|rest| rest.split_once("\": ")) {
+        cause = format!("{word}: {rest}");
+    }
+    cause
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +190,10 @@ mod tests {
         for (said, advice) in [
             ("ERR max number of clients reached", "raise maxclients"),
             ("ERR max number of clients + cluster connections reached", "raise maxclients"),
-            ("DENIED Redis is running in protected mode because protected mode is enabled", "a user of its own"),
+            (
+                "DENIED Redis is running in protected mode because protected mode is enabled",
+                "not about evenring's password",
+            ),
             ("MOVED 13484 10.0.0.1:6379", "Redis Cluster"),
             ("ASK 13484 10.0.0.1:6379", "Redis Cluster"),
             ("TRYAGAIN Multiple keys request during rehashing of slot", "Redis Cluster"),
@@ -185,10 +212,31 @@ mod tests {
             ("UNKILLABLE Sorry the script already executed write commands", "SCRIPT KILL"),
             ("ERR Protocol error: invalid bulk length", "Redis's log"),
             ("WEIRD something of the next version", "Redis's log"),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'. script: 1, on @user_script:1.",
+                "raise maxmemory",
+            ),
+            ("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist.", "make room"),
+            ("NOREPLICAS Not enough good replicas to write. script: 1, on @user_script:1.", "min-replicas-to-write"),
             ("READONLY You can't write against a read only replica. script: 1, on @user_script:1.", "replica"),
             ("NOPERM User x has no permissions to run the 'evalsha' command", "the password and the ACL"),
         ] {
             check(said, true, advice);
+        }
+    }
+
+    #[test]
+    fn the_cause_is_a_part_of_a_sentence() {
+        for (said, expected) in [
+            ("\"OOM\": command not allowed. script: 12, on @user_script:1.", "OOM: command not allowed"),
+            (
+                "\"DENIED\": Redis is running in protected mode because x. In this mode y. z.",
+                "DENIED: Redis is running in protected mode because x",
+            ),
+            ("An error: \"x\": y", "An error: \"x\": y"),
+            ("on the script: x", "on the script: x"),
+        ] {
+            assert_eq!(cause(said), expected);
         }
     }
 

@@ -16,7 +16,7 @@ macro_rules! parts {
 }
 
 parts! {
-    "keys", "removal", "clock", "fencing", "tables", "rsmq", "events", "nodes", "hangup", "sessions", "ring_queue", "forgetting", "eligibility",
+    "keys", "permission", "removal", "clock", "fencing", "tables", "rsmq", "events", "nodes", "hangup", "sessions", "ring_queue", "forgetting", "eligibility",
     "targets", "quick_choice", "orders", "attempts", "rejoin", "moves", "placement", "answers",
 }
 
@@ -112,6 +112,10 @@ scripts! {
     append_events: "append_events",
     /// What our user may do.
     rights: "rights",
+    /// Whether a login would be taken.
+    try_login: "try_login",
+    /// What must be the same on all nodes.
+    settings: "settings",
     /// The shared inbox: the next messages.
     receive: "receive",
     /// The shared inbox: placed and answered.

@@ -1,6 +1,7 @@
 //! Which server to talk to: the one of `redis.url`, or the primary that the sentinels name. Owns the search, its time
 //! limit and TLS. Must never keep a connection or a result: after any error it searches again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -8,7 +9,8 @@ use futures_util::stream::FuturesUnordered;
 use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    Client, ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, TlsCertificates, TlsMode,
+    Client, ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    TlsCertificates, TlsMode,
 };
 use secrecy::ExposeSecret;
 
@@ -100,6 +102,42 @@ impl Server {
     }
 }
 
+impl Server {
+    /// The sentinels, and what they name, whether it lets anybody in or not.
+    pub(super) async fn addresses(&self) -> Vec<(String, u16)> {
+        let Self::Sentinels(sentinels) = self else { return Vec::new() };
+        let mut addresses = sentinels.sentinel.hosts.clone();
+        for (host, port) in &sentinels.sentinel.hosts {
+            let named = tokio::time::timeout(sentinels.limit, sentinels.named(host, *port)).await;
+            if let Ok(Some(primary)) = named {
+                addresses.push(primary);
+                break;
+            }
+        }
+        addresses
+    }
+
+    /// What each sentinel names, for people.
+    pub(super) async fn survey(&self) -> Vec<(String, Result<String, String>)> {
+        let Self::Sentinels(sentinels) = self else { return Vec::new() };
+        let mut said = Vec::new();
+        for (host, port) in &sentinels.sentinel.hosts {
+            let name = format!("{host}:{port}");
+            let answer = match sentinels.client(host.clone(), *port) {
+                Ok(mut client) => tokio::time::timeout(sentinels.limit, client.async_get_client()).await,
+                Err(error) => Ok(Err(error)),
+            };
+            let answer = match answer {
+                Ok(Ok(primary)) => Ok(primary.get_connection_info().addr().to_string()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("no response within {:?}", sentinels.limit)),
+            };
+            said.push((name, answer));
+        }
+        said
+    }
+}
+
 impl Sentinels {
     /// One client for each sentinel, without connections: a frozen sentinel does not delay the others, and nothing from an
     /// earlier search is used.
@@ -139,6 +177,24 @@ impl Sentinels {
             builder = builder.set_client_to_sentinel_password(password.expose_secret());
         }
         builder.build()
+    }
+
+    /// The address that a sentinel names, without a look at what is there. Not over TLS: what is said before a login is not
+    /// to be had there.
+    async fn named(&self, host: &str, port: u16) -> Option<(String, u16)> {
+        let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
+        if let Some(username) = &self.sentinel.username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = &self.sentinel.password {
+            login = login.set_password(password.expose_secret());
+        }
+        let info = (host.to_owned(), port).into_connection_info().ok()?.set_redis_settings(login);
+        let mut connection = Client::open(info).ok()?.get_multiplexed_async_connection().await.ok()?;
+        let known = redis::cmd("SENTINEL").arg("MASTERS").query_async(&mut connection).await;
+        let known: Vec<BTreeMap<String, String>> = known.ok()?;
+        let primary = known.iter().find(|primary| primary.get("name") == Some(&self.sentinel.primary))?;
+        Some((primary.get("ip")?.clone(), primary.get("port")?.parse().ok()?))
     }
 
     /// Asks all sentinels at once, within the time limit. Each answer has been checked by the server that it names: it

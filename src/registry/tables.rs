@@ -85,7 +85,7 @@ impl Registry {
         self.connector.command(&command).await
     }
 
-    async fn hash(&mut self, key: &str) -> Result<BTreeMap<String, String>, RegistryError> {
+    pub(super) async fn hash(&mut self, key: &str) -> Result<BTreeMap<String, String>, RegistryError> {
         self.connector.command(redis::cmd("HGETALL").arg(key)).await
     }
 }

@@ -228,6 +228,8 @@ pub struct NodeRow {
     pub claimant: String,
     /// The runs of the keepalive command there, if there was one.
     pub keepalive: Option<KeepaliveRow>,
+    /// Settings that a reload has changed there and that need a restart.
+    pub restart_pending: Vec<String>,
 }
 
 /// How often the keepalive command has run on a node, and how it went the last time.
@@ -275,6 +277,7 @@ impl NodeRow {
                 reason: text(17),
                 result: text(18),
             }),
+            restart_pending: Vec::new(),
         }
     }
 }

@@ -165,6 +165,7 @@ fn clean() -> Evidence {
             claimant: String::new(),
             left_out: Vec::new(),
             keepalive: None,
+            restart_pending: Vec::new(),
         }],
         phones: BTreeMap::from([("a".into(), 2)]),
         channels: BTreeMap::from([("a".into(), sessions.iter().map(channel).collect())]),

@@ -13,7 +13,7 @@ use evenring::node::session::{Outcome, Reason};
 use evenring::node::{AdminState, Live};
 use evenring::registry::events::NewEvent;
 use evenring::registry::view::Which;
-use evenring::registry::{ADOPT_MOST, Forgotten, Registered, Settled};
+use evenring::registry::{ADOPT_MOST, Forgotten, Registered, Settled, ToldSettings};
 use evenring::runtime::random::new_session;
 
 use crate::harness::{Bench, Reach};
@@ -23,7 +23,7 @@ const ROUNDS: usize = 7;
 const REACH: Reach = Reach::AtMost(5_000.0);
 
 /// The second word is the name of the script.
-const ROWS: [&str; 25] = [
+const ROWS: [&str; 27] = [
     "script place, 200 nodes",
     "script place, explaining, 200 nodes",
     "script receive, 64 logins",
@@ -49,6 +49,8 @@ const ROWS: [&str; 25] = [
     "script append_events, 100 entries",
     "script keepalive",
     "script rights",
+    "script try_login",
+    "script settings",
 ];
 
 pub fn rows(bench: &mut Bench) {
@@ -290,5 +292,17 @@ impl Large {
         self.watch().await;
         self.registry.rights().await.expect("Redis");
         self.row("script rights").await;
+        self.watch().await;
+        for _ in 0..20 {
+            self.registry.try_login().await.expect("Redis");
+        }
+        self.row("script try_login").await;
+        let told =
+            ToldSettings { shared: [("placement.tries".to_owned(), "3".to_owned())].into(), restart: Vec::new() };
+        self.watch().await;
+        for _ in 0..20 {
+            self.registry.tell_settings(&name(FIRST), life(FIRST), &told, 0).await.expect("Redis");
+        }
+        self.row("script settings").await;
     }
 }

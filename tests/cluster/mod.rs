@@ -6,13 +6,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::lab::evenring::{Cli, Daemon, Output, Sections};
+use crate::lab::evenring::{Cli, Daemon, Output, Sections, binary};
 use crate::lab::redis::Redis;
-use crate::lab::{HUB, Lab, wait_for, wait_until};
+use crate::lab::{HUB, Lab, Node, wait_for, wait_until};
 
 /// Long enough for anything that should happen soon.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -72,6 +74,28 @@ impl Cluster {
     /// `evenring ARGUMENTS`.
     pub fn run(&self, arguments: &[&str]) -> Output {
         self.cli.run(arguments)
+    }
+
+    /// `evenring doctor ARGUMENTS` on a node, with its daemon's configuration.
+    pub fn doctor(&self, node: &Node, arguments: &[&str]) -> Output {
+        let daemon = self.daemons.iter().find(|daemon| daemon.log_file().starts_with(node.dir())).expect("a daemon");
+        let conf = node.root().join("etc/asterisk/manager.conf");
+        std::fs::set_permissions(&conf, std::fs::Permissions::from_mode(0o640)).expect("make it private");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &node.namespace()]).arg(binary()).arg("doctor").args(arguments);
+        command.arg("--config").arg(daemon.config()).arg("--manager-conf").arg(conf);
+        command.output().expect("run evenring doctor").into()
+    }
+
+    /// The same as JSON: warnings and failures as (code, finding, fix), and the exit code.
+    pub fn troubles(&self, node: &Node) -> (Vec<(String, String, String)>, i32) {
+        let output = self.doctor(node, &["--json"]);
+        let rows: Vec<Value> =
+            serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        let text = |row: &Value, key: &str| row[key].as_str().expect(key).to_owned();
+        let rows = rows.iter().filter(|row| ["warning", "failure"].contains(&row["level"].as_str().expect("level")));
+        let rows = rows.map(|row| (text(row, "code"), text(row, "finding"), text(row, "fix"))).collect();
+        (rows, output.status.code().expect("no signal"))
     }
 
     /// One node, as `status` shows it.

@@ -221,7 +221,9 @@ impl Look {
                     put("seen", when(pairs["seen"]));
                 }
                 // follow from the sessions, and are checked as invariants
-                ("holders" | "QUEUES" | "events", _) | ("index", "nodes" | "counts") | ("local" | "remote", _) => {}
+                ("holders" | "QUEUES" | "events", _)
+                | ("index", "nodes" | "counts" | "try" | "rivals" | "settings")
+                | ("local" | "remote", _) => {}
                 (queue, "Q") if queue.starts_with("ring-") || queue == "logins" || queue == REPLY => {}
                 ("logins", "") => {
                     let bodies = self.pairs("logins:Q");

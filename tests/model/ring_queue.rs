@@ -54,6 +54,7 @@ impl World {
         self.phones.remove(node);
         self.contacts.remove(node);
         self.queues.remove(node);
+        self.rivals.remove(node);
         self.say_node("node-forgotten", node, "");
         "forgotten"
     }

@@ -71,7 +71,12 @@ impl World {
             && old.state != "stopped"
             && !self.is_dead(old)
         {
-            return Err(old.host.clone());
+            let both = (old.host.clone(), new.host);
+            if self.rivals.get(name) != Some(&both) {
+                self.say_node("name-conflict", name, &format!("held by {}, wanted by {}", both.0, both.1));
+                self.rivals.insert(name.to_owned(), both.clone());
+            }
+            return Err(both.0);
         }
         let previous = old.map(|old| old.generation.clone());
         let again = old.is_some_and(|old| old.generation == new.generation && old.state == "starting");

@@ -175,6 +175,8 @@ pub struct World {
     pub now: Ms,
     pub step: usize,
     pub nodes: BTreeMap<String, Node>,
+    /// Who has a name, and who wanted it last and did not get it.
+    pub rivals: BTreeMap<String, (String, String)>,
     pub phones: BTreeMap<String, BTreeMap<String, String>>,
     pub contacts: BTreeMap<String, BTreeMap<String, String>>,
     pub aliases: BTreeMap<String, Vec<(String, String)>>,

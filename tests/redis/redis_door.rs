@@ -73,9 +73,9 @@ fn protected_mode_lets_in_nobody_from_outside() {
     let address = Ipv4Addr::new(10, 78, 0, 1);
     let redis = Redis::start_with(address, &[]);
     ok(redis.address(), "CONFIG SET protected-mode yes");
-    check(&redis.url(), &["protected mode", "a user of its own"]);
+    check(&redis.url(), &["protected mode", "not about evenring's password", "docs/redis.md"]);
     let with_password = format!("redis://:secret@{}", redis.address());
-    check(&with_password, &["protected mode", "a user of its own"]);
+    check(&with_password, &["protected mode", "not about evenring's password", "docs/redis.md"]);
     run("ip addr del 10.78.0.1/32 dev lo");
 }
 

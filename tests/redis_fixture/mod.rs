@@ -306,6 +306,7 @@ pub fn word<T: Debug>(result: Result<T, RegistryError>) -> &'static str {
         RegistryError::Settings(_) => "settings",
         RegistryError::Unreachable { .. } => "unreachable",
         RegistryError::Denied { .. } => "denied",
+        RegistryError::Lacks { .. } => "lacks",
         RegistryError::NotWritable { .. } => "not-writable",
         RegistryError::Unfit { .. } => "unfit",
         RegistryError::Fenced => "fenced",

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use evenring::registry::view::Verdict;
 use evenring::registry::{Registry, RegistryError};
 
 use crate::lab::now;
@@ -85,6 +86,54 @@ async fn a_redis_that_fills_up_changes_nothing_by_halves() {
     assert_eq!(cluster.run::<u64>(&["HLEN", "NS:holders"]).await, 0);
     cluster.placed("cc100x", "7").await;
     assert_eq!(cluster.take(&a).await.len(), 1);
+}
+
+/// Nodes that cannot write lose their leases. That is not why nobody can log in, at either door.
+#[tokio::test]
+async fn a_full_redis_is_the_reason_and_not_the_nodes_that_it_lost() {
+    for silent in [false, true] {
+        let mut cluster = Cluster::start().await;
+        cluster.up("a", &["cc100"]).await;
+        if silent {
+            cluster.silence(600_000).await;
+        } else {
+            cluster.lapse("a").await;
+        }
+        let verdict = cluster.place(&login("cc100x", "7")).await.verdict;
+        assert_eq!(verdict, if silent { Verdict::NotNow } else { Verdict::Refused });
+        cluster.registry.try_login().await.unwrap();
+        cluster.run::<u64>(&["ZADD", "NS:logins", "0", "message"]).await;
+        cluster.run::<u64>(&["HSET", "NS:logins:Q", "message", r#"{"alias":"cc100x","reply":"web"}"#]).await;
+        let messages = cluster.registry.receive_logins(10, None).await.unwrap().messages;
+        cluster.run::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "1"]).await;
+        let refused = cluster.registry.place(&login("cc100x", "7"), session(77)).await;
+        check_unwritable(refused.unwrap_err(), "raise maxmemory");
+        check_unwritable(cluster.registry.try_login().await.unwrap_err(), "raise maxmemory");
+        if !silent {
+            check_unwritable(cluster.registry.settle_logins(&messages).await.unwrap_err(), "raise maxmemory");
+        }
+        assert_eq!(cluster.run::<u64>(&["ZCARD", "NS:logins"]).await, 1, "the login waits in the inbox");
+    }
+}
+
+#[tokio::test]
+async fn what_a_login_may_not_do_is_named_and_nothing_is_written_for_it() {
+    let mut cluster = Cluster::start().await;
+    cluster.up("a", &["cc100"]).await;
+    cluster.registry.try_login().await.unwrap();
+    assert_eq!(cluster.run::<u64>(&["HLEN", "NS:index:try"]).await, 1);
+    assert!(cluster.run::<i64>(&["PTTL", "NS:index:try"]).await > 0, "it ends by itself");
+    cluster.run::<u64>(&["DEL", "NS:index:try"]).await;
+    cluster.run::<()>(&["ACL", "SETUSER", "default", "-zadd", "-publish", "-xadd"]).await;
+    let placed = cluster.registry.place(&login("cc100x", "7"), session(77)).await;
+    for error in [placed.unwrap_err(), cluster.registry.try_login().await.unwrap_err()] {
+        let RegistryError::Lacks { missing, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(missing, "PUBLISH, ZADD");
+        assert!(error.is_outage() && error.needs_people(), "{error}");
+    }
+    assert_eq!(cluster.run::<u64>(&["EXISTS", "NS:index:try"]).await, 0);
+    cluster.run::<()>(&["ACL", "SETUSER", "default", "+zadd", "+publish"]).await;
+    cluster.registry.try_login().await.expect("without the event stream, logins work");
 }
 
 #[tokio::test]

@@ -19,3 +19,4 @@ mod retries;
 mod ring_queue;
 mod rsmq;
 mod soft_state;
+mod told;

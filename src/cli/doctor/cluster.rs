@@ -6,6 +6,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::compare::{by, each};
 use super::finding::{Finding, some};
 use crate::config::{PlacementSettings, span_text};
 use crate::node::left_out::Why;
@@ -28,9 +29,15 @@ pub(super) struct Facts {
     pub(super) ring_timeout: Duration,
     /// Redis's clock, ms since 1970.
     pub(super) now_ms: u64,
+    /// Redis takes what the daemons write.
+    pub(super) redis_is_well: bool,
 }
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    if !facts.redis_is_well {
+        // What is to be seen is what Redis did to the nodes, and no node is to blame for it.
+        return case(facts).into_iter().collect();
+    }
     let mut findings = nodes(facts);
     if !facts.nodes.is_empty() {
         findings.extend(phones(facts));
@@ -46,38 +53,34 @@ fn nodes(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if nodes.is_empty() {
         let text = "no node has ever registered in this Redis and namespace";
-        return vec![Finding::failure(
-            "nodes",
-            text,
-            "start `evenring run` on the nodes; check redis.url and redis.namespace",
-        )];
+        return vec![
+            Finding::failure("nodes", text, "start `evenring run` on the nodes; check redis.url and redis.namespace")
+                .code("nodes.none"),
+        ];
     }
     if let Some(own) = own
         && !nodes.iter().any(|node| node.name == *own)
     {
         let text = format!("this node, {own}, has never registered");
-        findings.push(Finding::failure(
-            "nodes",
-            text,
-            "start its daemon (`systemctl start evenring`) and check its log",
-        ));
+        findings.push(
+            Finding::failure("nodes", text, "start its daemon (`systemctl start evenring`) and check its log")
+                .code("nodes.unregistered"),
+        );
     }
     findings.extend(nodes.iter().filter_map(state));
     let active = nodes.iter().filter(|node| node.state == ShownNodeState::Active).count();
     if active == 0 {
         let text = "no node is in the rotation: all logins are refused";
-        findings.push(Finding::failure("nodes", text, "see the findings above"));
+        findings.push(Finding::failure("nodes", text, "see the findings above").code("nodes.inactive"));
     }
     let full = |node: &&NodeRow| node.max_agents.is_some_and(|most| node.agents >= most);
     let full: Vec<String> = nodes.iter().filter(full).map(|node| node.name.clone()).collect();
     if !full.is_empty() {
-        findings.push(Finding::warning(
-            "nodes",
-            format!("full: {}", some(&full)),
-            "raise node.max_agents, or add a node",
-        ));
+        findings.push(
+            Finding::warning("nodes", format!("full: {}", some(&full)), "raise node.max_agents, or add a node")
+                .code("nodes.full"),
+        );
     }
-    findings.extend(versions(nodes));
     findings.extend(case(facts));
     if findings.is_empty() {
         findings.push(Finding::ok("nodes", format!("nodes in the rotation: {active}")));
@@ -91,88 +94,70 @@ fn state(node: &NodeRow) -> Option<Finding> {
     let state = match &node.state {
         Parsed::Known(state) => *state,
         Parsed::Other(state) => {
-            return Some(Finding::warning(
-                "nodes",
-                format!("{name} is {state}: this version of evenring does not know that state"),
-                "upgrade evenring here",
-            ));
+            return Some(
+                Finding::warning(
+                    "nodes",
+                    format!("{name} is {state}: this version of evenring does not know that state"),
+                    "upgrade evenring here",
+                )
+                .code("nodes.unknown"),
+            );
         }
     };
     Some(match state {
         ShownNodeState::Active => return None,
         ShownNodeState::Draining => {
-            Finding::note("nodes", format!("{name} is draining: no new logins"), format!("`evenring resume {name}`"))
+            Finding::note("nodes", format!("{name} is draining: no new logins"), format!("`evenring resume {name}`")).code("nodes.draining")
         }
         ShownNodeState::Stopped => Finding::warning(
             "nodes",
             format!("{name} is stopped"),
             format!("start its daemon; if it will not come back: `evenring forget {name}`"),
-        ),
+        ).code("nodes.stopped"),
         ShownNodeState::LeaseExpired => Finding::warning(
             "nodes",
             format!("{name} is lost: its lease has expired"),
             format!("check its host and daemon; if it will not come back: `evenring forget {name}`"),
-        ),
+        ).code("nodes.lost"),
         ShownNodeState::Down => Finding::failure(
             "nodes",
             format!("{name} is down: its Asterisk is unavailable"),
             format!("start Asterisk there, and check the daemon's log (`evenring doctor` on {name})"),
-        ),
+        ).code("nodes.down"),
         ShownNodeState::Starting => Finding::warning(
             "nodes",
             format!("{name} is starting: not in sync with its Asterisk"),
             format!("if this lasts, check the daemon's log (`evenring doctor` on {name})"),
-        ),
+        ).code("nodes.starting"),
         ShownNodeState::Stopping => Finding::warning(
             "nodes",
             format!("{name} is stopping: its Asterisk was told to stop, and it takes no logins"),
             "start Asterisk again when it has stopped, or revert it (`core abort shutdown`): the node then takes logins again",
-        ),
+        ).code("nodes.stopping"),
         ShownNodeState::Unknown => Finding::warning(
             "nodes",
             format!("{name} is unknown: Redis has no state of it, and it takes no logins"),
             format!("restart its daemon; if it will not come back: `evenring forget {name}`"),
-        ),
+        ).code("nodes.unknown"),
     })
-}
-
-/// Groups the living nodes by a word that they report.
-fn by(nodes: &[NodeRow], word: impl Fn(&NodeRow) -> &String) -> BTreeMap<&str, Vec<String>> {
-    let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for node in nodes.iter().filter(|node| node.lease_ms > 0) {
-        groups.entry(word(node)).or_default().push(node.name.clone());
-    }
-    groups
-}
-
-fn each(groups: &BTreeMap<&str, Vec<String>>) -> String {
-    groups.iter().map(|(word, names)| format!("{word} on {}", some(names))).collect::<Vec<_>>().join("; ")
 }
 
 /// Nodes that compare names differently find different sessions.
 fn case(facts: &Facts) -> Option<Finding> {
-    let groups = by(&facts.nodes, |node| &node.case);
+    let living = facts.nodes.iter().filter(|node| node.lease_ms > 0);
+    let groups = by(living.map(|node| (node.case.as_str(), node.name.as_str())));
     let here = facts.placement.case.as_str();
     if groups.keys().all(|case| *case == here) {
         return None;
     }
-    Some(Finding::failure(
-        "nodes",
-        format!("placement.case differs: {}; {here} in this configuration", each(&groups)),
-        "use the same value on all nodes and wherever `evenring` is called, and restart the daemons",
-    ))
-}
-
-fn versions(nodes: &[NodeRow]) -> Option<Finding> {
-    let versions = by(nodes, |node| &node.version);
-    if versions.len() < 2 {
-        return None;
-    }
-    Some(Finding::warning(
-        "nodes",
-        format!("different versions of evenring: {}", each(&versions)),
-        "upgrade the older nodes: daemons of one cluster share scripts",
-    ))
+    Some(
+        Finding::failure(
+            "nodes",
+            format!("placement.case differs: {}; {here} in this configuration", each(&groups)),
+            "use the same value on all nodes and wherever `evenring` is called, and restart the daemons",
+        )
+        .code("nodes.case"),
+    )
 }
 
 fn living(facts: &Facts) -> BTreeSet<&str> {
@@ -201,7 +186,7 @@ fn left_out(facts: &Facts) -> Vec<Finding> {
             ),
             Parsed::Other(reason) => (reason.as_str(), "see the daemon's log"),
         };
-        Finding::warning("phones", format!("left out on {node}: {phones} {why}{shown}"), fix)
+        Finding::warning("phones", format!("left out on {node}: {phones} {why}{shown}"), fix).code("phones.left-out")
     };
     groups.map(finding).collect()
 }
@@ -225,37 +210,49 @@ fn phones(facts: &Facts) -> Vec<Finding> {
     let one = which(&|all, on| on.len() == 1 && all.len() > 1);
     let everywhere = which(&|_, on| !on.is_empty());
     if known.is_empty() {
-        findings.push(Finding::failure(
-            "phones",
-            "no living node knows any phone",
-            "configure endpoints in Asterisk, and give the daemon's AMI user read = system,call",
-        ));
+        findings.push(
+            Finding::failure(
+                "phones",
+                "no living node knows any phone",
+                "configure endpoints in Asterisk, and give the daemon's AMI user read = system,call",
+            )
+            .code("phones.none"),
+        );
         return findings;
     }
     if everywhere.is_empty() {
         let text = format!("none of {} phones is registered on any node: all logins are refused", known.len());
-        findings.push(Finding::failure(
-            "phones",
-            text,
-            "see `evenring phones`, and check the phones' settings (server, password)",
-        ));
+        findings.push(
+            Finding::failure(
+                "phones",
+                text,
+                "see `evenring phones`, and check the phones' settings (server, password)",
+            )
+            .code("phones.unregistered"),
+        );
         return findings;
     }
     if !nowhere.is_empty() {
         // Their agents may be off duty: this is only a note.
-        findings.push(Finding::note(
-            "phones",
-            format!("registered on no node ({}): {}", nowhere.len(), some(&nowhere)),
-            "if their agents should be working now, see `evenring phones` and check the phones' settings (server, \
+        findings.push(
+            Finding::note(
+                "phones",
+                format!("registered on no node ({}): {}", nowhere.len(), some(&nowhere)),
+                "if their agents should be working now, see `evenring phones` and check the phones' settings (server, \
                 password)",
-        ));
+            )
+            .code("phones.nowhere"),
+        );
     }
     if !one.is_empty() {
-        findings.push(Finding::warning(
-            "phones",
-            format!("registered on one node only ({}): {}", one.len(), some(&one)),
-            "register them on all nodes: otherwise their agents can only log in on that node",
-        ));
+        findings.push(
+            Finding::warning(
+                "phones",
+                format!("registered on one node only ({}): {}", one.len(), some(&one)),
+                "register them on all nodes: otherwise their agents can only log in on that node",
+            )
+            .code("phones.one-node"),
+        );
     }
     if findings.is_empty() {
         findings.push(Finding::ok("phones", format!("all phones are registered: {}", known.len())));
@@ -279,16 +276,19 @@ fn aliases(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !lost.is_empty() {
         let names: Vec<String> = lost.iter().map(|row| row.alias.clone()).collect();
-        findings.push(Finding::warning(
-            "aliases",
-            format!(
-                "with capitals, created before placement.case was {} ({}): {}",
-                case.as_str(),
-                lost.len(),
-                some(&names)
-            ),
-            "`evenring alias export > aliases.txt`, `evenring alias import aliases.txt --replace`",
-        ));
+        findings.push(
+            Finding::warning(
+                "aliases",
+                format!(
+                    "with capitals, created before placement.case was {} ({}): {}",
+                    case.as_str(),
+                    lost.len(),
+                    some(&names)
+                ),
+                "`evenring alias export > aliases.txt`, `evenring alias import aliases.txt --replace`",
+            )
+            .code("aliases.case"),
+        );
     }
     for AliasRow { alias, phones } in found {
         let unknown: Vec<String> = phones.iter().filter(|place| state(place).is_none()).cloned().collect();
@@ -301,19 +301,19 @@ fn aliases(facts: &Facts) -> Vec<Finding> {
         let fix = format!("`evenring alias set {alias} EXTENSION@NODE...`, or `evenring alias remove {alias}`");
         if !phones.iter().any(|place| state(place) == Some(true)) {
             let text = format!("alias {alias} has no registered phone: {}", some(phones));
-            findings.push(Finding::warning("aliases", text, format!("register one of them, or {fix}")));
+            findings.push(
+                Finding::warning("aliases", text, format!("register one of them, or {fix}")).code("aliases.no-phone"),
+            );
         } else if !strangers.is_empty() {
-            findings.push(Finding::warning(
-                "aliases",
-                format!("alias {alias} names unknown nodes: {}", some(&strangers)),
-                fix,
-            ));
+            findings.push(
+                Finding::warning("aliases", format!("alias {alias} names unknown nodes: {}", some(&strangers)), fix)
+                    .code("aliases.unknown-node"),
+            );
         } else if !unknown.is_empty() {
-            findings.push(Finding::warning(
-                "aliases",
-                format!("alias {alias} names unknown phones: {}", some(&unknown)),
-                fix,
-            ));
+            findings.push(
+                Finding::warning("aliases", format!("alias {alias} names unknown phones: {}", some(&unknown)), fix)
+                    .code("aliases.unknown-phone"),
+            );
         }
     }
     if findings.is_empty() {
@@ -339,7 +339,7 @@ fn queues(facts: &Facts) -> Vec<Finding> {
             ),
         };
         let level = if age > facts.placement.order_expiry { Finding::failure } else { Finding::warning };
-        findings.push(level("queues", text, fix));
+        findings.push(level("queues", text, fix).code("queues.overdue"));
     }
     if findings.is_empty() {
         findings.push(Finding::ok("queues", "no orders or logins are overdue"));
@@ -374,4 +374,5 @@ fn sessions(facts: &Facts) -> Finding {
         format!("stuck: {}", some(&stuck)),
         "`evenring logout SESSION`; check the log of that node's daemon",
     )
+    .code("sessions.stuck")
 }

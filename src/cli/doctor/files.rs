@@ -39,7 +39,7 @@ pub(super) fn judge(files: &[Lying]) -> Vec<Finding> {
         };
         if bits & 0o022 != 0 {
             let text = format!("{shown} ({what}) is writable by users other than its owner (mode {bits:03o})");
-            findings.push(Finding::failure("files", text, format!("chmod go-w {shown}")));
+            findings.push(Finding::failure("files", text, format!("chmod go-w {shown}")).code("files.writable"));
         }
         let read_by_all = bits & 0o004 != 0;
         let fix = match holds {
@@ -57,7 +57,7 @@ pub(super) fn judge(files: &[Lying]) -> Vec<Finding> {
         };
         if read_by_all {
             let text = format!("{shown} ({what}) is world-readable (mode {bits:03o})");
-            findings.push(Finding::failure("files", text, fix));
+            findings.push(Finding::failure("files", text, fix).code("files.readable"));
         }
     }
     if findings.is_empty() {

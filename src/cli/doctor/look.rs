@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::drift::Side;
 use super::files::{Holds, Lying};
-use super::finding::Finding;
+use super::finding::{Finding, Level};
 use super::manager::Role;
 use super::manager_conf::ManagerConf;
-use super::{cluster, redis, registry};
+use super::redis::Stranger;
+use super::{cluster, compare, redis, registry};
 use crate::config::Settings;
 use crate::ids::NodeName;
 use crate::node::Live;
@@ -33,14 +34,27 @@ pub(super) fn config(settings: &Settings) -> Vec<Finding> {
         .as_ref()
         .map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
     let fix = format!("change it in {place}; `evenring config check` shows it as well");
-    let mut findings: Vec<Finding> =
-        settings.smells().iter().map(|smell| Finding::warning("config", smell, fix.clone())).collect();
-    findings.extend(settings.notes().iter().map(|note| Finding::note("config", note, fix.clone())));
-    findings.extend(settings.ami.secret_problems().into_iter().map(|why| Finding::failure("config", why, fix.clone())));
+    let mut findings: Vec<Finding> = settings
+        .smells()
+        .iter()
+        .map(|smell| Finding::warning("config", smell, fix.clone()).code("config.unwise"))
+        .collect();
+    findings
+        .extend(settings.notes().iter().map(|note| Finding::note("config", note, fix.clone()).code("config.clear")));
+    findings.extend(
+        settings
+            .ami
+            .secret_problems()
+            .into_iter()
+            .map(|why| Finding::failure("config", why, fix.clone()).code("config.secret")),
+    );
     if settings.ring.at_once < settings.ring.burst {
         let text =
             format!("ring.at_once ({}) is smaller than ring.burst ({})", settings.ring.at_once, settings.ring.burst);
-        findings.push(Finding::note("config", text, "ring.at_once limits each burst: raise it, or lower ring.burst"));
+        findings.push(
+            Finding::note("config", text, "ring.at_once limits each burst: raise it, or lower ring.burst")
+                .code("config.burst"),
+        );
     }
     if findings.is_empty() {
         findings.push(Finding::ok("config", place));
@@ -59,12 +73,15 @@ impl Conf {
     pub(super) fn judge(&self, role: Role, user: &str, proven: Option<&BTreeSet<String>>) -> Vec<Finding> {
         match &self.read {
             Ok(conf) => conf.judge(role, user, proven),
-            Err(why) => vec![Finding::note(
+            Err(why) => {
+                vec![Finding::note(
                 "ami.manager-conf",
                 format!("cannot check writetimeout, eventfilter and permit of [{user}]: {why}"),
                 "run doctor as a user who may read manager.conf, name the file with --manager-conf, or compare it \
                     with docs/SECURITY.md",
-            )],
+            )
+            .code("ami.manager-conf.unchecked")]
+            }
         }
     }
 }
@@ -145,47 +162,79 @@ impl View {
     }
 }
 
+/// What was seen of Redis and of the cluster in it.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) view: Option<View>,
+    /// Of Redis itself: the cause of what is wrong with the nodes, if something is.
+    pub(super) redis: Vec<Finding>,
+    pub(super) cluster: Vec<Finding>,
+}
+
+impl Seen {
+    /// Redis refuses logins, and what the nodes write.
+    pub(super) fn redis_fails(&self) -> bool {
+        fails(&self.redis)
+    }
+}
+
+fn fails(redis: &[Finding]) -> bool {
+    let causes = ["redis", "redis.write", "redis.acl.missing"];
+    redis.iter().any(|finding| finding.level == Level::Failure && causes.contains(&finding.code))
+}
+
 /// Checks Redis and the cluster in it.
-pub(super) async fn cluster(settings: &Settings) -> (Option<View>, Vec<Finding>) {
-    let mut findings = Vec::new();
+pub(super) async fn cluster(settings: &Settings) -> Seen {
+    let mut seen = Seen::default();
     let mut registry = match registry(settings) {
         Ok(registry) => registry,
-        Err(why) => return (None, vec![Finding::failure("redis", why, "correct redis.url or redis.ca_file")]),
+        Err(why) => {
+            seen.redis.push(Finding::failure("redis", why, "correct redis.url or redis.ca_file"));
+            return seen;
+        }
     };
-    match look(settings, &mut registry, &mut findings).await {
-        Ok(living) => (Some(View { registry, living }), findings),
+    match look(settings, &mut registry, &mut seen).await {
+        Ok(living) => seen.view = Some(View { registry, living }),
+        // That a right is missing has been said.
+        Err(RegistryError::Denied { .. } | RegistryError::Lacks { .. }) if seen.redis_fails() => {}
         Err(error) => {
             let fix = match error {
-                RegistryError::Denied { .. } => {
+                RegistryError::Denied { .. } | RegistryError::Lacks { .. } => {
                     "give the Redis user the ACL line in docs/SECURITY.md, and the daemon its password"
                 }
                 RegistryError::Unreachable { .. } => {
                     "start Redis (`systemctl start redis-server`), and check redis.url"
                 }
                 RegistryError::NotNow { .. } => "wait a few seconds and try again",
-                RegistryError::Unfit { advice, .. } => advice,
+                RegistryError::Unfit { advice, .. } | RegistryError::NotWritable { advice, .. } => advice,
                 RegistryError::Settings(_)
-                | RegistryError::NotWritable { .. }
                 | RegistryError::Fenced
                 | RegistryError::Forgotten
                 | RegistryError::Script { .. } => "see Redis's log",
             };
-            findings.push(Finding::failure("redis", error.to_string(), fix));
-            (None, findings)
+            // An error may end with the advice, which is said once.
+            let text = error.to_string();
+            let text = text.strip_suffix(fix).map_or(text.as_str(), |text| text.trim_end_matches("; "));
+            seen.redis.push(Finding::failure("redis", text, fix));
         }
     }
+    seen
 }
 
-async fn look(
-    settings: &Settings,
-    registry: &mut Registry,
-    findings: &mut Vec<Finding>,
-) -> Result<Vec<String>, RegistryError> {
+async fn look(settings: &Settings, registry: &mut Registry, seen: &mut Seen) -> Result<Vec<String>, RegistryError> {
     let rights = registry.rights().await?;
-    findings.push(Finding::ok("redis", format!("{} responds", settings.redis.url)));
+    seen.redis.push(Finding::ok("redis", format!("{} responds", settings.redis.url)));
+    // What is missing in the rights is a finding of its own.
+    let refused = match registry.try_login().await {
+        Ok(()) | Err(RegistryError::Lacks { .. }) => None,
+        Err(RegistryError::NotWritable { url, why, advice }) => {
+            Some((format!("Redis at {url} accepts no writes: {why}"), advice))
+        }
+        Err(error) => return Err(error),
+    };
     let (ours, theirs) = (wall_ms(), registry.now_ms().await?);
     let clock_ahead_ms = i64::try_from(i128::from(theirs) - i128::from(ours)).unwrap_or(i64::MAX);
-    let aliases = registry.aliases().await?;
+    let aliases = registry.aliases().await;
     let server = match admin(settings) {
         None => Ok(registry.server().await?),
         Some(Ok(mut admin)) => match admin.server().await {
@@ -196,8 +245,20 @@ async fn look(
         Some(Err(why)) => Err(format!("{ADMIN}: {why}")),
     };
     let sentinel = settings.redis.sentinel.is_some();
-    findings.extend(redis::judge(&redis::Facts { rights, server, clock_ahead_ms, aliases: aliases.len(), sentinel }));
+    seen.redis.extend(redis::judge(&redis::Facts {
+        rights,
+        server,
+        refused,
+        stranger: stranger(settings).await,
+        local: settings.redis.is_local(),
+        sentinels: registry.sentinels().await,
+        clock_ahead_ms,
+        aliases: aliases.as_ref().map_or(0, Vec::len),
+        sentinel,
+    }));
+    let redis_is_well = !seen.redis_fails();
 
+    let aliases = aliases?;
     let nodes = registry.nodes().await?;
     let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
     let living = nodes.iter().filter(|node| node.lease_ms > 0).map(|node| node.name.clone()).collect();
@@ -212,9 +273,27 @@ async fn look(
         placement: settings.placement.clone(),
         ring_timeout: settings.ring.timeout,
         now_ms: registry.now_ms().await?,
+        redis_is_well,
     };
-    findings.extend(cluster::judge(&facts));
+    seen.cluster.extend(cluster::judge(&facts));
+    let (told, rivals, now_ms) = (registry.told_settings().await?, registry.rivals().await?, facts.now_ms);
+    seen.cluster.extend(compare::judge(&compare::Facts { nodes: facts.nodes, told, rivals, now_ms }));
     Ok(living)
+}
+
+/// How Redis receives somebody without a login.
+async fn stranger(settings: &Settings) -> Stranger {
+    let mut nobody = settings.clone();
+    nobody.redis = settings.redis.without_login();
+    let mut registry = match registry(&nobody) {
+        Ok(registry) => registry,
+        Err(why) => return Stranger::Unknown(why),
+    };
+    match registry.now_ms().await {
+        Ok(_) => Stranger::In,
+        Err(RegistryError::Denied { .. }) => Stranger::Out,
+        Err(error) => Stranger::Unknown(error.to_string()),
+    }
 }
 
 /// Opens Redis as the user who may read its settings, if one was named.

@@ -147,7 +147,7 @@ pub(super) fn judge_write(role: Role, user: &str, granted: &BTreeSet<String>) ->
     let harmless: Vec<&str> = extra.into_iter().filter(|class| danger(role, class).is_none()).collect();
     if !harmless.is_empty() {
         let text = format!("manager user {user} has write = {}, which evenring does not need", harmless.join(","));
-        findings.push(Finding::warning("ami.write", text, fix));
+        findings.push(Finding::warning("ami.write", text, fix).code("ami.write.excess"));
     }
     if findings.is_empty() {
         let has = granted.iter().cloned().collect::<Vec<_>>().join(",");
@@ -165,11 +165,14 @@ pub(super) fn judge(role: Role, user: &str, heard: &Heard) -> Vec<Finding> {
             findings.extend(judge_write(role, user, &granted));
             findings.extend(judge_modules(role, commands, &granted));
         }
-        Err(why) => findings.push(Finding::note(
-            "ami.write",
-            format!("cannot read the rights of manager user {user}: {why}"),
-            format!("compare manager.conf, [{user}], with: {}", role.write_line()),
-        )),
+        Err(why) => findings.push(
+            Finding::note(
+                "ami.write",
+                format!("cannot read the rights of manager user {user}: {why}"),
+                format!("compare manager.conf, [{user}], with: {}", role.write_line()),
+            )
+            .code("ami.write.unchecked"),
+        ),
     }
     findings.extend(judge_read(role, user, heard));
     findings
@@ -252,7 +255,7 @@ fn judge_read(role: Role, user: &str, heard: &Heard) -> Vec<Finding> {
     let extra: Vec<String> = heard.classes.iter().filter(|class| !known(class)).cloned().collect();
     if !extra.is_empty() {
         let text = format!("manager user {user} receives events of {}, which evenring does not need", extra.join(", "));
-        findings.push(Finding::warning("ami.read", text, fix));
+        findings.push(Finding::warning("ami.read", text, fix).code("ami.read.excess"));
     }
     if findings.is_empty() {
         let shown = if heard.call_events == Some(true) { "FullyBooted and OriginateResponse" } else { "FullyBooted" };

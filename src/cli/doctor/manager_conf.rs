@@ -62,11 +62,14 @@ impl ManagerConf {
     /// Judges a user; `proven` are the write classes that Asterisk itself has shown.
     pub(super) fn judge(&self, role: Role, user: &str, proven: Option<&BTreeSet<String>>) -> Vec<Finding> {
         if !self.sections.contains_key(user) {
-            return vec![Finding::note(
-                "ami.manager-conf",
-                format!("this manager.conf has no section [{user}]"),
-                "pass the file that Asterisk reads with --manager-conf",
-            )];
+            return vec![
+                Finding::note(
+                    "ami.manager-conf",
+                    format!("this manager.conf has no section [{user}]"),
+                    "pass the file that Asterisk reads with --manager-conf",
+                )
+                .code("ami.manager-conf.unchecked"),
+            ];
         }
         let classes = |key| {
             let list =
@@ -180,7 +183,7 @@ fn judge_read(role: Role, user: &str, classes: &BTreeSet<String>) -> Vec<Finding
     }
     if !extra.is_empty() {
         let text = format!("[{user}] has read = {}, which evenring does not need", extra.join(","));
-        findings.push(Finding::warning("ami.read", text, fix));
+        findings.push(Finding::warning("ami.read", text, fix).code("ami.read.excess"));
     }
     findings
 }

@@ -7,10 +7,14 @@
 //! | `asterisk` | collects facts from this node's Asterisk over AMI |
 //! | `manager`, `manager_conf` | the manager user's rights, time limit, filters |
 //! | `redis`, `cluster`, `files` | Redis itself; nodes, phones, aliases, queues, sessions; modes of files |
+//! | `compare` | what must be the same on all nodes |
+//! | `daemon` | whether this node's daemon says that it is ready |
 //! | `drift` | differences between Redis and Asterisk |
 
 mod asterisk;
 mod cluster;
+mod compare;
+mod daemon;
 mod drift;
 mod files;
 mod finding;
@@ -38,10 +42,16 @@ use manager::Role;
 Run it on a node with its daemon's configuration, as a user who may read that file and
 manager.conf. It logs in to Asterisk beside the daemon and sends one Originate to a channel
 technology that does not exist, to check that the result is reported: no phone rings, and
-Asterisk logs a warning. The daemon's Redis user may not read Redis's own settings; to check
+Asterisk logs a warning. It writes one key into Redis, which ends by itself, because a full
+Redis can still be read. The daemon's Redis user may not read Redis's own settings; to check
 them too, name an admin: EVENRING_REDIS_ADMIN_URL=redis://USER:PASSWORD@HOST:PORT.
 
-With --json, a list of {check, level, finding, fix}; level is ok, note, warning or failure.
+The worst finding stands first, and a cause before what follows from it. What is well is shown
+with --verbose. Each finding ends with its code: doctor.accept in the settings names the codes
+whose risk you accept.
+
+With --json, a list of {check, code, level, finding, fix}; level is ok, accepted, note, warning or
+failure.
 
 Exit codes: 0 all is well, 1 there are warnings, 2 there are failures or the configuration is
 unreadable.
@@ -57,6 +67,9 @@ pub(super) struct DoctorArgs {
     /// does.
     #[arg(long)]
     report: bool,
+    /// Also show what is well, and what is accepted.
+    #[arg(long, short)]
+    verbose: bool,
     /// Path of Asterisk's manager.conf.
     #[arg(long, value_name = "FILE", default_value = "/etc/asterisk/manager.conf")]
     manager_conf: PathBuf,
@@ -66,15 +79,26 @@ pub(super) async fn run(settings: &Settings, args: &DoctorArgs) -> Result<u8, Cl
     let mut findings = look::config(settings);
     let conf = look::manager_conf(&args.manager_conf);
     findings.extend(files::judge(&look::files(settings, &conf)));
-    let (view, said) = look::cluster(settings).await;
-    findings.extend(said);
-    findings.extend(managers(settings, &conf, view).await);
+    let mut seen = look::cluster(settings).await;
+    let managers = managers(settings, &conf, seen.view.take()).await;
+    let known = daemon::Known {
+        redis: seen.redis_fails(),
+        asterisk: managers.iter().any(|finding| finding.code == "ami" && finding.level == Level::Failure),
+    };
+    findings.extend(seen.redis);
+    findings.extend(managers);
+    if settings.ami_login().is_ok_and(|login| login.is_some()) {
+        findings.extend(daemon::ask(settings, known).await);
+    }
+    findings.extend(seen.cluster);
+    finding::accept(&mut findings, &settings.doctor.accept);
+    finding::sort(&mut findings);
     show(&findings, args);
     if args.report && !report(settings, &findings) {
         return Ok(USAGE);
     }
     Ok(match findings.iter().map(|finding| finding.level).max() {
-        None | Some(Level::Ok | Level::Note) => DONE,
+        None | Some(Level::Ok | Level::Accepted | Level::Note) => DONE,
         Some(Level::Warning) => FAILED,
         Some(Level::Failure) => USAGE,
     })
@@ -119,11 +143,14 @@ async fn managers(settings: &Settings, conf: &Conf, view: Option<View>) -> Vec<F
                 }
             }
         }
-        Ok(None) => findings.push(Finding::note(
-            "ami",
-            "no AMI user is configured here: Asterisk was not checked",
-            "run it on a node with its daemon's configuration (--config)",
-        )),
+        Ok(None) => findings.push(
+            Finding::note(
+                "ami",
+                "no AMI user is configured here: Asterisk was not checked",
+                "run it on a node with its daemon's configuration (--config)",
+            )
+            .code("ami.unchecked"),
+        ),
         Err(error) => findings.push(unusable(&error)),
     }
     match settings.contacts_login() {
@@ -171,7 +198,8 @@ async fn drift(settings: &Settings, probe: &mut ManagerProbe, mut view: View) ->
     let node = settings.node.name.as_str();
     let unseen = |why: &str| {
         let fix = "see the findings about ami, redis and nodes";
-        vec![Finding::note("drift", format!("Redis and the Asterisk of {node} were not compared: {why}"), fix)]
+        let text = format!("Redis and the Asterisk of {node} were not compared: {why}");
+        vec![Finding::note("drift", text, fix).code("drift.unchecked")]
     };
     if !view.has_node(node) {
         return Ok(unseen("this node is not registered and alive"));
@@ -204,18 +232,30 @@ fn show(findings: &[Finding], args: &DoctorArgs) {
         output::json(&findings);
         return;
     }
-    for Finding { check, level, finding, fix } in findings {
-        output::shown_out(&output::level(level.word()).then(&format!(" {check:<16} {finding}")));
-        if !fix.is_empty() {
-            output::line_out(&format!("{:<25}-> {fix}", ""));
+    for Finding { check, code, level, finding, fix } in findings {
+        let is_bad = !matches!(level, Level::Ok | Level::Accepted);
+        if !is_bad && !args.verbose {
+            continue;
+        }
+        let name = if is_bad { format!(" [{code}]") } else { String::new() };
+        output::shown_out(&output::level(level.word()).then(&format!(" {check:<16} {finding}{name}")));
+        if !fix.is_empty() && *level != Level::Accepted {
+            output::line_out(&format!("{:<26}-> {fix}", ""));
         }
     }
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
-    let (failures, warnings) = (count(Level::Failure), count(Level::Warning));
-    output::line_out(&match (failures, warnings) {
-        (0, 0) => "all is well".to_owned(),
-        (failures, warnings) => format!("failures: {failures}, warnings: {warnings}"),
-    });
+    let (failures, warnings, accepted) = (count(Level::Failure), count(Level::Warning), count(Level::Accepted));
+    // Nobody is told that all is well where not all was seen.
+    let unseen: Vec<&str> = findings.iter().filter_map(|finding| finding.code.strip_suffix(".unchecked")).collect();
+    let mut last = match (failures, warnings, unseen.is_empty()) {
+        (0, 0, true) => "all is well".to_owned(),
+        (0, 0, false) => format!("all is well, as far as it was checked; not checked: {}", unseen.join(", ")),
+        (failures, warnings, _) => format!("failures: {failures}, warnings: {warnings}"),
+    };
+    if accepted > 0 {
+        last.push_str(&format!("; accepted: {accepted}"));
+    }
+    output::line_out(&last);
 }
 
 /// Opens Redis for the checks.

@@ -7,7 +7,7 @@ use super::super::observability::reasons::{reason, with_reason};
 use super::super::observability::status::{Counts, Name};
 use super::super::systemd;
 use super::{NodeLoop, READY_ANYWAY};
-use crate::ids::SessionId;
+use crate::ids::{Now, SessionId};
 use crate::node::left_out::{Group, differs_much};
 use crate::node::session::{Login, Outcome};
 use crate::node::{AdminState, NodeState, Note};
@@ -39,6 +39,8 @@ impl NodeLoop {
         } else if self.name_is_held {
             let what = "another daemon holds this node's name: waiting for its lease to expire";
             lines.push(with_reason(what, reasons.name.as_ref()));
+        } else if let Some(why) = &self.no_logins {
+            lines.push(format!("no logins: {why}"));
         }
         let sessions = || counted(node.sessions().count(), "session");
         match node.state() {
@@ -62,6 +64,25 @@ impl NodeLoop {
             }
         }
         lines.join("; ")
+    }
+
+    /// Says whether Redis would take a login, when that has changed.
+    pub(super) fn logins_checked(&mut self, refused: Option<String>, now: Now) {
+        let node = &self.name;
+        match (&refused, &self.no_logins) {
+            (Some(reason), _) => {
+                if let Some(suppressed) = self.other_throttle.allow(reason, now) {
+                    error!(%node, reason, suppressed, "Redis would refuse logins: this node is not ready, active calls \
+                        unaffected");
+                }
+            }
+            (None, Some(_)) => info!(%node, "Redis would take logins again"),
+            (None, None) => {}
+        }
+        if refused != self.no_logins {
+            self.no_logins = refused;
+            self.tell_systemd();
+        }
     }
 
     pub(super) fn log_outcome(&self, session: SessionId, login: Option<&Login>, outcome: &Outcome) {
@@ -171,8 +192,9 @@ impl NodeLoop {
             (false, true) => Name::Ours,
             (false, false) => Name::Unasked,
         };
-        let (redis_down, reasons) = (self.redis_down, self.reasons.clone());
+        let (redis_down, no_logins, reasons) = (self.redis_down, self.no_logins.clone(), self.reasons.clone());
         self.outputs.status.send_modify(|status| {
+            status.no_logins = no_logins;
             (status.state, status.admin_state, status.name, status.redis_down) = (state, admin_state, name, redis_down);
             status.reasons = reasons;
         });

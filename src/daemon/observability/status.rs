@@ -80,6 +80,8 @@ pub(in crate::daemon) struct DaemonStatus {
     pub(in crate::daemon) redis_down: bool,
     /// Why what is missing is missing.
     pub(in crate::daemon) reasons: Reasons,
+    /// Why Redis would take no login, although it takes heartbeats.
+    pub(in crate::daemon) no_logins: Option<String>,
     pub(in crate::daemon) stopping: bool,
     /// When Redis took the last heartbeat.
     pub(in crate::daemon) beat: Option<Now>,
@@ -133,6 +135,7 @@ impl DaemonStatus {
             away: None,
             redis_down: false,
             reasons: Reasons::default(),
+            no_logins: None,
             stopping: false,
             beat: None,
             heard: None,
@@ -179,7 +182,11 @@ impl DaemonStatus {
                 let age = span_text(Duration::from_secs(age.as_secs()));
                 lacks("redis", &format!("last heartbeat accepted {age} ago"));
             }
-            (Name::Ours, Some(_)) => {}
+            (Name::Ours, Some(_)) => {
+                if let Some(why) = &self.no_logins {
+                    lacks("redis", why);
+                }
+            }
         }
         match self.admin_state {
             AdminState::Drain => lacks("draining", "drained with `evenring drain`"),
@@ -211,6 +218,7 @@ mod tests {
         check(|_| {}, 4001, &["redis"]);
         check(|status| status.redis_down = true, 1000, &["redis"]);
         check(|status| status.beat = None, 1000, &["redis"]);
+        check(|status| status.no_logins = Some("the user may not ZADD".to_owned()), 1000, &["redis"]);
         check(|status| (status.name, status.redis_down) = (Name::Held, true), 1000, &["name"]);
         check(|status| status.state = NodeState::Starting, 1000, &["asterisk"]);
         check(|status| status.admin_state = AdminState::Drain, 1000, &["draining"]);

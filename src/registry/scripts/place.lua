@@ -12,4 +12,10 @@
 local want = { alias = ARGV[3], agent = ARGV[4], campaign = ARGV[5], remote = ARGV[6], move = ARGV[12] }
 local rules = { suffix = ARGV[7], expiry_ms = tonumber(ARGV[8]), tries = ARGV[9], give_up_ms = tonumber(ARGV[10]),
   keep_ms = ARGV[11] }
-return place_login(ARGV[1], ARGV[2], want, rules, clock())
+local placed = place_login(ARGV[1], ARGV[2], want, rules, clock())
+-- Nodes that cannot write are silent: if Redis refuses this write, that is the reason, and no node is late.
+if placed[1] == 'not-now' and ARGV[1] == 'place' then
+  redis.call('HSET', ns .. ':index:try', 'at', wall)
+  redis.call('PEXPIRE', ns .. ':index:try', 60000)
+end
+return placed

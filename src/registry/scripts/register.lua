@@ -15,8 +15,19 @@ local empty = judge.tick == 0
 local now = advance(lease_ms)
 local function who(text) return text:match('^%S*') end
 local left = n and lease_left(n.beat, n.lease, n.expired) or -1
+-- Two hosts want one name: both are named, once for as long as it lasts.
+local function shown(holder) return (holder:gsub('^([^/%s]*)%S*', '%1')) end
+local function note_rival(holder)
+  local key = ns .. ':index:rivals'
+  local known, before = pcall(cjson.decode, redis.call('HGET', key, node) or '')
+  if not known or before.rival ~= host or before.holder ~= holder or wall - (tonumber(before.at) or 0) > 60000 then
+    append_event('name-conflict', node, '', {}, 'held by ' .. shown(holder) .. ', wanted by ' .. shown(host))
+  end
+  redis.call('HSET', key, node, cjson.encode({ holder = holder, rival = host, at = string.format('%.0f', wall) }))
+end
 if n and n.state ~= 'stopped' and n.generation ~= generation and who(n.host or '') ~= who(host) and left >= 0 then
   redis.call('HSET', key, 'claimant', host, 'claimed_at', now)
+  note_rival(n.host or '')
   return { 'held', n.host or '', left }
 end
 local previous = n and n.generation or ''

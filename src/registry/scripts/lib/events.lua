@@ -19,3 +19,9 @@ local function announce(id, s, state, reason)
   redis.call('PUBLISH', ns .. ':news:' .. id, state .. ' ' .. reason)
   append_event(state, s.node, id, s, reason)
 end
+
+-- Redis takes no writes now: raises its own error, so that nobody hears another reason. result: of an append_event().
+local is_unwritable = { OOM = true, MISCONF = true, READONLY = true, NOREPLICAS = true }
+local function raise_unwritable(result)
+  if type(result) == 'table' and is_unwritable[tostring(result.err):match('^-?(%u+)')] then error(result) end
+end

@@ -12,6 +12,8 @@ local function forget_phones(node) unlink(ns .. ':phones:' .. node, ns .. ':cont
 local function forget_node(node, why)
   if redis.call('SREM', ns .. ':index:nodes', node) + redis.call('DEL', ns .. ':node:' .. node) == 0 then return false end
   forget_phones(node)
+  redis.call('HDEL', ns .. ':index:settings', node)
+  redis.call('HDEL', ns .. ':index:rivals', node)
   close_queue('ring-' .. node)
   append_event('node-forgotten', node, '', {}, why)
   return true

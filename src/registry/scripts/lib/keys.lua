@@ -22,6 +22,9 @@
 --   NS:index:counts  HASH  refused REASON, failed REASON -> how many logins (events.lua)
 --   NS:index:answers ZSET  queues that got answers, by the time at which to look whether they were taken (answers.lua)
 --   NS:index:listeners ZSET the nodes that a wake-up of the inbox reaches, by the time until which they do (receive.lua)
+--   NS:index:try     HASH  at: one write, to see whether Redis takes it (try_login.lua)
+--   NS:index:settings HASH node -> ms by which its clock is ahead, a blank, JSON: what must be the same on all nodes (settings.lua)
+--   NS:index:rivals  HASH  node -> JSON: the daemon of another host that wants its name, and when it last asked (register.lua)
 --   NS:local:NAME    SET   open sessions of local agents: its size is the node's load (never a counter)
 --   NS:remote:NAME   SET   open sessions of remote agents
 --   NS:session:ID    HASH  alias extension agent campaign remote node state reason since created try tried

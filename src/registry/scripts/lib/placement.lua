@@ -22,7 +22,8 @@ local function place_login(mode, id, want, rules, now, best, awaited)
 
   local function reply(outcome, s, session, reason, rows)
     if outcome == 'refused' and mode ~= 'explain' then
-      append_event('refused', '', '', { alias = alias, agent = agent, extension = first }, reason)
+      -- A full or read-only Redis loses its nodes one by one; none of them is the reason.
+      raise_unwritable(append_event('refused', '', '', { alias = alias, agent = agent, extension = first }, reason))
     end
     return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, s.alias or '', '', rows }
   end
