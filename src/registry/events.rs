@@ -44,6 +44,8 @@ keywords! {
         NodeStopped = "node-stopped",
         /// It sent no heartbeat for a lease.
         NodeLeaseExpired = "node-lease-expired",
+        /// Two hosts want its name.
+        NameConflict = "name-conflict",
         /// Operators have drained it.
         NodeDrain = "node-drain",
         /// Operators have resumed it.

@@ -69,7 +69,7 @@ mod tests {
         let none = LoginCounts::default();
         assert_eq!(
             none.refused.keys().copied().collect::<Vec<_>>(),
-            ["empty-alias", "in-use", "no-eligible-node", "other", "unknown-alias"]
+            ["empty-alias", "in-use", "logged-in-elsewhere", "no-eligible-node", "other", "unknown-alias"]
         );
         assert_eq!(none.failed.len(), 13 + 4 + 1, "{none:?}");
         let fields = [("refused in-use", 2), ("refused later", 1), ("failed congestion", 3), ("failed x", 4), ("x", 5)];
