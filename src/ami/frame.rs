@@ -458,6 +458,18 @@ mod tests {
     }
 
     #[test]
+    fn without_a_banner_the_caller_says_how_lines_end() {
+        let first = |ends| {
+            let mut buf = BytesMut::from("Event: A\nK: v\n\nEvent: B\r\n\r\n");
+            Splitter::without_banner(Limits::DEFAULT, ends).next(&mut buf).expect("fine").expect("a message")
+        };
+        let Item::Message(message) = first(LineEnd::Lf) else { panic!("a banner") };
+        assert_eq!((message.event_name(), message.headers().count()), (Some(&b"A"[..]), 2));
+        let Item::Message(message) = first(LineEnd::CrLf) else { panic!("a banner") };
+        assert_eq!(message.headers().count(), 1, "bare line feeds are content");
+    }
+
+    #[test]
     fn unwanted_events_may_be_of_any_size() {
         let limits = Limits { message_bytes: 20, headers: 4, ..Limits::DEFAULT };
         let stream = format!("Event: X\r\nK: {}\r\n\r\nEvent: Y\r\n\r\n", "x\n".repeat(50));

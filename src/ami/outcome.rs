@@ -246,3 +246,22 @@ pub struct Strays {
     /// Neither event nor answer.
     pub unreadable: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_connection_says_what_to_look_at() {
+        for (stage, hint) in [
+            (Stage::Greeting, "authlimit"),
+            (Stage::Login, "authtimeout"),
+            (Stage::Boot, "writetimeout"),
+            (Stage::Up, "writetimeout"),
+            (Stage::Logoff, "no action needed"),
+        ] {
+            let said = CloseReason::Lost { stage }.to_string();
+            assert!(said.contains(hint), "{said}");
+        }
+    }
+}

@@ -60,6 +60,9 @@ pub enum RegistryError {
     /// A newer generation has this node's name.
     #[error("another daemon has taken this node's name: writes of this one are refused")]
     Fenced,
+    /// Something that this daemon said later has been carried out already. Nothing was changed: say it again.
+    #[error("a later call of this daemon was carried out before this one; it is sent again")]
+    Superseded,
     /// Redis does not know this node (any more): register again.
     #[error("Redis does not know this node")]
     Forgotten,
@@ -86,7 +89,7 @@ impl RegistryError {
             Self::Denied { .. } | Self::Lacks { .. } | Self::Unfit { .. } => true,
             Self::Settings(_) | Self::Script { .. } => true,
             Self::Unreachable { .. } | Self::NotWritable { .. } | Self::NotNow { .. } => false,
-            Self::Fenced | Self::Forgotten => false,
+            Self::Fenced | Self::Superseded | Self::Forgotten => false,
         }
     }
 
@@ -95,7 +98,7 @@ impl RegistryError {
         match self {
             Self::Unreachable { .. } | Self::Denied { .. } | Self::Lacks { .. } | Self::NotWritable { .. } => true,
             Self::Unfit { .. } | Self::NotNow { .. } => true,
-            Self::Settings(_) | Self::Fenced | Self::Forgotten | Self::Script { .. } => false,
+            Self::Settings(_) | Self::Fenced | Self::Superseded | Self::Forgotten | Self::Script { .. } => false,
         }
     }
 }

@@ -3,7 +3,7 @@
 use redis::ScriptInvocation;
 use serde::{Deserialize, Serialize};
 
-use super::reply::fence;
+use super::reply::{fence, next_write};
 use super::states::Parsed;
 use super::{Registry, RegistryError};
 use crate::ids::{Generation, NodeName};
@@ -40,9 +40,10 @@ impl Registry {
         let rows: Vec<LeftOutRow> = groups.iter().map(LeftOutRow::from).collect();
         // Words and numbers always serialise.
         let text = serde_json::to_string(&rows).unwrap_or_default();
+        let number = next_write();
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
-            call.arg("left_out").arg(&text);
+            call.arg(number).arg("left_out").arg(&text);
         };
         let (tag,): (String,) = self.connector.run(&self.scripts.limits, build).await?;
         fence(&tag)

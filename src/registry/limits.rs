@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::ScriptInvocation;
 
-use super::reply::fence;
+use super::reply::{fence, next_write};
 use super::{Registry, RegistryError, campaigns_of, cap_of};
 use crate::config::NodeSettings;
 use crate::ids::{Generation, NodeName};
@@ -17,9 +17,16 @@ impl Registry {
     /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
     pub async fn limits(&mut self, node: &NodeSettings, generation: Generation) -> Result<(), RegistryError> {
         let (campaigns, cap) = (campaigns_of(node), cap_of(node));
+        let number = next_write();
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.name.as_str()).arg(generation.to_string());
-            call.arg("weight").arg(node.weight).arg("max_agents").arg(&cap).arg("campaigns").arg(&campaigns);
+            call.arg(number)
+                .arg("weight")
+                .arg(node.weight)
+                .arg("max_agents")
+                .arg(&cap)
+                .arg("campaigns")
+                .arg(&campaigns);
         };
         let (tag,): (String,) = self.connector.run(&self.scripts.limits, build).await?;
         fence(&tag)
@@ -35,8 +42,10 @@ impl Registry {
         generation: Generation,
         reason: &str,
     ) -> Result<(), RegistryError> {
+        let number = next_write();
         let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg("reason").arg(reason);
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
+            call.arg(number).arg("reason").arg(reason);
         };
         let (tag,): (String,) = self.connector.run(&self.scripts.limits, build).await?;
         fence(&tag)

@@ -53,7 +53,7 @@ use crate::ids::{Agent, Alias, Campaign, Case, Generation, NodeName, SessionId};
 use crate::node::session::{Class, Login, Outcome};
 use crate::node::{Live, NodeState};
 use client::Connector;
-use reply::{Tagged, fence, tagged2, taken};
+use reply::{Tagged, fence, next_write, tagged2, taken};
 use script::Scripts;
 use view::Placement;
 
@@ -340,9 +340,9 @@ impl Registry {
         state: NodeState,
         outcomes: &[(SessionId, Outcome)],
     ) -> Result<Vec<Reported>, RegistryError> {
-        let (rejoin_tries, give_up) = (self.rejoin_tries(), self.give_up_ms());
+        let (rejoin_tries, give_up, number) = (self.rejoin_tries(), self.give_up_ms(), next_write());
         let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(number);
             call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep));
             call.arg(rejoin_tries).arg(give_up).arg(state.as_str()).arg(self.work_most);
             for (session, outcome) in outcomes {
@@ -372,9 +372,9 @@ impl Registry {
         generation: Generation,
         found: &[(Login, Live)],
     ) -> Result<Vec<Adopted>, RegistryError> {
-        let case = self.placement.case;
+        let (case, number) = (self.placement.case, next_write());
         let build = |call: &mut ScriptInvocation<'_>| {
-            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string());
+            call.key(&self.namespace).arg(node.as_str()).arg(generation.to_string()).arg(number);
             call.arg(self.placement.tries).arg(&self.placement.alias_suffix);
             for (login, live) in found {
                 let state = match live {

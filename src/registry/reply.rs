@@ -1,6 +1,7 @@
 //! What the scripts reply, taken apart. Owns the words that stand in replies. Must never know what was asked.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{FromRedisValue, ScriptInvocation, Value, from_redis_value_ref};
@@ -16,9 +17,17 @@ use crate::node::{AdminState, RecordedState};
 pub(super) fn fence(tag: &str) -> Result<(), RegistryError> {
     match tag {
         "fenced" => Err(RegistryError::Fenced),
+        "superseded" => Err(RegistryError::Superseded),
         "unknown" => Err(RegistryError::Forgotten),
         _ => Ok(()),
     }
+}
+
+/// The number of the next report, adoption or change of limits. One count for the process: whatever a daemon says later has
+/// a higher one (`scripts/lib/fencing.lua`).
+pub(super) fn next_write() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 /// Where a session went whose node could not ring it.

@@ -60,7 +60,7 @@ fn metrics_say_what_status_says_and_what_happened() {
     let found = samples(&get(node, "/metrics").body);
     let zeros = |metric: &str| found.iter().filter(|(name, value)| name.starts_with(metric) && **value == 0.0).count();
     let series = ["evenring_logins_refused_total{", "evenring_logins_failed_total{", "evenring_placements_total{"];
-    assert_eq!(series.map(zeros), [5, 18, 8], "every reason is there from the start: {found:#?}");
+    assert_eq!(series.map(zeros), [6, 18, 9], "every reason is there from the start: {found:#?}");
     assert_eq!(cluster.json_and_code(&["login", "nobodyx"]).1, 1, "no daemon has placed this one");
     phones.behave("cc101", Behaviour::Decline);
     assert_eq!(cluster.json_and_code(&["login", "cc100x", "--wait"]).1, 0, "{}", cluster.logs());

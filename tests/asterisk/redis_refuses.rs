@@ -53,7 +53,7 @@ impl House {
         lab::secrets::keep(&format!("password = \"{ADMIN}\""));
         let redis = redis.with_credentials(&format!("evenring:{password}@"));
         // The lab's Redis speaks no TLS: that risk is accepted, and everything else must be well.
-        let rest = format!("{}[doctor]\naccept = [\"config.unwise\"]\n", cluster::SHORT);
+        let rest = format!("{}[doctor]\naccept = [\"config.unencrypted\"]\n", cluster::SHORT);
         let cluster = Cluster::on(redis, &lab, &Sections { rest: &rest, ..Sections::default() });
         for node in lab.nodes() {
             cluster.wait_phones(node.name(), 4);

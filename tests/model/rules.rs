@@ -60,6 +60,15 @@ impl World {
         }
     }
 
+    /// Whether a call with a higher number was carried out before.
+    pub fn is_late(&mut self, node: &str, number: u64) -> bool {
+        self.nodes.get_mut(node).is_some_and(|known| {
+            let is_late = number <= known.writes;
+            known.writes = known.writes.max(number);
+            is_late
+        })
+    }
+
     /// `Err`: the host that holds the name. `returns`: this generation was registered before.
     pub fn register(&mut self, name: &str, new: Node, returns: bool) -> Result<Option<String>, String> {
         let empty = self.judge.tick == 0;
@@ -82,12 +91,13 @@ impl World {
         let again = old.is_some_and(|old| old.generation == new.generation && old.state == "starting");
         let (drain, refused) = old.map_or((false, 0), |old| (old.drain, old.refused));
         let same = old.filter(|old| old.generation == new.generation);
-        let (take, beats) = same.map_or((0, 0), |old| (old.take, old.beats));
+        let (take, beats, writes) = same.map_or((0, 0, 0), |old| (old.take, old.beats, old.writes));
         let (lease, beat, lease_until) = (self.limits.lease, self.judge.tick, self.now + self.limits.lease);
         if previous.is_none() && (empty || returns) && beat >= self.judge.hold {
             self.judge.hold = beat + lease * 2 / 3;
         }
-        self.nodes.insert(name.to_owned(), Node { drain, refused, take, beats, lease, beat, lease_until, ..new });
+        self.nodes
+            .insert(name.to_owned(), Node { drain, refused, take, beats, writes, lease, beat, lease_until, ..new });
         if !again {
             self.say_node("node-starting", name, &format!("version {}", env!("CARGO_PKG_VERSION")));
         }

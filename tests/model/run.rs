@@ -253,20 +253,10 @@ impl<'a> Pair<'a> {
             generation: generation.to_string(),
             host: (*host).to_owned(),
             state: "starting".into(),
-            drain: false,
             weight: *weight,
             cap: *cap,
             campaigns: campaigns.into_iter().map(str::to_owned).collect(),
-            channels: 0,
-            lease_until: 0,
-            beat: 0,
-            lease: 0,
-            beats: 0,
-            refused: 0,
-            lost: false,
-            told: None,
-            line: Vec::new(),
-            take: 0,
+            ..Node::default()
         };
         let returns = self.last_registered == Some((*node, generation));
         let model = self.world.register(node, new, returns);

@@ -26,7 +26,7 @@ pub mod limits {
     pub const SUFFIX: &str = "x";
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Node {
     pub generation: String,
     pub host: String,
@@ -51,6 +51,8 @@ pub struct Node {
     pub line: Vec<SessionId>,
     /// The number of its daemon's last take.
     pub take: u64,
+    /// The number of its last report or adoption.
+    pub writes: u64,
 }
 
 #[derive(Debug, Clone)]

@@ -310,6 +310,7 @@ pub fn word<T: Debug>(result: Result<T, RegistryError>) -> &'static str {
         RegistryError::NotWritable { .. } => "not-writable",
         RegistryError::Unfit { .. } => "unfit",
         RegistryError::Fenced => "fenced",
+        RegistryError::Superseded => "superseded",
         RegistryError::Forgotten => "forgotten",
         RegistryError::NotNow { .. } => "not-now",
         RegistryError::Script { .. } => "script",

@@ -1,11 +1,12 @@
 //! P1: one ring for one login. P11: what an id cannot be. And what an alias means.
 
-use evenring::ids::{Agent, Alias, Extension};
+use evenring::ids::{Agent, Alias, Extension, SessionId};
+use evenring::node::Live;
 use evenring::node::session::{Outcome, Reason};
 use evenring::registry::view::Verdict;
-use evenring::registry::{LoggedOut, Order};
+use evenring::registry::{Adopted, LoggedOut, Order};
 
-use crate::redis_fixture::{Cluster, id, login, why, whys};
+use crate::redis_fixture::{Cluster, Member, id, login, why, whys};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p1_fifty_identical_logins_at_once_are_one_session() {
@@ -180,4 +181,38 @@ fn p11_no_id_can_leave_its_key_or_its_message() {
         assert!(text.parse::<Alias>().is_err() && text.parse::<Agent>().is_err(), "{text:?}");
         assert!(text.parse::<Extension>().is_err() && text.parse::<evenring::ids::NodeName>().is_err(), "{text:?}");
     }
+}
+
+/// What a frozen Redis still had in a connection that its daemon has given up, as it stands on the wire.
+async fn report_late(cluster: &mut Cluster, member: &Member, session: SessionId, number: u64) -> String {
+    let script = redis::Script::new(&evenring::registry::script_text("report").expect("a script"));
+    let mut call = script.prepare_invoke();
+    call.key("{evenring}").arg(member.name.as_str()).arg(member.generation.to_string()).arg(number);
+    for word in ["10000", "600000", "0", "60000", "down", "1000"] {
+        call.arg(word);
+    }
+    call.arg(session.to_string()).arg("try-next-node").arg("node-lost");
+    let reply: Vec<redis::Value> = call.invoke_async(&mut cluster.raw).await.unwrap();
+    redis::from_redis_value(reply[0].clone()).unwrap()
+}
+
+/// Found by the simulation: the daemon had lost its Asterisk, said so to a Redis that was frozen, and found the call again.
+#[tokio::test]
+async fn p1_a_report_that_comes_after_what_was_said_later_changes_nothing() {
+    let mut cluster = Cluster::start().await;
+    let a = cluster.up("a", &["cc100"]).await;
+    let (session, _) = cluster.placed("cc100x", "7").await;
+    let Order::Ring(channel) = cluster.take(&a).await.remove(0) else { panic!("no order") };
+    let found = [(channel, Live::Yes)];
+    assert_eq!(cluster.registry.adopt(&a.name, a.generation, &found).await.unwrap(), [Adopted::Kept]);
+    let said: u64 = cluster.run(&["HGET", "NS:node:a", "writes"]).await;
+    for number in [said, said - 1] {
+        assert_eq!(report_late(&mut cluster, &a, session, number).await, "superseded");
+    }
+    assert_eq!(cluster.fate(session).await, ("live".into(), String::new()));
+    assert_eq!(cluster.node("a").await.state.as_str(), "active", "nor is the node down");
+    // The next one counts, and so do those of its next life, which are numbered anew.
+    assert_eq!(report_late(&mut cluster, &a, session, said + 1).await, "ok");
+    let a = cluster.up("a", &["cc100"]).await;
+    assert_eq!(report_late(&mut cluster, &a, session, 1).await, "ok");
 }

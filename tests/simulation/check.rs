@@ -29,13 +29,13 @@ impl Sim {
         self.store.pass(self.now);
         let (host, generation) = self.voices(life);
         let node = self.hosts[host].name.clone();
-        let alone = matches!(&call, Call::Report(_, outcomes) if outcomes.len() == 1);
+        let alone = matches!(&call, Call::Report(_, _, outcomes) if outcomes.len() == 1);
         let registers = matches!(call, Call::Register { .. });
         let current = self.store.world.nodes.get(&node).map(|known| known.generation == generation);
         let adopted =
-            if let Call::Adopt(found) = &call { found.iter().map(|(l, _)| l.session).collect() } else { Vec::new() };
+            if let Call::Adopt(_, found) = &call { found.iter().map(|(l, _)| l.session).collect() } else { Vec::new() };
         let shown = if self.trace.on { format!("{call:?}") } else { String::new() };
-        if matches!(call, Call::Report(..) | Call::Adopt(_) | Call::Fetch(_) | Call::Register { .. }) {
+        if matches!(call, Call::Report(..) | Call::Adopt(..) | Call::Fetch(_) | Call::Register { .. }) {
             self.strike(host);
         }
         let (beats, leaves) = (matches!(call, Call::Beat { .. }), matches!(call, Call::Leave(_)));

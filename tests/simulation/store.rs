@@ -29,9 +29,10 @@ pub enum Call {
     },
     /// With the number of this word.
     Phones(PhoneChanges, u64),
-    Adopt(Vec<(Login, Live)>),
-    /// With the node's state.
-    Report(&'static str, Vec<(SessionId, Outcome)>),
+    /// With its number.
+    Adopt(u64, Vec<(Login, Live)>),
+    /// With its number and the node's state.
+    Report(u64, &'static str, Vec<(SessionId, Outcome)>),
     Beat {
         state: &'static str,
         channels: usize,
@@ -192,8 +193,9 @@ impl Store {
         match call {
             Call::Register { .. } => Reply::Done,
             Call::Phones(changes, number) => self.phones(node, changes, number),
-            Call::Adopt(found) => self.adopt(node, &found),
-            Call::Report(state, outcomes) => {
+            Call::Adopt(number, _) | Call::Report(number, ..) if self.world.is_late(node, number) => Reply::Done,
+            Call::Adopt(_, found) => self.adopt(node, &found),
+            Call::Report(_, state, outcomes) => {
                 self.world.told_state(node, state);
                 self.report(node, &outcomes)
             }
@@ -214,20 +216,9 @@ impl Store {
             generation: generation.to_owned(),
             host: format!("{node}/{boot}"),
             state: "starting".into(),
-            drain: false,
             weight,
             cap,
-            campaigns: Vec::new(),
-            channels: 0,
-            lease_until: 0,
-            beat: 0,
-            lease: 0,
-            beats: 0,
-            lost: false,
-            told: None,
-            line: Vec::new(),
-            take: 0,
-            refused: 0,
+            ..Node::default()
         };
         if self.world.register(node, new, returns).is_ok() { Reply::Done } else { Reply::Held }
     }

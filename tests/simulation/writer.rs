@@ -54,6 +54,8 @@ pub struct Writer {
     number: u32,
     /// The number of the last word on phones, as `Registry` counts.
     told: u64,
+    /// The number of the last report or adoption.
+    writes: u64,
     beats: HeartbeatSequence,
     /// The heartbeat that is under way, and when it was handed out.
     sent: Option<(Sent, Now)>,
@@ -79,10 +81,12 @@ impl Writer {
             return Some(Call::Phones(changes.clone(), self.told + 1));
         }
         if !b.adopt.is_empty() {
-            return Some(Call::Adopt(b.adopt.clone()));
+            self.writes += 1;
+            return Some(Call::Adopt(self.writes, b.adopt.clone()));
         }
         if !b.outcomes.is_empty() {
-            return Some(Call::Report(b.state, b.outcomes.clone()));
+            self.writes += 1;
+            return Some(Call::Report(self.writes, b.state, b.outcomes.clone()));
         }
         if let Some((state, channels)) = b.pulse {
             let (sent, _) = *self.sent.get_or_insert((self.beats.next(now), now));

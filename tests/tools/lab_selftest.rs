@@ -297,10 +297,12 @@ fn the_event_filter_passes_what_the_daemon_wants_and_nothing_else() {
         for name in ["Newchannel", "Newstate", "DeviceStateChange", "Hangup"] {
             assert!(ours.iter().any(|seen| seen == name), "{name} is missing in {ours:?}");
         }
-        // How often a device changes its state differs from call to call.
-        let wanted: BTreeSet<_> = all.iter().filter(|name| is_wanted(name)).collect();
+        // How often a device changes its state differs from call to call, and a phone may register meanwhile.
+        let of_the_call = |name: &&String| !["ContactStatus", "PeerStatus"].contains(&name.as_str());
+        let wanted: BTreeSet<_> = all.iter().filter(|name| is_wanted(name)).filter(of_the_call).collect();
         assert!(all.iter().any(|name| !is_wanted(name)), "a call has events that nobody needs: {all:?}");
-        assert_eq!(ours.iter().collect::<BTreeSet<_>>(), wanted, "Asterisk {}", node.version().number());
+        let ours: BTreeSet<_> = ours.iter().filter(of_the_call).collect();
+        assert_eq!(ours, wanted, "Asterisk {}", node.version().number());
     }
 }
 

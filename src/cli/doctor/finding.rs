@@ -47,6 +47,7 @@ pub(super) struct Finding {
 pub(super) const CODES: [&str; 85] = [
     "config",
     "config.unwise",
+    "config.unencrypted",
     "config.secret",
     "config.burst",
     "config.accept",

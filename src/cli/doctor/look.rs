@@ -39,8 +39,9 @@ pub(super) fn config(settings: &Settings) -> Vec<Finding> {
         .iter()
         .map(|smell| Finding::warning("config", smell, fix.clone()).code("config.unwise"))
         .collect();
-    findings
-        .extend(settings.notes().iter().map(|note| Finding::note("config", note, fix.clone()).code("config.clear")));
+    findings.extend(
+        settings.notes().iter().map(|note| Finding::note("config", note, fix.clone()).code("config.unencrypted")),
+    );
     findings.extend(
         settings
             .ami
@@ -209,6 +210,7 @@ pub(super) async fn cluster(settings: &Settings) -> Seen {
                 RegistryError::Unfit { advice, .. } | RegistryError::NotWritable { advice, .. } => advice,
                 RegistryError::Settings(_)
                 | RegistryError::Fenced
+                | RegistryError::Superseded
                 | RegistryError::Forgotten
                 | RegistryError::Script { .. } => "see Redis's log",
             };

@@ -1,11 +1,11 @@
 -- adopt.lua: a node reports our channels that it found in its Asterisk: after a restart of the daemon, or because Redis
 -- lost the session (P12). A session whose agent has been placed elsewhere is stale: the node hangs it up.
--- ARGV  1 node  2 generation  3 tries  4 alias suffix, then eight for each: session, state (ringing|live), alias,
---       extension, agent, campaign, remote (0|1), try
--- reply { 'ok', results } | { 'fenced' } | { 'unknown' }     a result each: kept | restored | stale
+-- ARGV  1 node  2 generation  3 number (fencing.lua)  4 tries  5 alias suffix, then eight for each: session, state
+--       (ringing|live), alias, extension, agent, campaign, remote (0|1), try
+-- reply { 'ok', results } | { 'fenced' } | { 'unknown' } | { 'superseded' }     a result each: kept | restored | stale
 -- Needs: keys fencing events sessions
 local node, generation = ARGV[1], ARGV[2]
-local bad = fenced(node, generation)
+local bad = superseded(node, generation, ARGV[3])
 if bad then return { bad } end
 local now = clock()
 
@@ -53,13 +53,13 @@ local function adopt(i)
   redis.call('PERSIST', session_key(id))
   redis.call('HSET', session_key(id), 'alias', fresh.alias, 'extension', fresh.extension, 'agent', fresh.agent,
     'campaign', fresh.campaign, 'remote', fresh.remote, 'node', node, 'state', state, 'reason', '', 'since', now,
-    'created', s and s.created or now, 'try', ARGV[i + 7], 'tried', s and s.tried or '', 'tries', ARGV[3],
-    'suffix', ARGV[4], 'give_up', 0, 'order', '', 'generation', generation,
+    'created', s and s.created or now, 'try', ARGV[i + 7], 'tried', s and s.tried or '', 'tries', ARGV[4],
+    'suffix', ARGV[5], 'give_up', 0, 'order', '', 'generation', generation,
     'fetch', 0)
   announce(id, fresh, state, 'found in Asterisk')
   return 'restored'
 end
 
 local results = {}
-for i = 5, #ARGV, 8 do results[#results + 1] = adopt(i) end
+for i = 6, #ARGV, 8 do results[#results + 1] = adopt(i) end
 return { 'ok', results }

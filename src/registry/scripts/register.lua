@@ -42,8 +42,8 @@ redis.call('HSET', key, 'state', 'starting', 'beat', judge.tick, 'lease', lease_
   'lease_until', now + lease_ms, 'weight', ARGV[5], 'max_agents', ARGV[6], 'channels', 0, 'campaigns', ARGV[7],
   'gone', '', 'generation', generation, 'host', host, 'version', ARGV[8], 'registrations', 0, 'phones', '', 'ring_queue', '',
   'case', ARGV[10], 'left_out', '', 'reason', '', 'claimant', '')
--- The takes and heartbeats of the next life are numbered anew.
-if previous ~= generation then redis.call('HDEL', key, 'fetch', 'beats') end
+-- The takes, heartbeats and other calls of the next life are numbered anew.
+if previous ~= generation then redis.call('HDEL', key, 'fetch', 'beats', 'writes') end
 -- An RSMQ client sends only into queues that exist.
 open_queue('logins')
 open_queue('ring-' .. node)

@@ -1,23 +1,23 @@
 -- report.lua: a node reports the outcomes of its sessions. Fenced by generation; idempotent.
--- ARGV  1 node  2 generation  3 order expiry ms  4 keep ended ms  5 tries of an agent's new session when their call is
---       lost with this node's Asterisk, 0 = they log in again  6 give up after ms  7 state of the node: one that is
---       not active is out of the rotation before its sessions are settled  8 most work (keys.lua), then for each session three:
---       session, what (live|ended|failed|try-next-node), reason
+-- ARGV  1 node  2 generation  3 number (fencing.lua)  4 order expiry ms  5 keep ended ms  6 tries of an agent's new session
+--       when their call is lost with this node's Asterisk, 0 = they log in again  7 give up after ms  8 state of the node:
+--       one that is not active is out of the rotation before its sessions are settled  9 most work (keys.lua), then for each
+--       session three: session, what (live|ended|failed|try-next-node), reason
 --       try-next-node = this node could not ring the phone: the next node is tried (P4)
--- reply { 'ok', results } | { 'fenced' } | { 'unknown' }
+-- reply { 'ok', results } | { 'fenced' } | { 'unknown' } | { 'superseded' }
 --       a result each, for the first of them, one at least (the rest is for a next call): done | placed NODE | waiting | failed | gone (no such open session on this node) | what rejoin() says
 -- Needs: keys fencing events sessions hangup attempts rejoin
-local node, generation, expiry_ms, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local bad = fenced(node, generation)
+local node, generation, expiry_ms, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[4]), ARGV[5]
+local bad = superseded(node, generation, ARGV[3])
 if bad then return { bad } end
 local now = clock()
 local results = {}
-local tries, give_up_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
-if ARGV[7] ~= 'active' and redis.call('HGET', ns .. ':node:' .. node, 'state') == 'active' then
-  redis.call('HSET', ns .. ':node:' .. node, 'state', ARGV[7])
+local tries, give_up_ms = tonumber(ARGV[6]), tonumber(ARGV[7])
+if ARGV[8] ~= 'active' and redis.call('HGET', ns .. ':node:' .. node, 'state') == 'active' then
+  redis.call('HSET', ns .. ':node:' .. node, 'state', ARGV[8])
   append_event('node-down', node, '', {}, '')
 end
-for i = 9, #ARGV, 3 do
+for i = 10, #ARGV, 3 do
   local id, what, reason = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local s = record(session_key(id))
   local result = 'done'
@@ -43,6 +43,6 @@ for i = 9, #ARGV, 3 do
     finish(id, s, 'failed', reason, now, keep_ms)
   end
   results[#results + 1] = result
-  if spent >= tonumber(ARGV[8]) then break end
+  if spent >= tonumber(ARGV[9]) then break end
 end
 return { 'ok', results }

@@ -14,7 +14,7 @@
 --                          phones (the number of the last word on them)  case (exact|fold: how it compares names)
 --                          left_out (JSON: the phones that it leaves out, by reason, with examples)
 --                          reason (why it is not in sync with its Asterisk)  claimant claimed_at (who else wants the name, and when they last asked)
---                          fetch (the number of its daemon's last fetch)
+--                          fetch (the number of its daemon's last fetch)  writes (of its last report, adoption or change of limits)
 --                          ring_queue (while it paces: who waits for their turn to ring, ids with a blank behind each)
 --   NS:phones:NAME   HASH  extension -> registered | unreachable | unregistered
 --   NS:contacts:NAME HASH  extension -> JSON with address, round trip, expiry (only with a second AMI user)

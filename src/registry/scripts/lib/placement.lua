@@ -60,15 +60,13 @@ local function place_login(mode, id, want, rules, now, best, awaited)
     end
   end
 
-  if old then
-    -- The choice is made as if that session were over already (P2).
-    node_row(old.node, now)
-    change_load(old, -1)
-  end
+  -- The choice is made as if the old session were over already (P2).
+  local left = old and old.remote ~= '1' and node_row(old.node, now)
+  if left then left.agents = left.agents - 1 end
   if not best then
     best, awaited = choose_node(targets, explicit, campaign, remote, '', id, now, mode ~= 'explain' and keep_ms or nil)
   end
-  if old then change_load(old, 1) end
+  if left then left.agents = left.agents + 1 end
   if #targets == 0 then
     return reply(explicit and 'refused' or 'not-now', {}, '', explicit and 'empty-alias' or 'no-node', targets)
   end
