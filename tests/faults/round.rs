@@ -238,7 +238,7 @@ fn wait_calm(
     before: &[SessionRow],
     repaired: Instant,
 ) -> (Evidence, Option<Duration>) {
-    let (mut calm, mut last): (Option<Instant>, _) = (None, None);
+    let mut calm: Option<Instant> = None;
     wait_for(BACK * 3, || {
         stage.tend();
         // first whether all are told, then what
@@ -246,14 +246,14 @@ fn wait_calm(
         let looked = watch.look(stage, &asked);
         let evidence = looked.and_then(|(nodes, rows)| evidence(stage, watch, asked, before, nodes, rows));
         let good = all_told && evidence.as_ref().is_some_and(|evidence| judge(evidence).is_empty());
-        last = evidence.or(last.take());
         calm = good.then(|| calm.unwrap_or_else(now));
-        match (calm, last.take()) {
+        // Only what this look has seen: on a busy machine the one before may be old, and is no evidence any more.
+        match (calm, evidence) {
             (Some(since), Some(evidence)) if since.elapsed() >= HEARTBEAT * 2 => {
                 return Ok((evidence, Some(since.duration_since(repaired))));
             }
             (None, Some(evidence)) if all_told && repaired.elapsed() > BACK => return Ok((evidence, None)),
-            (_, evidence) => last = evidence,
+            (_, _) => {}
         }
         Err(format!("a calm cluster, or Redis to be asked at all, after {}", watch.fault.name))
     })
