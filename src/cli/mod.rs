@@ -25,7 +25,7 @@ mod watch;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{ConfigError, Settings, process_env};
 use crate::daemon::{DaemonError, LoopError};
@@ -203,7 +203,9 @@ pub fn main() -> ExitCode {
         output::complain(&format!("the argument {argument:?} contains a control character, which is not allowed"));
         return ExitCode::from(USAGE);
     }
-    let cli = Cli::parse();
+    // clap would colour its help where CI is set, whatever the terminal is.
+    let colours = if output::is_dumb() { ColorChoice::Never } else { ColorChoice::Auto };
+    let cli = Cli::from_arg_matches(&Cli::command().color(colours).get_matches()).unwrap_or_else(|error| error.exit());
     let is_daemon = matches!(cli.verb, Verb::Run);
     let result = cli.run();
     ExitCode::from(result.unwrap_or_else(|error| {

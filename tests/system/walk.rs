@@ -136,7 +136,9 @@ fn a_real_node_in_five_minutes_on_two_hosts() {
     assert_ne!(secrets[0][0], secrets[1][0], "each Asterisk has a secret of its own");
     for host in &hosts {
         let (code, said) = host.says("root", &["evenring", "doctor"]);
-        assert!(code == 0 && said.trim_end().ends_with("all is well"), "{said}");
+        // Only a Redis admin may read how Redis is set up, and doctor says so.
+        let last = said.lines().last().unwrap_or_default();
+        assert!(code == 0 && last.starts_with("all is well"), "{said}");
         secrets::search("the doctor's report", &said);
         // worth a note, and no more: the second host reaches Redis over a private network
         assert_eq!(said.contains("redis.url: the password is sent unencrypted"), host.node.name() == "c", "{said}");

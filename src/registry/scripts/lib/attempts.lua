@@ -52,7 +52,7 @@ local function place_again(id, s, why, now, expiry_ms, keep_ms)
     return 'failed'
   end
   drop_order(s)
-  count('SREM', s, id)
+  count_session('SREM', s, id)
   if best.extension ~= old_extension then release_holder('phone:' .. old_extension, id) end
   s.tried = tried
   assign(id, s, best, now, expiry_ms, why .. ' on ' .. s.node)

@@ -5,7 +5,7 @@
 -- are texts: Redis prints every number that it gets, and slowly.
 local function write_placed(id, s, order, due, now)
   spent = spent + 20
-  count('SADD', s, id)
+  count_session('SADD', s, id)
   redis.call('HSET', ns .. ':holders', 'agent:' .. s.agent, id, 'alias:' .. s.alias, id, 'phone:' .. s.extension, id)
   redis.call('ZADD', ns .. ':index:open', now, id)
   redis.call('ZADD', ns .. ':index:due', due, id)

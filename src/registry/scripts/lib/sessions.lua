@@ -5,7 +5,7 @@ local function load_set(s)
 end
 
 -- Counts a session in or out: command is SADD or SREM. What this script has seen of the node stays true to it.
-local function count(command, s, id)
+local function count_session(command, s, id)
   local changed = redis.call(command, load_set(s), id)
   local row = s.remote ~= '1' and node_rows[s.node]
   if row then row.agents = row.agents + (command == 'SADD' and changed or -changed) end
@@ -23,7 +23,7 @@ end
 local function finish(id, s, state, reason, now, keep_ms)
   spent = spent + 20
   drop_order(s)
-  count('SREM', s, id)
+  count_session('SREM', s, id)
   release_holder('agent:' .. s.agent, id)
   release_holder('alias:' .. s.alias, id)
   release_holder('phone:' .. s.extension, id)
