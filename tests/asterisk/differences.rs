@@ -17,7 +17,8 @@ use lab::redis::Redis;
 use lab::{HUB, Lab, Spec, Version, run, wait_for};
 
 /// What this lab does not have, and is not tested here: TLS and a password for Redis.
-const REST: &str = "[ring]\ntimeout = \"4s\"\n[doctor]\naccept = [\"config.unencrypted\", \"redis.default-user\", \"redis.acl.excess\"]\n";
+const REST: &str =
+    "[ring]\ntimeout = \"4s\"\n[doctor]\naccept = [\"config.unwise\", \"redis.default-user\", \"redis.acl.excess\"]\n";
 
 /// Waits until these are the troubles of node a: code and a part of the finding.
 #[track_caller]

@@ -10,7 +10,7 @@
 --       | { 'fenced' } | { 'unknown' }
 --       rows of { 'ring', session, try, alias, extension, agent, campaign, remote, waited ms } | { 'hangup', session }
 --             | { 'moved', session, where } | { 'expired', session } | { 'stale', session }
--- Needs: keys fencing rsmq events sessions hangup attempts
+-- Needs: keys fencing rsmq events sessions attempts
 local node, generation, vt, max = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local expiry_ms, keep_ms, number, since = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local most_work = tonumber(ARGV[9])
@@ -71,7 +71,7 @@ if since < number then
       local order = s and s.state == 'ringing' and s.node == node and s.generation == generation
         and tonumber(s.fetch or '0') >= since and read(s.order)
       if order and s.hangup_requested == '1' then
-        finish(id, s, 'ended', reason_of_hangup(s), now, keep_ms)
+        finish(id, s, 'ended', 'logged-out', now, keep_ms)
         rows[#rows + 1] = { 'stale', id }
       elseif order then
         -- Nobody was asked to ring it.

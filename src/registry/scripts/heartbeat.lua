@@ -98,7 +98,7 @@ for _, name in ipairs(all_nodes()) do
     local beat, lease, expired, its_state, gone = unpack(redis.call('HMGET', ns .. ':node:' .. name,
       'beat', 'lease', 'expired', 'state', 'gone'))
     awaited = awaited or is_awaited(beat, lease, expired, its_state)
-    if is_dead(beat, lease, expired) then
+    if lease_left(beat, lease, expired) < 0 then
       if beat and its_state ~= 'stopped' and expired ~= '1' then
         redis.call('HSET', ns .. ':node:' .. name, 'expired', 1)
         append_event('node-lease-expired', name, '', {}, 'no heartbeat for a lease')

@@ -44,9 +44,7 @@ local function lease_left(beat, lease, expired)
   return tonumber(lease) - judge.tick + math.max(tonumber(beat), judge.floor)
 end
 
-local function is_dead(beat, lease, expired) return lease_left(beat, lease, expired) < 0 end
-
 -- It has not beaten since the last silence, and is not dead yet.
 local function is_awaited(beat, lease, expired, state)
-  return beat and tonumber(beat) < judge.floor and state ~= 'stopped' and not is_dead(beat, lease, expired)
+  return beat and tonumber(beat) < judge.floor and state ~= 'stopped' and lease_left(beat, lease, expired) >= 0
 end

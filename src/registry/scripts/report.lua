@@ -6,7 +6,7 @@
 --       try-next-node = this node could not ring the phone: the next node is tried (P4)
 -- reply { 'ok', results } | { 'fenced' } | { 'unknown' } | { 'superseded' }
 --       a result each, for the first of them, one at least (the rest is for a next call): done | placed NODE | waiting | failed | gone (no such open session on this node) | what rejoin() says
--- Needs: keys fencing events sessions hangup attempts rejoin
+-- Needs: keys fencing events sessions attempts rejoin
 local node, generation, expiry_ms, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[4]), ARGV[5]
 local bad = superseded(node, generation, ARGV[3])
 if bad then return { bad } end
@@ -35,7 +35,7 @@ for i = 10, #ARGV, 3 do
   elseif what == 'try-next-node' and s.state == 'ringing' then
     result = place_again(id, s, reason, now, expiry_ms, keep_ms)
   elseif what == 'ended' then
-    finish(id, s, 'ended', reason == 'logged-out' and reason_of_hangup(s) or reason, now, keep_ms)
+    finish(id, s, 'ended', reason, now, keep_ms)
     if reason == 'node-lost' then
       result = rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms) or result
     end

@@ -1,5 +1,5 @@
 -- attempts.lua: the next attempt of a session whose node cannot ring it or is lost (P4, P10).
--- Needs: keys events sessions hangup eligibility targets quick_choice orders
+-- Needs: keys events sessions eligibility targets quick_choice orders
 --
 -- Where a session goes that has been somewhere else. What its alias means may have changed since, so its phone may be another
 -- one, and somebody's.
@@ -31,7 +31,7 @@ local function place_again(id, s, why, now, expiry_ms, keep_ms)
   -- One that drains is left out anyway, and may be asked again when it has resumed.
   if why ~= 'draining' then tried = (tried == '' and ' ' or tried) .. s.node .. ' ' end
   if s.hangup_requested == '1' then
-    finish(id, s, 'ended', reason_of_hangup(s), now, keep_ms)
+    finish(id, s, 'ended', 'logged-out', now, keep_ms)
     return 'failed'
   end
   -- A node that rang nobody is no try: a drain, a stop, a host that died with the order in its queue.

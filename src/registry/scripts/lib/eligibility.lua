@@ -19,12 +19,10 @@ local function is_in_use(extension, id, now, keep_ms)
     and open_session_of('phone:' .. extension, now, keep_ms, not keep_ms) ~= nil
 end
 
-local function is_tried(tried, name) return tried:find(' ' .. name .. ' ', 1, true) end
-
--- A node that an alias lists twice is no likelier than another.
-local function is_among(rows, name)
+-- Whether a row has this value in this column.
+local function is_among(rows, column, value)
   for _, row in ipairs(rows) do
-    if row[1] == name then return true end
+    if row[column] == value then return true end
   end
   return false
 end
@@ -45,7 +43,7 @@ local function choose_node(rows, guard, campaign, remote, tried, id, now, keep_m
     local node = node_row(name, now)
     awaited = awaited or node.awaited
     local why = ineligible_reason(node, phone, campaign, remote)
-    if why == '' and tried ~= '' and is_tried(tried, name) then why = 'tried' end
+    if why == '' and tried ~= '' and tried:find(' ' .. name .. ' ', 1, true) then why = 'tried' end
     if why == '' and guard then
       if in_use[extension] == nil then in_use[extension] = is_in_use(extension, id, now, keep_ms) end
       if in_use[extension] then why = 'phone-in-use' end
@@ -59,7 +57,8 @@ local function choose_node(rows, guard, campaign, remote, tried, id, now, keep_m
       best, equals, least, fewest = row, nil, load, channels
     elseif load == least and channels == fewest then
       equals = equals or { best }
-      if not guard or not is_among(equals, name) then equals[#equals + 1] = row end
+      -- A node that an alias lists twice is no likelier than another.
+      if not guard or not is_among(equals, 1, name) then equals[#equals + 1] = row end
     end
   end
   if not best then return nil, awaited end

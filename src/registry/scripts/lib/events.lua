@@ -21,7 +21,7 @@ local function announce(id, s, state, reason)
 end
 
 -- Redis takes no writes now: raises its own error, so that nobody hears another reason. result: of an append_event().
-local is_unwritable = { OOM = true, MISCONF = true, READONLY = true, NOREPLICAS = true }
 local function raise_unwritable(result)
+  local is_unwritable = { OOM = true, MISCONF = true, READONLY = true, NOREPLICAS = true }
   if type(result) == 'table' and is_unwritable[tostring(result.err):match('^-?(%u+)')] then error(result) end
 end

@@ -1,4 +1,4 @@
--- hangup.lua: asks the node of a session to hang up, and says why a session ends whose end was asked for.
+-- hangup.lua: asks the node of a session to hang up.
 -- Needs: keys rsmq events
 --
 -- The request is kept: should the order be lost, the node's next heartbeat says it again.
@@ -8,5 +8,3 @@ local function request_hangup(id, s, why, now)
   enqueue('ring-' .. s.node, cjson.encode({ v = 1, kind = 'hangup', session = id }),
     id .. '00000H', now)
 end
-
-local function reason_of_hangup(s) return s.moved_to and 'moved' or 'logged-out' end

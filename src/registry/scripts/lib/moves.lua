@@ -1,15 +1,6 @@
 -- moves.lua: an agent who is logged in wants another phone. Only `login --move` does that (P7).
 -- Needs: keys hangup sessions
 --
--- Whether the session of an agent is none of what this login asks for: neither its alias nor one of its phones.
-local function is_elsewhere(s, alias, targets)
-  if s.alias == alias then return false end
-  for i = 1, #targets do
-    if targets[i][2] == s.extension then return false end
-  end
-  return true
-end
-
 -- Logs the agent out of the session, for the session `to`. A call is hung up by its node. Until that has happened it keeps its
 -- phone, its alias and its place in the load (P1, P5); the agent is free at once. Gives what it was: 'SESSION EXTENSION NODE'.
 local function move_out(id, s, to, now, keep_ms)

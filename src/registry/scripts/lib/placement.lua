@@ -2,10 +2,25 @@
 -- is placed as any other.
 -- Needs: keys events nodes sessions eligibility targets orders moves
 --
+-- The reply of place.lua. s: the session, {} = none.
+local function shown(outcome, s, session, reason, agent, rows)
+  return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, s.alias or '', '', rows }
+end
+
+-- The same of a login that gets no session, which is an event.
+local function refused(reason, s, session, mode, alias, agent, rows)
+  if mode ~= 'explain' then
+    local told = append_event('refused', '', '', { alias = alias, agent = agent, extension = rows[1] and rows[1][2] or alias }, reason)
+    -- A full or read-only Redis loses its nodes one by one; none of them is the reason.
+    raise_unwritable(told)
+  end
+  return shown('refused', s, session, reason, agent, rows)
+end
+
 -- want { alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1), move (1 = the agent's session with
--- another phone ends for it) }, rules { suffix, expiry_ms, tries,
--- give_up_ms, keep_ms }; mode place, or explain (nothing is written). best, awaited: what choose_quickly() has found, where nobody wants to see why
--- each node was chosen or not. The result is place.lua's reply.
+-- another phone ends for it) }, rules { suffix, expiry_ms, tries, give_up_ms, keep_ms }; mode place, or explain (nothing is
+-- written). best, awaited: what choose_quickly() has found, where nobody wants to see why each node was chosen or not. The
+-- result is place.lua's reply.
 local function place_login(mode, id, want, rules, now, best, awaited)
   local alias, agent, campaign, remote = want.alias, want.agent, want.campaign, want.remote
   local suffix, expiry_ms, tries, keep_ms = rules.suffix, rules.expiry_ms, rules.tries, rules.keep_ms
@@ -20,14 +35,6 @@ local function place_login(mode, id, want, rules, now, best, awaited)
   local first = targets[1] and targets[1][2] or alias
   if not named then agent = explicit and alias or first end
 
-  local function reply(outcome, s, session, reason, rows)
-    if outcome == 'refused' and mode ~= 'explain' then
-      -- A full or read-only Redis loses its nodes one by one; none of them is the reason.
-      raise_unwritable(append_event('refused', '', '', { alias = alias, agent = agent, extension = first }, reason))
-    end
-    return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, s.alias or '', '', rows }
-  end
-
   -- P1: the same request again (its answer was lost, or its message came back to the inbox) finds its own session, also
   -- one that is over by now: nothing rings twice.
   local own = mode ~= 'explain' and redis.call('EXISTS', session_key(id)) == 1 and record(session_key(id))
@@ -37,7 +44,7 @@ local function place_login(mode, id, want, rules, now, best, awaited)
       own = record(session_key(id))
     end
     choose_node(targets, explicit, campaign, remote, '', id, now)
-    return reply('existing', own, id, own.reason, targets)
+    return shown('existing', own, id, own.reason, agent, targets)
   end
 
   -- P1: who is logged in already gets the session that exists. Somebody else's phone is refused, and so is another phone
@@ -48,15 +55,16 @@ local function place_login(mode, id, want, rules, now, best, awaited)
   for i = 1, explicit and 2 or 3 do
     local existing, s = nil, nil
     if holders[i] then existing, s = open_session_of(fields[i], now, keep_ms, mode == 'explain') end
-    local elsewhere = existing and is_elsewhere(s, alias, targets)
+    -- The session is none of what this login asks for: neither its alias nor one of its phones.
+    local elsewhere = existing and s.alias ~= alias and not is_among(targets, 2, s.extension)
     if elsewhere and want.move == '1' then
       old_id, old = existing, s
     elseif existing then
       choose_node(targets, explicit, campaign, remote, '', id, now)
-      if elsewhere then return reply('refused', s, existing, 'logged-in-elsewhere', targets) end
+      if elsewhere then return refused('logged-in-elsewhere', s, existing, mode, alias, agent, targets) end
       -- A phone whose call ends for a move is not free yet.
-      if (named and s.agent ~= agent) or s.moved_to then return reply('refused', s, existing, 'in-use', targets) end
-      return reply('existing', s, existing, s.reason, targets)
+      if (named and s.agent ~= agent) or s.moved_to then return refused('in-use', s, existing, mode, alias, agent, targets) end
+      return shown('existing', s, existing, s.reason, agent, targets)
     end
   end
 
@@ -68,19 +76,20 @@ local function place_login(mode, id, want, rules, now, best, awaited)
   end
   if left then left.agents = left.agents + 1 end
   if #targets == 0 then
-    return reply(explicit and 'refused' or 'not-now', {}, '', explicit and 'empty-alias' or 'no-node', targets)
+    if explicit then return refused('empty-alias', {}, '', mode, alias, agent, targets) end
+    return shown('not-now', {}, '', 'no-node', agent, targets)
   end
-  if awaited or is_silent(now) or judge.tick < judge.hold then return reply('not-now', {}, '', 'recovering', targets) end
-  if not best then return reply('refused', {}, '', known and 'no-eligible-node' or 'unknown-alias', targets) end
+  if awaited or is_silent(now) or judge.tick < judge.hold then return shown('not-now', {}, '', 'recovering', agent, targets) end
+  if not best then return refused(known and 'no-eligible-node' or 'unknown-alias', {}, '', mode, alias, agent, targets) end
   if mode == 'explain' then
-    return reply('would-place', { node = best.name, extension = best.extension }, '', '', targets)
+    return shown('would-place', { node = best.name, extension = best.extension }, '', '', agent, targets)
   end
 
   local s = { alias = alias, agent = agent, campaign = campaign, remote = remote, suffix = suffix, tries = tries,
     tried = '', give_up = now + rules.give_up_ms }
   local was = old and move_out(old_id, old, id, now, keep_ms) or ''
   assign(id, s, best, now, expiry_ms, old and 'moved from ' .. old_id or '')
-  local placed = reply('placed', s, id, '', targets)
+  local placed = shown('placed', s, id, '', agent, targets)
   placed[9] = was
   return placed
 end

@@ -15,7 +15,7 @@ local function choose_quickly(alias, suffix, campaign, remote, tried, id, now)
     local load, channels = node.agents / node.weight, node.channels
     local no_worse = not ties[1] or load < least or (load == least and channels <= fewest)
     if no_worse and ineligible_reason(node, 'registered', campaign, remote) == ''
-      and (tried == '' or not is_tried(tried, name)) then
+      and (tried == '' or not tried:find(' ' .. name .. ' ', 1, true)) then
       if load ~= least or channels ~= fewest then ties, least, fewest = {}, load, channels end
       ties[#ties + 1] = name
     end

@@ -19,9 +19,11 @@ local function release_holder(field, id)
   if redis.call('HGET', ns .. ':holders', field) == id then redis.call('HDEL', ns .. ':holders', field) end
 end
 
--- Ends an open session: state is ended or failed. It stays readable for keep_ms.
+-- Ends an open session: state is ended or failed. It stays readable for keep_ms. Whose end was asked for because the agent
+-- moves to another phone has moved.
 local function finish(id, s, state, reason, now, keep_ms)
   spent = spent + 20
+  if reason == 'logged-out' and s.moved_to then reason = 'moved' end
   drop_order(s)
   count_session('SREM', s, id)
   release_holder('agent:' .. s.agent, id)
@@ -44,7 +46,7 @@ local function open_session_of(field, now, keep_ms, dry)
   local s = record(session_key(id))
   if is_open(s) then
     local beat, lease, expired = unpack(redis.call('HMGET', ns .. ':node:' .. s.node, 'beat', 'lease', 'expired'))
-    if not is_dead(beat, lease, expired) then return id, s end
+    if lease_left(beat, lease, expired) >= 0 then return id, s end
   end
   if dry then return nil end
   if is_open(s) then
