@@ -163,7 +163,7 @@ mod tests {
     fn the_message_has_what_was_said_and_the_priority_is_that_of_syslog() {
         let kept = Arc::<Mutex<Vec<String>>>::default();
         tracing::subscriber::with_default(Registry::default().with(Keep(kept.clone())), || {
-            tracing::error!(reason = "he said \"no\"", empty = "", "failed");
+            tracing::error!(reason = "it said \"no\"", empty = "", "failed");
             tracing::warn!(suppressed = 0, "failed");
             tracing::info!(reason = %"busy", "failed");
             tracing::debug!(answer = ?Some(1), "failed");
@@ -175,7 +175,7 @@ mod tests {
         };
         let said: Vec<_> = entries.iter().map(|entry| (line(entry, "PRIORITY="), line(entry, "MESSAGE="))).collect();
         let expected = [
-            ("3", "failed reason=\"he said \\\"no\\\"\" empty=\"\""),
+            ("3", "failed reason=\"it said \\\"no\\\"\" empty=\"\""),
             ("4", "failed"),
             ("6", "failed reason=busy"),
             ("7", "failed answer=Some(1)"),
