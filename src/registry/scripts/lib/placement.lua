@@ -3,18 +3,18 @@
 -- Needs: keys events nodes sessions eligibility targets orders moves
 --
 -- The reply of place.lua. s: the session, {} = none.
-local function shown(outcome, s, session, reason, agent, rows)
+local function reply_of(outcome, s, session, reason, agent, rows)
   return { outcome, session, s.node or '', s.state or '', reason, s.extension or '', s.agent or agent, s.alias or '', '', rows }
 end
 
 -- The same of a login that gets no session, which is an event.
-local function refused(reason, s, session, mode, alias, agent, rows)
+local function refuse_login(reason, s, session, mode, alias, agent, rows)
   if mode ~= 'explain' then
     local told = append_event('refused', '', '', { alias = alias, agent = agent, extension = rows[1] and rows[1][2] or alias }, reason)
     -- A full or read-only Redis loses its nodes one by one; none of them is the reason.
     raise_unwritable(told)
   end
-  return shown('refused', s, session, reason, agent, rows)
+  return reply_of('refused', s, session, reason, agent, rows)
 end
 
 -- want { alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1), move (1 = the agent's session with
@@ -44,7 +44,7 @@ local function place_login(mode, id, want, rules, now, best, awaited)
       own = record(session_key(id))
     end
     choose_node(targets, explicit, campaign, remote, '', id, now)
-    return shown('existing', own, id, own.reason, agent, targets)
+    return reply_of('existing', own, id, own.reason, agent, targets)
   end
 
   -- P1: who is logged in already gets the session that exists. Somebody else's phone is refused, and so is another phone
@@ -61,10 +61,10 @@ local function place_login(mode, id, want, rules, now, best, awaited)
       old_id, old = existing, s
     elseif existing then
       choose_node(targets, explicit, campaign, remote, '', id, now)
-      if elsewhere then return refused('logged-in-elsewhere', s, existing, mode, alias, agent, targets) end
+      if elsewhere then return refuse_login('logged-in-elsewhere', s, existing, mode, alias, agent, targets) end
       -- A phone whose call ends for a move is not free yet.
-      if (named and s.agent ~= agent) or s.moved_to then return refused('in-use', s, existing, mode, alias, agent, targets) end
-      return shown('existing', s, existing, s.reason, agent, targets)
+      if (named and s.agent ~= agent) or s.moved_to then return refuse_login('in-use', s, existing, mode, alias, agent, targets) end
+      return reply_of('existing', s, existing, s.reason, agent, targets)
     end
   end
 
@@ -76,20 +76,20 @@ local function place_login(mode, id, want, rules, now, best, awaited)
   end
   if left then left.agents = left.agents + 1 end
   if #targets == 0 then
-    if explicit then return refused('empty-alias', {}, '', mode, alias, agent, targets) end
-    return shown('not-now', {}, '', 'no-node', agent, targets)
+    if explicit then return refuse_login('empty-alias', {}, '', mode, alias, agent, targets) end
+    return reply_of('not-now', {}, '', 'no-node', agent, targets)
   end
-  if awaited or is_silent(now) or judge.tick < judge.hold then return shown('not-now', {}, '', 'recovering', agent, targets) end
-  if not best then return refused(known and 'no-eligible-node' or 'unknown-alias', {}, '', mode, alias, agent, targets) end
+  if awaited or is_silent(now) or judge.tick < judge.hold then return reply_of('not-now', {}, '', 'recovering', agent, targets) end
+  if not best then return refuse_login(known and 'no-eligible-node' or 'unknown-alias', {}, '', mode, alias, agent, targets) end
   if mode == 'explain' then
-    return shown('would-place', { node = best.name, extension = best.extension }, '', '', agent, targets)
+    return reply_of('would-place', { node = best.name, extension = best.extension }, '', '', agent, targets)
   end
 
   local s = { alias = alias, agent = agent, campaign = campaign, remote = remote, suffix = suffix, tries = tries,
     tried = '', give_up = now + rules.give_up_ms }
   local was = old and move_out(old_id, old, id, now, keep_ms) or ''
   assign(id, s, best, now, expiry_ms, old and 'moved from ' .. old_id or '')
-  local placed = shown('placed', s, id, '', agent, targets)
+  local placed = reply_of('placed', s, id, '', agent, targets)
   placed[9] = was
   return placed
 end
