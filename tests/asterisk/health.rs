@@ -46,6 +46,14 @@ fn wait_samples(node: &Node, what: &str, right: impl Fn(&BTreeMap<String, f64>) 
     })
 }
 
+#[track_caller]
+fn every_reason_is_there_from_the_start(node: &Node) {
+    let found = samples(&get(node, "/metrics").body);
+    let zeros = |metric: &str| found.iter().filter(|(name, value)| name.starts_with(metric) && **value == 0.0).count();
+    let series = ["evenring_logins_refused_total{", "evenring_logins_failed_total{", "evenring_placements_total{"];
+    assert_eq!(series.map(zeros), [6, 18, 9], "{found:#?}");
+}
+
 #[test]
 fn metrics_say_what_status_says_and_what_happened() {
     let lab = one_node();
@@ -57,10 +65,7 @@ fn metrics_say_what_status_says_and_what_happened() {
     cluster.wait_phones("a", 4);
     wait_ready(node, &cluster, "ready");
 
-    let found = samples(&get(node, "/metrics").body);
-    let zeros = |metric: &str| found.iter().filter(|(name, value)| name.starts_with(metric) && **value == 0.0).count();
-    let series = ["evenring_logins_refused_total{", "evenring_logins_failed_total{", "evenring_placements_total{"];
-    assert_eq!(series.map(zeros), [6, 18, 9], "every reason is there from the start: {found:#?}");
+    every_reason_is_there_from_the_start(node);
     assert_eq!(cluster.json_and_code(&["login", "nobodyx"]).1, 1, "no daemon has placed this one");
     phones.behave("cc101", Behaviour::Decline);
     assert_eq!(cluster.json_and_code(&["login", "cc100x", "--wait"]).1, 0, "{}", cluster.logs());
