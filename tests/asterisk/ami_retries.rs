@@ -54,7 +54,7 @@ fn one_node() -> Lab {
     Lab::start(&[Spec { name: "a", version: Version::V22, endpoints: 2 }])
 }
 
-/// Waits until the daemon has given up to ask often; it then has said twice that AMI unavailable.
+/// Waits until the daemon has given up to ask often; it then has said twice that AMI is unavailable.
 fn wait_given_up(daemon: &mut Daemon, reason: &str) {
     daemon.wait_log(MENDED, SOON);
     let log = daemon.log();

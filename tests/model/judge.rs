@@ -14,6 +14,7 @@ pub struct Judge {
     pub hold: Ms,
     pub shift: Ms,
     pub corrections: u64,
+    pub doubt: Ms,
 }
 
 /// What a session that no node can ring waits before it is placed again.
@@ -35,8 +36,19 @@ impl World {
         self.is_silent() || self.judge.tick < self.judge.hold
     }
 
+    /// How old an order is, nobody can tell now.
+    pub fn is_timeless(&self) -> bool {
+        self.is_silent() || self.judge.doubt > 0
+    }
+
+    /// What this node's daemon expects of the time, it knows from before the last silence.
+    fn is_witness(&self, node: &str, knows: bool) -> bool {
+        let last = self.nodes.get(node).map_or(0, |node| node.beat);
+        knows && (self.judge.doubt == 0 || last < self.judge.doubt)
+    }
+
     /// A node speaks for itself.
-    pub fn hear(&mut self) {
+    pub fn hear(&mut self, is_witness: bool) {
         let (lease, gap) = (self.limits.lease, self.gap());
         let mut advance = gap.min(lease * 3 / 8);
         if gap < 0 || gap > lease * 2 / 3 {
@@ -50,6 +62,12 @@ impl World {
                 (Some(_), _) => gap,
             };
             self.judge.floor = self.judge.tick + advance;
+            if self.judge.seen.is_some() && self.judge.doubt == 0 {
+                self.judge.doubt = self.judge.floor;
+            }
+        }
+        if is_witness {
+            self.judge.doubt = 0;
         }
         // Time does not go back.
         if gap < 0 && self.bug != Some(Bug::Timeless) {
@@ -109,19 +127,25 @@ impl World {
     }
 
     /// A heartbeat. `None`: one with a higher number was there before it. Else whether it came into or left the rotation,
-    /// and whether the others had given it up.
-    pub fn beat(&mut self, name: &str, number: u64, state: &str, channels: usize) -> Option<(bool, bool)> {
+    /// and whether the others had given it up. `knows`: it said what time it expects, and has heard of the last correction.
+    pub fn beat(&mut self, name: &str, number: u64, how: (&str, usize), knows: bool) -> Option<(bool, bool)> {
+        let (state, channels) = how;
         let is_late = |node: &Node| number <= node.beats && self.bug != Some(Bug::Unnumbered);
         if self.nodes.get(name).is_none_or(is_late) {
             return None;
         }
-        self.hear();
+        let is_witness = self.is_witness(name, knows);
+        self.hear(is_witness);
         let (tick, lease, until) = (self.judge.tick, self.limits.lease, self.now + self.limits.lease);
         let node = self.nodes.get_mut(name)?;
         let changed = (node.state == "active") != (state == "active");
         (node.state, node.channels) = (state.to_owned(), channels);
         (node.beat, node.lease, node.lease_until, node.beats) = (tick, lease, until, number);
-        Some((changed, std::mem::take(&mut node.lost)))
+        let lost = std::mem::take(&mut node.lost);
+        if !self.awaits_anybody() {
+            self.judge.doubt = 0;
+        }
+        Some((changed, lost))
     }
 
     /// A node stops in good order: for the grace its sessions stay.

@@ -72,7 +72,7 @@ impl World {
     /// `Err`: the host that holds the name. `returns`: this generation was registered before.
     pub fn register(&mut self, name: &str, new: Node, returns: bool) -> Result<Option<String>, String> {
         let empty = self.judge.tick == 0;
-        self.hear();
+        self.hear(false);
         let old = self.nodes.get(name);
         if let Some(old) = old
             && old.generation != new.generation

@@ -293,6 +293,7 @@ impl<'a> Pair<'a> {
             false => (&mut self.cluster.registry, if late { &mut first } else { &mut self.cluster.beats }),
         };
         let how = (as_node, channels, 0);
+        let knows = beats.clone().next(Now::default()).expected > 0;
         let real = registry.heartbeat(&id(voice.node), generation, how, (beats, Now::default())).await;
         let used = self.world.nodes.get(voice.node).map_or(0, |node| node.beats);
         // It is sent twice: whoever hears that it is late sends it again.
@@ -307,7 +308,7 @@ impl<'a> Pair<'a> {
         let Ok(beat) = beat else { return Ok(()) };
         self.look().await;
         let (changed, lost) =
-            self.world.beat(voice.node, number, state, channels).ok_or("a late heartbeat was heard")?;
+            self.world.beat(voice.node, number, (state, channels), knows).ok_or("a late heartbeat was heard")?;
         self.world.beaten(voice.node, changed, lost);
         let rows: Vec<_> = beat.reaped.into_iter().map(|row| (row.session, row.node, row.result.to_string())).collect();
         self.reaped(voice, &rows, rejoin)?;
@@ -396,7 +397,7 @@ impl<'a> Pair<'a> {
         let real = self.cluster.registry.fetch_orders(&id(voice.node), generation, asked, most).await;
         if matches!(real, Err(RegistryError::NotNow { .. })) {
             same("a fence", self.fence(voice), Ok(()))?;
-            return same("nobody beats", self.world.is_silent(), true);
+            return same("nobody knows the time", self.world.is_timeless(), true);
         }
         let real = refusal(real)?;
         if outcome == FetchOutcome::Heard {
@@ -404,7 +405,7 @@ impl<'a> Pair<'a> {
         }
         same("take", real.as_ref().map(drop).map_err(|r| *r), self.fence(voice))?;
         let Ok(real) = real else { return Ok(()) };
-        same("nobody beats", self.world.is_silent(), false)?;
+        same("nobody knows the time", self.world.is_timeless(), false)?;
         let real: Vec<Order> = real.into_iter().map(|taken| taken.order).collect();
         self.look().await;
         let generation = generation.to_string();

@@ -189,6 +189,27 @@ async fn a_daemon_that_does_not_know_the_time_does_not_keep_the_others_from_sett
     }
 }
 
+/// A clock that went back makes an old order young. Who has come since then has heard nothing else.
+#[tokio::test]
+async fn orders_are_fetched_only_when_somebody_who_knows_the_time_has_spoken() {
+    let mut cluster = Cluster::start().await;
+    let a = cluster.up("a", &PHONES).await;
+    beat_at(&mut cluster, &a, at(1_000)).await;
+    cluster.placed("cc100x", "1").await;
+    step_clock(&mut cluster, -3_600_000).await;
+    let (mut stranger, life) = (cluster.another(), Generation::from_bits(77));
+    previous(stranger.register(&node("b"), life, "host").await.unwrap());
+    let mut heard = HeartbeatSequence::default();
+    for _ in 0..3 {
+        let how = (NodeState::Active, 0, 1);
+        stranger.heartbeat(&id("b"), life, how, (&mut heard, at(0))).await.unwrap();
+        let asked = cluster.fetches.ask();
+        assert_eq!(word(cluster.registry.fetch_orders(&a.name, a.generation, asked, 9).await), "not-now");
+    }
+    beat_at(&mut cluster, &a, at(2_000)).await;
+    assert!(matches!(&cluster.take(&a).await[..], [Order::Ring(_)]), "3 s old it is");
+}
+
 #[tokio::test]
 async fn a_node_that_is_gone_is_no_candidate_because_a_clock_went_back() {
     let mut cluster = Cluster::start().await;

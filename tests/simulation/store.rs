@@ -273,7 +273,7 @@ impl Store {
                 self.world.correct(sent.step);
             }
         }
-        if self.world.beat(node, sent.number, state, channels).is_none() {
+        if self.world.beat(node, sent.number, (state, channels), expected > 0 && knows).is_none() {
             return Reply::Late(self.world.now);
         }
         let now = self.world.now;
@@ -309,7 +309,7 @@ impl Store {
     }
 
     fn take(&mut self, node: &str, generation: &str, asked: Fetch) -> Reply {
-        if self.world.is_silent() {
+        if self.world.is_timeless() {
             return Reply::NotNow;
         }
         let (mut orders, now) = (Vec::new(), self.world.now);

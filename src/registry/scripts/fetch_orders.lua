@@ -6,7 +6,7 @@
 -- ARGV  1 node  2 generation  3 visibility time in s  4 max orders  5 order expiry ms  6 keep ended ms
 --       7 number of this take  8 number of the first take whose answer did not come, or this one  9 most work (keys.lua): where
 --       orders are placed elsewhere, the rest may be for a next call
--- reply { 'ok', rows } | { 'not-now' } (no node has beaten for a while: how old an order is, is known after that)
+-- reply { 'ok', rows } | { 'not-now' } (no node has beaten for a while, or none that knows the time: how old an order is, is known after that)
 --       | { 'fenced' } | { 'unknown' }
 --       rows of { 'ring', session, try, alias, extension, agent, campaign, remote, waited ms } | { 'hangup', session }
 --             | { 'moved', session, where } | { 'expired', session } | { 'stale', session }
@@ -17,7 +17,7 @@ local most_work = tonumber(ARGV[9])
 local bad = fenced(node, generation)
 if bad then return { bad } end
 local now = clock()
-if is_silent(now) then return { 'not-now' } end
+if is_silent(now) or (redis.call('HGET', ns .. ':judge', 'doubt') or '0') ~= '0' then return { 'not-now' } end
 local queue = 'ring-' .. node
 local key = ns .. ':' .. queue
 local attributes = key .. ':Q'

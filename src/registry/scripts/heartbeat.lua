@@ -24,17 +24,20 @@ local number, expected, step = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(
 local most_work, gone_ms = tonumber(ARGV[15]), tonumber(ARGV[16])
 local bad = fenced(node, generation)
 if bad then return { bad } end
-local beats, state_before, had_expired = unpack(redis.call('HMGET', ns .. ':node:' .. node, 'beats', 'state', 'expired'))
+local beats, state_before, had_expired, last_beat = unpack(redis.call('HMGET', ns .. ':node:' .. node,
+  'beats', 'state', 'expired', 'beat'))
 if number <= tonumber(beats or '0') then return { 'late', clock() } end
 -- A step was found on the clock of then: somebody else may have corrected it since, or it is another one again.
 local function differs(time) return math.abs(clock() - time) > lease_ms / 3 end
 local knows = tonumber(ARGV[17]) == judge.corrections
+-- What a daemon has heard since a doubtful time began says nothing about it.
+local is_witness = expected > 0 and knows and (judge.doubt == 0 or tonumber(last_beat or 0) < judge.doubt)
 if expected > 0 and differs(expected - step) then
   -- Who hears that is there to say it again, and knows that the clock is wrong.
   if step == 0 or differs(expected) then return { 'late', clock() } end
   if knows then correct_clock(step) end
 end
-local now = advance(lease_ms)
+local now = advance(lease_ms, is_witness)
 redis.call('HSET', ns .. ':node:' .. node, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],
   'lease_until', now + lease_ms, 'beat', judge.tick, 'lease', lease_ms, 'beats', number)
 if (state_before == 'active') ~= (state == 'active') or had_expired == '1' then
@@ -108,6 +111,7 @@ for _, name in ipairs(all_nodes()) do
     end
   end
 end
+if not awaited and judge.doubt > 0 then redis.call('HSET', ns .. ':judge', 'doubt', 0) end
 -- Before all nodes have reported, neither the age of an order nor which node can ring is known.
 local due = awaited and {} or redis.call('ZRANGEBYSCORE', ns .. ':index:due', '-inf', now, 'LIMIT', 0, most)
 for _, id in ipairs(due) do

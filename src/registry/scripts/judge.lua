@@ -16,6 +16,8 @@
 --                   hold   before this tick Redis may lack sessions that nodes have: a node came back to it and was unknown
 --                   shift  ms to add to Redis's clock: what it was set by, or what the clock of another Redis differs by
 --                   corrections  how often a daemon has put that right
+--                   doubt  the tick at which a silence was ended by a daemon that did not know the time; 0 = a witness has
+--                          spoken since, or none is left
 local ns = KEYS[1]
 
 -- One moment for the whole script; Redis stops its own clock for it as well.

@@ -12,7 +12,7 @@ local node, generation, host, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARG
 local key = ns .. ':node:' .. node
 local n = record(key)
 local empty = judge.tick == 0
-local now = advance(lease_ms)
+local now = advance(lease_ms, false)
 local function who(text) return text:match('^%S*') end
 local left = n and lease_left(n.beat, n.lease, n.expired) or -1
 -- Two hosts want one name: both are named, once for as long as it lasts.

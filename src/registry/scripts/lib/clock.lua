@@ -1,6 +1,6 @@
 -- clock.lua: advances the logical time with each heartbeat (P14).
-local jump, corrections = unpack(redis.call('HMGET', ns .. ':judge', 'jump', 'corrections'))
-judge.jump, judge.corrections = tonumber(jump or 0), tonumber(corrections or 0)
+local jump, corrections, doubt = unpack(redis.call('HMGET', ns .. ':judge', 'jump', 'corrections', 'doubt'))
+judge.jump, judge.corrections, judge.doubt = tonumber(jump or 0), tonumber(corrections or 0), tonumber(doubt or 0)
 
 -- Redis's clock went back, by so much at least: time goes on. What the inbox hides until later by the wall is seen now.
 local function went_back(ms)
@@ -9,8 +9,9 @@ local function went_back(ms)
   for _, id in ipairs(hidden) do redis.call('ZADD', ns .. ':logins', wall, id) end
 end
 
--- A node speaks for itself, so each of them could. Returns what time it is.
-local function advance(lease)
+-- A node speaks for itself, so each of them could. Returns what time it is. is_witness: its daemon has known what time it is
+-- since before the last silence, so that there is no doubt any more.
+local function advance(lease, is_witness)
   local gap = clock() - judge.seen
   local ticks = math.min(gap, math.floor(lease * 3 / 8))
   if gap < 0 or gap > lease * 2 / 3 then
@@ -22,13 +23,15 @@ local function advance(lease)
     elseif gap > 0 then judge.jump = before + gap
     else judge.jump = before > 0 and before or gap end
     judge.floor = judge.tick + 1
+    if judge.seen > 0 and judge.doubt == 0 then judge.doubt = judge.floor end
   end
+  if is_witness then judge.doubt = 0 end
   -- How long it was, only a node can tell that knew the time before.
   if gap < 0 then went_back(-gap) end
   judge.tick, judge.seen, judge.lease = judge.tick + ticks, clock(), lease
   judge.longest = math.max(judge.longest, lease)
   redis.call('HSET', ns .. ':judge', 'tick', judge.tick, 'seen', judge.seen, 'lease', lease, 'floor', judge.floor,
-    'jump', judge.jump, 'longest', judge.longest, 'shift', judge.shift)
+    'jump', judge.jump, 'longest', judge.longest, 'shift', judge.shift, 'doubt', judge.doubt)
   return judge.seen
 end
 
