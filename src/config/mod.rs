@@ -40,7 +40,7 @@ pub use self::sections::check_filter;
 pub use self::sentinel::SentinelSettings;
 pub use self::source::{span, span_text};
 use crate::ids::{Campaign, Case, NodeName};
-use crate::ring_policy::RingSettings;
+use crate::ring_policy::{RingSettings, Timeouts};
 
 /// The file that is read if no other is named. It may be missing.
 pub const DEFAULT_PATH: &str = "/etc/evenring/config.toml";
@@ -210,6 +210,13 @@ pub struct PlacementSettings {
     pub poll: Duration,
     /// What becomes of the agents of a node that is lost.
     pub rejoin: Rejoin,
+}
+
+impl PlacementSettings {
+    /// What a node may not be late with.
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts { lease: self.lease, order_expiry: self.order_expiry }
+    }
 }
 
 /// What becomes of the agents of a node that is lost (P9).

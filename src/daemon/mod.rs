@@ -210,14 +210,14 @@ impl Process {
         take_logins(settings, self.live_settings.clone(), clock, metrics.clone(), intake_open, &mut tasks)?;
 
         keep_alive(settings, generation, clock, metrics.clone(), self.status.subscribe(), &mut tasks)?;
-        let (ring, lease) = (self.live_settings.borrow().ring.clone(), settings.placement.lease);
-        let mut node = Node::new(name.clone(), generation, ring, lease, clock.now());
+        let (ring, timeouts) = (self.live_settings.borrow().ring.clone(), settings.placement.timeouts());
+        let mut node = Node::new(name.clone(), generation, ring, timeouts, clock.now());
         node.roster = Roster::new(settings.placement.case, settings.max_phones());
         let outputs = node_loop::Outputs { ami: to_ami, batches, open, status: self.status.clone() };
         let (settings_ears, stop) = (self.live_settings.clone(), self.stop.clone());
         let inputs = node_loop::Inputs { ami: from_ami, orders, done, settings: settings_ears, stop };
         let longest_write = (settings.redis.connect_timeout + settings.redis.response_timeout) * CALLS_IN_A_WRITE;
-        let node_loop = node_loop::NodeLoop::new(name, node, clock, outputs, metrics, (longest_write, lease));
+        let node_loop = node_loop::NodeLoop::new(name, node, clock, outputs, metrics, (longest_write, timeouts.lease));
         let result = node_loop.run(inputs, settings.placement.heartbeat).await;
         tasks.shutdown().await;
         Ok(result?)

@@ -300,10 +300,11 @@ impl NodeLoop {
         let now = self.clock.now();
         match word {
             FetcherMessage::Order(Taken { order: Order::Ring(login), waited }, asked) => {
-                self.chosen.insert(login.session, Now(asked.0.saturating_sub(waited)));
+                let placed = Now(asked.0.saturating_sub(waited));
+                self.chosen.insert(login.session, placed);
                 // A node that drains gets none, so it may have resumed.
                 self.pending.beat |= self.node.admin_state() == AdminState::Drain;
-                self.node.handle(Input::Ring(login, asked), now);
+                self.node.handle(Input::Ring(login, asked, placed), now);
             }
             FetcherMessage::Order(Taken { order: Order::HangUp(session), .. }, _) => {
                 self.node.handle(Input::HangUp(session), now)

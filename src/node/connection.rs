@@ -49,7 +49,13 @@ impl Node {
 
     /// What was never written to Asterisk can be rung elsewhere at once.
     pub(super) fn give_waiting_back(&mut self, why: Reason) {
-        for id in self.waiting.dissolve() {
+        let all = self.waiting.dissolve();
+        self.give_back(all, why);
+    }
+
+    /// The same of some; they have left the queue.
+    pub(super) fn give_back(&mut self, ids: Vec<SessionId>, why: Reason) {
+        for id in ids {
             if let Some(session) = self.sessions.get_mut(&id) {
                 let step = session.lost(why.clone());
                 self.step(id, step);

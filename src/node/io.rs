@@ -25,8 +25,8 @@ pub enum Input<'a> {
     Gap,
     /// AMI: the answer to an [`Effect::Ami`].
     Answer(Tag, Answer),
-    /// Redis: an order to ring, and when Redis was asked for it.
-    Ring(Login, Now),
+    /// Redis: an order to ring, when Redis was asked for it, and when it was placed.
+    Ring(Login, Now, Now),
     /// Redis: an order to hang up.
     HangUp(SessionId),
     /// Redis: what it believes of this node's sessions, with every heartbeat, and when that was sent.

@@ -31,7 +31,7 @@ use crate::ami::event::{ChannelState, Event};
 use crate::ami::id::session_of_action_id;
 use crate::ami::outcome::{Answer, Tag};
 use crate::ids::{ChannelId, Extension, Generation, NodeName, Now, SessionId, Technology};
-use crate::ring_policy::RingSettings;
+use crate::ring_policy::{RingSettings, Timeouts};
 use channel_check::ChannelCheck;
 pub use io::{Effect, Input, Live, RecordedState};
 pub use note::Note;
@@ -86,8 +86,7 @@ pub struct Node {
     name: NodeName,
     generation: Generation,
     ring: RingSettings,
-    /// After this long without a heartbeat, other nodes may have its sessions.
-    lease: Duration,
+    timeouts: Timeouts,
     /// When the last one that Redis has taken was sent.
     beaten: Option<Now>,
     asterisk: Asterisk,
@@ -127,13 +126,13 @@ pub struct Node {
 impl Node {
     /// A node that knows nothing yet. A process that stood still for longer than its `lease` rings nobody of what it had
     /// taken before (P8).
-    pub fn new(name: NodeName, generation: Generation, ring: RingSettings, lease: Duration, now: Now) -> Self {
+    pub fn new(name: NodeName, generation: Generation, ring: RingSettings, timeouts: Timeouts, now: Now) -> Self {
         let bucket = Bucket::new(ring.rate, ring.burst, now);
         Self {
             name,
             generation,
             ring,
-            lease,
+            timeouts,
             beaten: None,
             asterisk: Asterisk::Away { ever: false, gone: false, give_up_at: None },
             process: None,
@@ -209,7 +208,7 @@ impl Node {
         let paced = (self.asterisk == Asterisk::Ready && !self.waiting.is_empty()).then(|| {
             match self.full || self.has_lease_expired(now) {
                 // Nothing can be done then; but who stood still gives it back.
-                true => self.now.after(LOOK_AGAIN.min(self.lease / 3)),
+                true => self.now.after(LOOK_AGAIN.min(self.timeouts.lease / 3)),
                 false => self.bucket.next(now).max(self.hold_until),
             }
         });
@@ -224,7 +223,7 @@ impl Node {
     pub fn handle(&mut self, input: Input<'_>, now: Now) {
         let before = self.state();
         // What waits for its turn has a timer: a gap is a process that stood still.
-        if now.since(self.now) >= self.lease {
+        if now.since(self.now) >= self.timeouts.lease {
             self.give_waiting_back(Reason::NodeLost);
         }
         self.now = now;
@@ -239,7 +238,7 @@ impl Node {
             Input::Event(event) => self.event(event, now),
             Input::Gap => self.channel_check.gap(now),
             Input::Answer(tag, answer) => self.answer(tag, answer, now),
-            Input::Ring(login, asked) => self.order(login, asked, now),
+            Input::Ring(login, asked, placed) => self.order(login, (asked, placed), now),
             Input::HangUp(id) => self.hang_up_order(id, now),
             Input::Recorded(recorded, asked) => self.beaten(&recorded, asked, now),
             Input::Stale(ids) => self.stale(&ids, now),

@@ -9,7 +9,7 @@ use crate::ami::outcome::Answer;
 use crate::ids::{ChannelId, Now, Phone, SessionId, Technology};
 
 impl Node {
-    pub(super) fn order(&mut self, login: Login, asked: Now, now: Now) {
+    pub(super) fn order(&mut self, login: Login, (asked, placed): (Now, Now), now: Now) {
         let id = login.session;
         // Redelivered, or adopted in the meantime: it rings once.
         if self.sessions.contains_key(&id) {
@@ -22,12 +22,14 @@ impl Node {
         }
         let mut session = Session::new(login);
         let back = match self.asterisk {
-            Asterisk::Ready => self.rings_nobody().or((now.since(asked) >= self.lease).then_some(Reason::NodeLost)),
+            Asterisk::Ready => {
+                self.rings_nobody().or((now.since(asked) >= self.timeouts.lease).then_some(Reason::NodeLost))
+            }
             Asterisk::Away { .. } | Asterisk::Syncing { .. } => Some(Reason::NodeLost),
         };
         let step = back.map_or(Step::Nothing, |why| session.lost(why));
         if step == Step::Nothing {
-            self.waiting.join(id, now);
+            self.waiting.join(id, placed, now);
         }
         self.sessions.insert(id, session);
         self.step(id, step);

@@ -21,7 +21,7 @@ impl Node {
     }
 
     /// Redis has accepted the heartbeat sent at `asked`. If the lease had expired, other nodes may have had the sessions:
-    /// a queued login that is no longer recorded is not rung.
+    /// a queued login that is no longer recorded is not rung, nor one that is too old by now.
     pub(super) fn beaten(&mut self, recorded: &[(SessionId, RecordedState)], asked: Now, now: Now) {
         let lease_expired = self.has_lease_expired(now);
         self.beaten = Some(asked);
@@ -31,11 +31,16 @@ impl Node {
         for id in self.sessions.iter().filter_map(lost).filter(|_| lease_expired).collect::<Vec<_>>() {
             self.repair(id, recorded, false, now);
         }
+        if lease_expired {
+            let then = Now(now.0.saturating_sub(self.timeouts.order_expiry));
+            let old = self.waiting.dissolve_older(then);
+            self.give_back(old, Reason::NodeLost);
+        }
     }
 
     /// Whether its lease may be over: others may call this node dead, and have its sessions.
     pub(super) fn has_lease_expired(&self, now: Now) -> bool {
-        self.beaten.is_some_and(|at| now.since(at) >= self.lease)
+        self.beaten.is_some_and(|at| now.since(at) >= self.timeouts.lease)
     }
 
     /// Compares what Redis believes with what is here (P5). A difference must last, for a report may be on its way.

@@ -14,7 +14,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// The queue.
 #[derive(Debug, Default)]
 pub(super) struct RingQueue {
-    waiting: VecDeque<SessionId>,
+    /// With the moment at which each was placed.
+    waiting: VecDeque<(SessionId, Now)>,
     /// Redis may still have a queue recorded.
     told: bool,
     changed: bool,
@@ -27,35 +28,42 @@ impl RingQueue {
     }
 
     pub(super) fn first(&self) -> Option<SessionId> {
-        self.waiting.front().copied()
+        self.waiting.front().map(|(id, _)| *id)
     }
 
     pub(super) fn leave_first(&mut self) {
         self.changed |= self.waiting.pop_front().is_some();
     }
 
-    /// To the end of it.
-    pub(super) fn join(&mut self, id: SessionId, now: Now) {
+    /// To the end of it. `placed`: when it was placed.
+    pub(super) fn join(&mut self, id: SessionId, placed: Now, now: Now) {
         self.begin(now);
-        self.waiting.push_back(id);
+        self.waiting.push_back((id, placed));
     }
 
     /// Back to the front: it was its turn already.
     pub(super) fn return_first(&mut self, id: SessionId, now: Now) {
         self.begin(now);
-        self.waiting.push_front(id);
+        self.waiting.push_front((id, now));
     }
 
     pub(super) fn leave(&mut self, id: SessionId) {
         let before = self.waiting.len();
-        self.waiting.retain(|waiting| *waiting != id);
+        self.waiting.retain(|(waiting, _)| *waiting != id);
         self.changed |= self.waiting.len() != before;
     }
 
     /// Everybody leaves.
-    pub(super) fn dissolve(&mut self) -> VecDeque<SessionId> {
-        self.changed |= !self.waiting.is_empty();
-        std::mem::take(&mut self.waiting)
+    pub(super) fn dissolve(&mut self) -> Vec<SessionId> {
+        self.dissolve_older(Now(Duration::MAX))
+    }
+
+    /// Those leave who were placed before `then`.
+    pub(super) fn dissolve_older(&mut self, then: Now) -> Vec<SessionId> {
+        let (old, young): (VecDeque<_>, _) = self.waiting.drain(..).partition(|(_, placed)| *placed < then);
+        self.waiting = young;
+        self.changed |= !old.is_empty();
+        old.into_iter().map(|(id, _)| id).collect()
     }
 
     /// Redis lost its data; the last report may have come before or after that.
@@ -76,7 +84,7 @@ impl RingQueue {
         }
         (self.changed, self.told) = (false, !self.waiting.is_empty());
         self.quiet_until = now.after(TELL_EVERY);
-        Some(self.waiting.iter().copied().collect())
+        Some(self.waiting.iter().map(|(id, _)| *id).collect())
     }
 
     fn begin(&mut self, now: Now) {
@@ -107,7 +115,7 @@ mod tests {
         assert_eq!(queue.news(at(0)), Some(vec![]), "does it?");
         queue.quiet_until = at(0);
         for id in ids(0..3) {
-            queue.join(id, at(5));
+            queue.join(id, at(1), at(5));
         }
         assert_eq!((queue.due(), queue.news(at(24))), (Some(at(25)), None));
         for _ in 0..3 {
@@ -116,7 +124,7 @@ mod tests {
         assert_eq!(queue.due(), None, "over before it was told");
 
         for id in ids(0..4) {
-            queue.join(id, at(30));
+            queue.join(id, at(30), at(30));
         }
         assert_eq!(queue.news(at(50)), Some(ids(0..4)));
         assert_eq!(queue.due(), None);

@@ -29,6 +29,15 @@ pub struct RingSettings {
     pub at_once: u32,
 }
 
+/// What a node may not be late with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// After this long without a heartbeat, other nodes may have its sessions.
+    pub lease: Duration,
+    /// A login that had to wait for a heartbeat until it was placed longer ago than this is not rung any more.
+    pub order_expiry: Duration,
+}
+
 /// What an answered channel is connected with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RingTarget {

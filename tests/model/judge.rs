@@ -78,8 +78,9 @@ impl World {
         (self.judge.seen, self.judge.lease) = (Some(self.now), lease);
     }
 
-    /// A daemon has found that Redis's clock went on by so much more than time did.
-    pub fn correct(&mut self, step: Ms) {
+    /// A node's daemon has found that Redis's clock went on by so much more than time did.
+    pub fn correct(&mut self, name: &str, step: Ms) {
+        let is_sum = self.judge.doubt > 0 && self.is_witness(name, true);
         if self.bug == Some(Bug::Timeless) {
             return;
         }
@@ -89,16 +90,19 @@ impl World {
         if heard {
             gap = if self.judge.tick - self.judge.floor <= self.judge.lease { self.judge.jump } else { 0 };
         }
-        if gap == 0 || step > 0 && gap < 0 {
+        if !is_sum && (gap == 0 || step > 0 && gap < 0) {
             return;
         }
-        let by = if step > 0 { step.min(gap) } else { step };
+        let by = if step > 0 && !is_sum { step.min(gap) } else { step };
         self.judge.shift -= by;
         self.judge.corrections += 1;
         self.judge.jump = 0;
         self.now -= by;
-        if heard {
+        if heard || is_sum {
             self.judge.seen = self.judge.seen.map(|seen| seen - by);
+        }
+        if is_sum {
+            self.judge.seen = self.judge.seen.map(|seen| seen.min(self.now));
         }
     }
 

@@ -74,7 +74,7 @@ impl Stand {
         let now = Now(Duration::from_secs(3600));
         let roster = Roster::new(settings.placement.case, settings.max_phones());
         let ring = settings.ring;
-        let mut node = Node::new("n".parse().unwrap(), generation(), ring.clone(), settings.placement.lease, now);
+        let mut node = Node::new("n".parse().unwrap(), generation(), ring.clone(), settings.placement.timeouts(), now);
         node.roster = roster;
         Self {
             node,
@@ -120,7 +120,7 @@ impl Stand {
                 // `order s1 1 5000`: Redis was asked for it 5 s ago.
                 let age = rest.get(2).map_or(0, |word| word.parse().unwrap());
                 let asked = Now(self.now.0 - Duration::from_millis(age));
-                self.hand(Input::Ring(login(session(rest[0]), attempt), asked))
+                self.hand(Input::Ring(login(session(rest[0]), attempt), asked, asked))
             }
             "hangup" => self.hand(Input::HangUp(session(rest[0]))),
             "stale" => self.hand(Input::Stale(rest.iter().map(|word| session(word)).collect())),

@@ -547,4 +547,8 @@ fn nobody_is_rung_after_the_lease_before_redis_has_said_who_is_still_here() {
         &[&over[..], &[("wait 2000", ""), ("recorded s1:ringing s3:ringing s4:ringing", "drift s2; > Originate s3.1")]]
             .concat(),
     );
+    // Too old by then (P8): s2 and s3 were placed 10.2 s ago, s4 8.7 s.
+    let all = "recorded s1:ringing s2:ringing s3:ringing s4:ringing";
+    let late = [("wait 7200", ""), (all, "s2 try-next-node node-lost; s3 try-next-node node-lost; > Originate s4.1")];
+    check_on(Stand::ready_with(settings), &[&over[..], &late].concat());
 }

@@ -11,6 +11,7 @@ use evenring::node::roster::PhoneChanges;
 use evenring::node::session::{Login, Outcome};
 use evenring::node::{Effect, Input, Live, Node, NodeState, Note};
 use evenring::registry::Order;
+use evenring::ring_policy::Timeouts;
 use evenring::runtime::backoff::Backoff;
 
 use super::Sim;
@@ -130,8 +131,11 @@ impl Sim {
         let life = self.daemons.len();
         let generation = Generation::from_bits(0x1000 + u64::try_from(life).unwrap_or(0));
         let name = self.hosts[host].name.clone();
-        let lease = Duration::from_millis(self.setup.limits.lease.unsigned_abs());
-        let node = Node::new(name.parse().expect("a name"), generation, self.setup.ring.clone(), lease, Now::default());
+        let [lease, order_expiry] =
+            [self.setup.limits.lease, self.setup.limits.expiry].map(|ms| Duration::from_millis(ms.unsigned_abs()));
+        let timeouts = Timeouts { lease, order_expiry };
+        let node =
+            Node::new(name.parse().expect("a name"), generation, self.setup.ring.clone(), timeouts, Now::default());
         let daemon = Daemon {
             host,
             life,
@@ -302,8 +306,10 @@ impl Sim {
             Ear::Dropped(conn, gone) => return (self.dropped(d, conn, gone), None),
             Ear::NoConnection { gone } => self.closed(d, gone),
             Ear::Order(Order::Ring(login), asked) => {
+                let placed = self.history.placed.get(&(login.session, login.attempt)).copied().unwrap_or(asked);
+                let placed = d.clock(placed);
                 let asked = d.clock(if self.setup.sleeper { now } else { asked });
-                d.tell(Input::Ring(login, asked), now);
+                d.tell(Input::Ring(login, asked, placed), now);
             }
             Ear::Order(Order::HangUp(id), _) => d.tell(Input::HangUp(id), now),
             Ear::Order(Order::Moved(..) | Order::Expired(_) | Order::Stale(_), _) => return (false, None),

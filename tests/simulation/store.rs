@@ -270,7 +270,7 @@ impl Store {
                 return Reply::Late(self.world.now);
             }
             if knows {
-                self.world.correct(sent.step);
+                self.world.correct(node, sent.step);
             }
         }
         if self.world.beat(node, sent.number, (state, channels), expected > 0 && knows).is_none() {

@@ -202,8 +202,8 @@ impl ManagerProbe {
     pub(super) async fn truth(&mut self, settings: &Settings) -> Result<Option<Side>, Lost> {
         let Some(booted) = self.booted.clone() else { return Ok(None) };
         let name = settings.node.name.clone();
-        let (ring, lease) = (settings.ring.clone(), settings.placement.lease);
-        let mut node = Node::new(name, self.generation, ring, lease, self.clock.now());
+        let (ring, timeouts) = (settings.ring.clone(), settings.placement.timeouts());
+        let mut node = Node::new(name, self.generation, ring, timeouts, self.clock.now());
         node.roster = Roster::new(settings.placement.case, settings.max_phones());
         let event = Event::parse(&booted).map_err(|error| error.to_string())?;
         node.handle(Input::Event(event), self.clock.now());

@@ -35,7 +35,7 @@ local is_witness = expected > 0 and knows and (judge.doubt == 0 or tonumber(last
 if expected > 0 and differs(expected - step) then
   -- Who hears that is there to say it again, and knows that the clock is wrong.
   if step == 0 or differs(expected) then return { 'late', clock() } end
-  if knows then correct_clock(step) end
+  if knows then correct_clock(step, is_witness) end
 end
 local now = advance(lease_ms, is_witness)
 redis.call('HSET', ns .. ':node:' .. node, 'state', state, 'channels', ARGV[5], 'registrations', ARGV[6],

@@ -37,16 +37,19 @@ end
 
 -- A daemon found that Redis's clock went on by `step` ms more (or less) than time did. Believed where it can be so: nobody has
 -- beaten since, or only somebody who had just come and did not know what time it is. That one has learnt the wrong time:
--- whoever has not heard of the correction is not believed the next time.
-local function correct_clock(step)
+-- whoever has not heard of the correction is not believed the next time. A witness is believed whatever others have made of
+-- the time since: it has all steps in its sum.
+local function correct_clock(step, is_witness)
   local gap = clock() - judge.seen
   local heard = gap >= 0 and gap <= judge.lease * 2 / 3
   if heard then gap = judge.tick - judge.floor <= judge.lease and judge.jump or 0 end
-  if gap == 0 or step > 0 and gap < 0 then return end
-  local by = step > 0 and math.min(step, gap) or step
+  local is_sum = is_witness and judge.doubt > 0
+  if not is_sum and (gap == 0 or step > 0 and gap < 0) then return end
+  local by = step > 0 and not is_sum and math.min(step, gap) or step
   judge.jump = 0
   if by > 0 then judge.shift = judge.shift - by else went_back(-by) end
-  if heard then judge.seen = judge.seen - by end
+  if heard or is_sum then judge.seen = judge.seen - by end
+  if is_sum then judge.seen = math.min(judge.seen, clock()) end
   judge.corrections = judge.corrections + 1
   redis.call('HSET', ns .. ':judge', 'shift', judge.shift, 'jump', 0, 'seen', judge.seen, 'corrections', judge.corrections)
 end
