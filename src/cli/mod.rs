@@ -143,6 +143,7 @@ impl WhoArgs {
             campaign: self.campaign.clone(),
             class: if self.remote { Class::Remote } else { Class::Local },
             moves: false,
+            hold: None,
         }
     }
 }

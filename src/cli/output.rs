@@ -125,7 +125,7 @@ impl Coloured for SessionState {
     fn colour(self) -> Option<Color> {
         match self {
             Self::Live => Some(Color::Green),
-            Self::Placed | Self::Queued | Self::Ringing => Some(Color::Yellow),
+            Self::Placed | Self::Held | Self::Queued | Self::Ringing => Some(Color::Yellow),
             Self::Failed => Some(Color::Red),
             Self::Ended => None,
         }

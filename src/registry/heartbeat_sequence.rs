@@ -53,7 +53,9 @@ impl HeartbeatSequence {
         let step = i64::try_from(redis).unwrap_or(0).saturating_sub_unsigned(sent.expected);
         // Not late after all: a heartbeat with a higher number was there before it.
         let step = if sent.expected == 0 || step == 0 { 1 } else { step };
-        Some(Sent { number: self.last, expected: redis, step, corrections: sent.corrections })
+        // Who has only just heard the time is no witness of it.
+        let corrections = if sent.expected == 0 { u64::MAX } else { sent.corrections };
+        Some(Sent { number: self.last, expected: redis, step, corrections })
     }
 
     /// It was carried out at this time of Redis.

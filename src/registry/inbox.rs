@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
+use super::hold::{Hold, Require};
 use super::view::{PlaceReply, Placement};
 use super::{LoginRequest, Registry, RegistryError, flag, ms};
 use crate::ids::{Agent, Alias, Campaign, Case, IdError, NodeName, SessionId};
@@ -29,7 +30,7 @@ const BODY_MOST: usize = 65_536;
 /// The longest alias that a refusal repeats, and the longest reason that it gives, in characters.
 const SHOWN_MOST: usize = 200;
 /// What a message may say.
-const KEYS: [&str; 6] = ["alias", "agent", "campaign", "remote", "move", "reply"];
+const KEYS: [&str; 9] = ["alias", "agent", "campaign", "remote", "move", "reply", "ring", "ttl", "require"];
 
 /// The first words of our own keys behind the namespace: RSMQ keeps the queue `q` in `NS:q` and `NS:q:Q`, so that the queue
 /// `node` would be written where the node `Q` is. A test compares them with the scripts.
@@ -67,7 +68,7 @@ impl FromStr for ReplyQueue {
 
 /// A login as it stands in the queue:
 /// `{"alias":"cc100x","agent":"7","campaign":"c","remote":false,"move":false,"reply":"web-1"}`.
-/// All but `alias` may be left out.
+/// All but `alias` may be left out. `{"alias":"cc100x","ring":"none","ttl":"30s","require":"known"}` is a hold.
 #[derive(Debug, Clone)]
 pub struct InboxLogin {
     alias: Alias,
@@ -75,6 +76,7 @@ pub struct InboxLogin {
     campaign: Option<Campaign>,
     remote: bool,
     moves: bool,
+    hold: Option<Hold>,
 }
 
 impl InboxLogin {
@@ -86,6 +88,7 @@ impl InboxLogin {
             campaign: self.campaign.clone(),
             class: if self.remote { Class::Remote } else { Class::Local },
             moves: self.moves,
+            hold: self.hold,
         }
     }
 }
@@ -174,7 +177,19 @@ impl Entries {
             campaign: self.word("campaign")?,
             remote,
             moves,
+            hold: self.hold()?,
         })
+    }
+
+    fn hold(&self) -> Result<Option<Hold>, String> {
+        let (ring, ttl) = (self.word::<String>("ring")?, self.word::<String>("ttl")?);
+        let require = self.word::<String>("require")?;
+        match ring.as_deref() {
+            None if ttl.is_some() || require.is_some() => Err(r#"ttl and require need "ring": "none""#.to_owned()),
+            None => Ok(None),
+            Some("none") => Hold::parse(ttl.as_deref(), require.as_deref()).map(Some),
+            Some(other) => Err(format!(r#"ring {} is not "none": leave it out, and the phone is rung"#, quoted(other))),
+        }
     }
 }
 
@@ -291,9 +306,15 @@ impl InboxMessage {
                 call.arg(login.campaign.as_ref().map_or("", Campaign::as_str)).arg(flag(login.request().class));
                 // Whoever asked knows the answer by the alias that they wrote.
                 call.arg(login.alias.as_str()).arg(u8::from(login.moves));
+                match login.hold {
+                    Some(hold) => call.arg(ms(hold.ttl)).arg(u8::from(hold.require == Require::Known)),
+                    None => call.arg("").arg(0),
+                };
             }
             Err(_) => {
-                call.arg("").arg("").arg("").arg("").arg("").arg("");
+                for _ in 0..8 {
+                    call.arg("");
+                }
             }
         }
     }

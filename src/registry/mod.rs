@@ -9,6 +9,7 @@ mod fetch_sequence;
 mod forget;
 mod heartbeat;
 mod heartbeat_sequence;
+mod hold;
 mod inbox;
 pub mod inspect;
 mod keepalive;
@@ -40,6 +41,7 @@ pub use fetch_sequence::{Fetch, FetchSequence};
 pub use forget::Forgotten;
 pub use heartbeat::HeartbeatReply;
 pub use heartbeat_sequence::{HeartbeatSequence, RedisTime, Sent};
+pub use hold::{Confirmed, Hold, Require};
 pub use inbox::{InboxLogin, InboxMessage, Received, Settled, session_of_message};
 pub use left_out::LeftOutRow;
 pub use login_counts::LoginCounts;
@@ -80,6 +82,8 @@ pub struct LoginRequest {
     pub class: Class,
     /// An agent who is logged in with another phone is logged out there first, in the same step.
     pub moves: bool,
+    /// Nobody is rung: whoever asks does that by other means.
+    pub hold: Option<Hold>,
 }
 
 /// An order that a node took from its queue, or what became of one.
@@ -229,6 +233,9 @@ impl Registry {
         request: &LoginRequest,
         session: SessionId,
     ) -> Result<Placement, RegistryError> {
+        if let (Some(hold), "place") = (request.hold, mode) {
+            return self.hold(request, hold, session).await;
+        }
         let (p, give_up) = (&self.placement, self.give_up_ms());
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(mode).arg(session.to_string());

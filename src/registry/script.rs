@@ -17,7 +17,7 @@ macro_rules! parts {
 
 parts! {
     "keys", "permission", "removal", "clock", "fencing", "tables", "rsmq", "events", "nodes", "hangup", "sessions", "ring_queue", "forgetting", "eligibility",
-    "targets", "quick_choice", "orders", "attempts", "rejoin", "moves", "placement", "answers",
+    "targets", "quick_choice", "orders", "holds", "attempts", "rejoin", "moves", "placement", "answers",
 }
 
 /// The parts that this text says it needs.
@@ -76,6 +76,10 @@ pub fn script_text(name: &str) -> Option<String> {
 scripts! {
     /// One login: choose and reserve.
     place: "place",
+    /// The same of one that nobody rings.
+    hold: "hold",
+    /// Its agent is on the phone.
+    confirm: "confirm",
     /// A node fetches its orders.
     fetch_orders: "fetch_orders",
     /// A node says what became of sessions.

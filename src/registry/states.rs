@@ -64,6 +64,8 @@ keywords! {
     SessionState {
         /// Its node has the order.
         Placed = "placed",
+        /// It is reserved, and nobody is rung: whoever asked does that.
+        Held = "held",
         /// It waits for its turn to ring; shown as long as its position is known.
         Queued = "queued",
         /// Its phone rings.
@@ -82,7 +84,7 @@ impl SessionState {
     pub fn is_over(self) -> bool {
         match self {
             Self::Ended | Self::Failed => true,
-            Self::Placed | Self::Queued | Self::Ringing | Self::Live => false,
+            Self::Placed | Self::Held | Self::Queued | Self::Ringing | Self::Live => false,
         }
     }
 }
@@ -167,7 +169,7 @@ mod tests {
 
     #[test]
     fn every_word_reads_back() {
-        check::<SessionState>(6);
+        check::<SessionState>(7);
         check::<ShownNodeState>(8);
         check::<NodeState>(4);
         check::<PhoneState>(4);

@@ -343,6 +343,8 @@ pub struct SessionRow {
     pub since: u64,
     /// The session that was lost with its node and that this one replaces; empty if none.
     pub rejoined_from: String,
+    /// No daemon rings it or hangs it up: whoever asked for it does (a hold).
+    pub hold: bool,
 }
 
 impl SessionRow {
@@ -363,11 +365,13 @@ impl SessionRow {
             since: next().and_then(|text| text.parse().ok()).unwrap_or(0),
             // Behind the try and the time of creation.
             rejoined_from: cells.nth(2).flatten().unwrap_or_default(),
+            hold: false,
         };
         row.queue_position = cells.next().flatten().and_then(|place| place.parse().ok());
         if row.queue_position.is_some() {
             row.state = Parsed::Known(SessionState::Queued);
         }
+        row.hold = cells.next().flatten().is_some_and(|flag| flag == "1");
         Some(row)
     }
 

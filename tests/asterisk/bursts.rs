@@ -32,7 +32,7 @@ fn at_once(cluster: &Cluster, aliases: &[String], class: Class) -> Vec<Placement
             tasks.spawn(async move {
                 registry.now_ms().await.expect("a connection");
                 gate.wait().await;
-                let request = LoginRequest { alias, agent: None, campaign: None, class, moves: false };
+                let request = LoginRequest { alias, agent: None, campaign: None, class, moves: false, hold: None };
                 registry.place(&request, new_session()).await.expect("a placement")
             });
         }

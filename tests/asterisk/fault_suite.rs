@@ -114,6 +114,7 @@ fn session(id: &str, phone: &str, state: &str) -> SessionRow {
         since: 1,
         queue_position: None,
         rejoined_from: String::new(),
+        hold: false,
     }
 }
 

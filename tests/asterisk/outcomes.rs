@@ -240,6 +240,7 @@ fn a_channel_id_that_is_taken(version: Version) {
             campaign: None,
             class: evenring::node::session::Class::Local,
             moves: false,
+            hold: None,
         };
         registry.place(&request, id.parse().unwrap()).await.unwrap()
     });

@@ -30,7 +30,7 @@ const LANES: u32 = 16;
 fn request(number: u32) -> LoginRequest {
     // Every number in the range makes an alias.
     let alias = format!("cc{number}x").parse().expect("an alias");
-    LoginRequest { alias, agent: None, campaign: None, class: Class::Local, moves: false }
+    LoginRequest { alias, agent: None, campaign: None, class: Class::Local, moves: false, hold: None }
 }
 
 fn settings(dir: &Path, redis: &str, more: &str) -> Settings {

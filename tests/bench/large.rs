@@ -81,7 +81,7 @@ pub fn life(number: u64) -> Generation {
 
 pub fn request(number: u32) -> LoginRequest {
     let alias = format!("cc{}x", 100 + number).parse().expect("an alias");
-    LoginRequest { alias, agent: None, campaign: None, class: Class::Local, moves: false }
+    LoginRequest { alias, agent: None, campaign: None, class: Class::Local, moves: false, hold: None }
 }
 
 /// An agent who is logged in: not one of those who log in here.

@@ -131,8 +131,10 @@ impl Answered {
 async fn here(settings: &Settings, alias: &str) -> Answered {
     let mut registry = Registry::new(settings).expect("the lab's Redis has a good address");
     let alias = alias.parse().expect("an alias");
-    let (request, session) =
-        (LoginRequest { alias, agent: None, campaign: None, class: Class::Local, moves: false }, new_session());
+    let (request, session) = (
+        LoginRequest { alias, agent: None, campaign: None, class: Class::Local, moves: false, hold: None },
+        new_session(),
+    );
     match registry.place(&request, session).await {
         Ok(placement) => match placement.verdict {
             Verdict::Placed => Answered { session: placement.session, node: placement.node, answer: Answer::Accepted },

@@ -276,7 +276,8 @@ impl Setup {
         let registry = &mut self.registry;
         for text in aliases {
             let alias = text.parse().expect("an alias");
-            let request = LoginRequest { alias, agent: None, campaign: None, class: Class::Local, moves: false };
+            let request =
+                LoginRequest { alias, agent: None, campaign: None, class: Class::Local, moves: false, hold: None };
             let placed = self.runtime.block_on(registry.place(&request, new_session()));
             placed.unwrap_or_else(|error| panic!("{text}: {error}"));
         }

@@ -18,6 +18,8 @@ fn body(login: Option<&Login>, reply: bool) -> String {
         Some(login) => serde_json::json!({
             "alias": login.alias, "agent": login.agent, "remote": login.remote, "move": login.moves,
             "campaign": (!login.campaign.is_empty()).then_some(login.campaign),
+            "ring": login.hold.map(|_| "none"), "ttl": login.hold.map(|(seconds, _)| format!("{seconds}s")),
+            "require": login.hold.filter(|(_, known)| *known).map(|_| "known"),
         }),
         None => serde_json::json!({"alias": "no such"}),
     };
@@ -38,6 +40,7 @@ fn login_of(body: &str) -> Option<Login> {
         campaign: known(word("campaign").unwrap_or_default(), &super::op::CAMPAIGNS)?,
         remote: body["remote"] == true,
         moves: body["move"] == true,
+        hold: word("ttl").map(|ttl| (ttl.trim_end_matches('s').parse().expect("seconds"), word("require").is_some())),
     })
 }
 

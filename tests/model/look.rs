@@ -107,7 +107,7 @@ impl Look {
 
     fn open(&self) -> impl Iterator<Item = (&str, BTreeMap<&str, &str>)> {
         let sessions = self.below("session:").map(|id| (id, self.pairs(&format!("session:{id}"))));
-        sessions.filter(|(_, s)| matches!(s.get("state"), Some(&("placed" | "ringing" | "live"))))
+        sessions.filter(|(_, s)| matches!(s.get("state"), Some(&("placed" | "held" | "ringing" | "live"))))
     }
 
     /// What is wrong whatever anybody did.
@@ -136,7 +136,7 @@ impl Look {
             say(homes == [own], format!("{id} is in the sets {homes:?}"));
             say(self.keys[&format!("session:{id}")].ttl < 0, format!("{id} is open and will expire"));
             let due = self.pairs("index:due").contains_key(id);
-            say(due == (s["state"] == "placed"), format!("{id} is {} and due is {due}", s["state"]));
+            say(due == matches!(s["state"], "placed" | "held"), format!("{id} is {} and due is {due}", s["state"]));
             let orders = self.orders(s["node"], id);
             let visible = orders.iter().filter(|at| **at <= self.clock).count();
             match s["state"] {

@@ -18,6 +18,8 @@ pub struct Login {
     pub campaign: &'static str,
     pub remote: bool,
     pub moves: bool,
+    /// Seconds, and whether the phone need not be registered.
+    pub hold: Option<(i64, bool)>,
 }
 
 /// Who speaks: `old` is a generation of before.
@@ -87,6 +89,10 @@ pub enum Op {
     },
     Explain {
         login: Login,
+    },
+    /// The agent of a hold is on the phone.
+    Confirm {
+        which: usize,
     },
     /// A login by the shared inbox; `None`: something that is none.
     Submit {
@@ -161,8 +167,9 @@ fn voice() -> impl Strategy<Value = Voice> {
 fn login() -> impl Strategy<Value = Login> {
     let agent = prop::option::weighted(0.6, select(&AGENTS[..]));
     let campaign = select(&CAMPAIGNS[..]);
-    (select(&ALIASES[..]), agent, campaign, prop::bool::weighted(0.2), prop::bool::weighted(0.3))
-        .prop_map(|(alias, agent, campaign, remote, moves)| Login { alias, agent, campaign, remote, moves })
+    let hold = prop::option::weighted(0.2, (select(&[30_i64, 50, 250][..]), any::<bool>()));
+    (select(&ALIASES[..]), agent, campaign, prop::bool::weighted(0.2), prop::bool::weighted(0.3), hold)
+        .prop_map(|(alias, agent, campaign, remote, moves, hold)| Login { alias, agent, campaign, remote, moves, hold })
 }
 
 fn register() -> impl Strategy<Value = Op> {
@@ -235,6 +242,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => select(&["desk", "e2x", "e1xx"][..]).prop_map(|alias| Op::RemoveAlias { alias }),
         14 => (login(), again).prop_map(|(login, again)| Op::Place { login, again }),
         2 => login().prop_map(|login| Op::Explain { login }),
+        2 => (0..64_usize).prop_map(|which| Op::Confirm { which }),
         10 => (voice(), select(&[64_usize, 64, 1, 2][..]), select(&[FetchOutcome::Heard, FetchOutcome::Heard, FetchOutcome::Lost, FetchOutcome::Late][..]))
             .prop_map(|(voice, most, outcome)| Op::Fetch { voice, most, outcome }),
         10 => report(),

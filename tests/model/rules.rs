@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use evenring::ids::SessionId;
 
 use super::judge::AWAIT;
-use super::world::{Bug, Chosen, Fault, Kind, Meaning, Message, Ms, Node, Row, Session, World, limits::SUFFIX};
+use super::world::{Bug, Chosen, Fault, Hold, Kind, Meaning, Message, Ms, Node, Row, Session, World, limits::SUFFIX};
 
 /// Why a call is refused as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,7 @@ pub struct Wish {
     pub campaign: String,
     pub remote: bool,
     pub moves: bool,
+    pub hold: Option<Hold>,
 }
 
 /// The answer to a login.
@@ -128,6 +129,7 @@ impl World {
             gone_at: None,
             rejoined_from: String::new(),
             moved_to: None,
+            hold: wish.hold,
         }
     }
 
@@ -143,11 +145,17 @@ impl World {
             if own.is_open() && self.is_lost(own) {
                 self.end_lost(id);
             }
+            self.renew(id, wish);
             return Ok(self.existing(id, &meaning.targets, &new, alone));
         }
         let old = match self.in_the_way(wish, &meaning, &new, alone, dry) {
             Ok(old) => old,
-            Err(answer) => return Ok(*answer),
+            Err(answer) => {
+                if let (Some(id), "existing", false) = (answer.session, answer.verdict, dry) {
+                    self.renew(id, wish);
+                }
+                return Ok(*answer);
+            }
         };
         self.leaves = old;
         if meaning.explicit && !dry {
@@ -188,8 +196,43 @@ impl World {
         if let Some(old) = old {
             self.move_out(old, id);
         }
-        self.assign(id, new, &best, &why);
+        match wish.hold {
+            Some(hold) => self.assign_held(id, new, (&best, hold.ttl), &why),
+            None => self.assign(id, new, &best, &why),
+        }
         Ok(Answer { moved_from: old, ..answer("placed", Some(id), node, "") })
+    }
+
+    fn assign_held(&mut self, id: SessionId, mut s: Session, (row, ttl): (&Row, Ms), why: &str) {
+        (s.node, s.extension, s.attempt) = (row.node.clone(), row.extension.clone(), 1);
+        (s.state, s.due, s.give_up) = ("held", Some(self.now + ttl), Some(self.now + ttl));
+        self.sessions.insert(id, s);
+        self.say(id, "held", why);
+    }
+
+    /// Who asks again for a hold that exists has its time begin anew.
+    fn renew(&mut self, id: SessionId, wish: &Wish) {
+        let now = self.now;
+        if let (Some(hold), Some(s)) = (wish.hold, self.sessions.get_mut(&id).filter(|s| s.state == "held")) {
+            s.due = Some(now + hold.ttl);
+        }
+    }
+
+    /// The agent of a hold is on the phone.
+    pub fn confirm(&mut self, id: SessionId) -> &'static str {
+        let now = self.now;
+        let Some(s) = self.sessions.get_mut(&id) else { return "none" };
+        if !s.is_open() {
+            return "over";
+        }
+        if s.hold.is_none() {
+            return "rung";
+        }
+        if s.state == "held" {
+            (s.state, s.since, s.due) = ("live", now, None);
+            self.say(id, "live", "");
+        }
+        "live"
     }
 
     /// The session that is in the way of a login: the answer to it, or the one that its agent leaves for it.
@@ -228,7 +271,8 @@ impl World {
 
     /// The agent of a session moves to another phone.
     fn move_out(&mut self, old: SessionId, to: SessionId) {
-        if self.sessions[&old].state == "placed" {
+        let s = &self.sessions[&old];
+        if s.state == "placed" || s.hold.is_some() {
             return self.finish(old, "ended", "moved");
         }
         self.sessions.get_mut(&old).expect("a session").moved_to = Some(to);
@@ -272,8 +316,8 @@ impl World {
     }
 
     pub fn end_lost(&mut self, id: SessionId) {
-        let live = self.sessions[&id].state == "live";
-        self.finish(id, if live { "ended" } else { "failed" }, "node-lost");
+        let ends = ["live", "held"].contains(&self.sessions[&id].state);
+        self.finish(id, if ends { "ended" } else { "failed" }, "node-lost");
     }
 
     /// A session of a lost node does not keep a phone from anybody who could have it.
@@ -374,6 +418,10 @@ impl World {
     /// An order that nobody took in time, or a session that waited: placed again. Says with what result.
     pub fn overdue(&mut self, id: SessionId, chosen: Chosen<'_>) -> Result<String, Fault> {
         let s = &self.sessions[&id];
+        if s.state == "held" {
+            self.finish(id, "ended", "hold-expired");
+            return Ok("hold-expired".into());
+        }
         let why = if s.waits { s.reason.clone() } else { "order-expired".to_owned() };
         let result = self.place_again(id, &why, chosen)?;
         Ok(if result == "failed" { why } else { result })
@@ -397,7 +445,7 @@ impl World {
         (rejoin, chosen): (Rejoined<'_>, Chosen<'_>),
     ) -> Result<String, Fault> {
         let state = match self.sessions.get(&id) {
-            Some(s) if s.is_open() && s.node == node => s.state,
+            Some(s) if s.is_open() && s.node == node && s.hold.is_none() => s.state,
             Some(_) | None => "gone",
         };
         match (state, what) {
@@ -431,6 +479,9 @@ impl World {
             if s.node != node {
                 return "stale";
             }
+            if s.hold.is_some() {
+                return "kept";
+            }
             let hangup_requested = s.hangup_requested;
             if s.state != state && s.state != "live" {
                 self.drop_order(id);
@@ -443,7 +494,7 @@ impl World {
             return if hangup_requested { "stale" } else { "kept" };
         }
         let old = self.sessions.get(&id).cloned();
-        if old.as_ref().is_some_and(|old| old.reason != "node-lost" || old.hangup_requested) {
+        if old.as_ref().is_some_and(|old| old.reason != "node-lost" || old.hangup_requested || old.hold.is_some()) {
             return "stale";
         }
         let shares = |s: &Session| s.is_of(&found.agent) || s.alias == found.alias || s.extension == found.extension;
@@ -465,6 +516,7 @@ impl World {
             taken: None,
             due: None,
             gone_at: None,
+            hold: None,
             ..found.clone()
         };
         self.sessions.insert(id, restored);
@@ -497,7 +549,7 @@ impl World {
     ) -> Result<Option<String>, Fault> {
         let Rejoined::Auto(real) = rejoin else { return Ok(None) };
         let is_back = self.open().any(|(_, s)| s.is_of(&lost.agent) || s.alias == lost.alias);
-        if lost.hangup_requested || is_back {
+        if lost.hangup_requested || lost.hold.is_some() || is_back {
             return Ok(None);
         }
         let new = Session {
@@ -555,7 +607,7 @@ impl World {
         let Some(id) = found else { return (if self.is_unsettled() { "not-now" } else { "none" }, None) };
         let s = &self.sessions[&id];
         let node = s.node.clone();
-        if s.state == "placed" {
+        if s.state == "placed" || s.hold.is_some() {
             self.finish(id, "ended", "logged-out");
             return ("ended", Some((id, node)));
         }

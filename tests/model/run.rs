@@ -8,8 +8,8 @@ use evenring::ids::{Generation, Now, SessionId};
 use evenring::node::session::{Outcome, Reason};
 use evenring::node::{AdminState, Live, NodeState};
 use evenring::registry::{
-    self, Adopted, Fetch, FetchSequence, HeartbeatSequence, InboxMessage, LoggedOut, Order, Registered, Registry,
-    RegistryError,
+    self, Adopted, Confirmed, Fetch, FetchSequence, HeartbeatSequence, InboxMessage, LoggedOut, Order, Registered,
+    Registry, RegistryError,
 };
 
 use evenring::registry::events::Cursor;
@@ -189,7 +189,8 @@ impl<'a> Pair<'a> {
             Op::SetAlias { alias, places } => self.set_alias(alias, places).await,
             Op::RemoveAlias { alias } => self.remove_alias(alias).await,
             Op::Place { login, again } => self.place(login, *again).await,
-            Op::Explain { login } => self.explain(login).await,
+            Op::Explain { login } => self.explain(&Login { hold: None, ..login.clone() }).await,
+            Op::Confirm { which } => self.confirm(self.which(*which)).await,
             Op::Submit { login, reply } => self.submit(login.as_ref(), *reply).await,
             Op::Serve { most, until } => self.serve(*most, *until).await,
             Op::AnswerAgain { which } => self.answer_again(*which).await,
@@ -327,7 +328,7 @@ impl<'a> Pair<'a> {
         let model = self
             .world
             .open()
-            .filter(|(_, s)| s.node == voice.node)
+            .filter(|(_, s)| s.node == voice.node && s.hold.is_none())
             .map(|(id, s)| (id, if s.hangup_requested { "hangup-requested" } else { s.state }))
             .collect();
         same("recorded", recorded, model)
@@ -375,6 +376,16 @@ impl<'a> Pair<'a> {
         same("place", answer(&real), comparable(model))
     }
 
+    async fn confirm(&mut self, at: SessionId) -> Checked {
+        let real = match self.cluster.registry.confirm(at).await.map_err(|e| e.to_string())? {
+            Confirmed::Live => "live",
+            Confirmed::None => "none",
+            Confirmed::Rung => "rung",
+            Confirmed::Over(..) => "over",
+        };
+        same("confirm", real, self.world.confirm(at))
+    }
+
     async fn explain(&mut self, login: &Login) -> Checked {
         let at = session(u64::MAX - 1);
         let real = self.cluster.registry.explain(&request(login), at).await.map_err(|e| e.to_string())?;
@@ -397,7 +408,7 @@ impl<'a> Pair<'a> {
         let real = self.cluster.registry.fetch_orders(&id(voice.node), generation, asked, most).await;
         if matches!(real, Err(RegistryError::NotNow { .. })) {
             same("a fence", self.fence(voice), Ok(()))?;
-            return same("nobody knows the time", self.world.is_timeless(), true);
+            return same("nobody knows the time", true, self.world.is_timeless());
         }
         let real = refusal(real)?;
         if outcome == FetchOutcome::Heard {
@@ -405,7 +416,7 @@ impl<'a> Pair<'a> {
         }
         same("take", real.as_ref().map(drop).map_err(|r| *r), self.fence(voice))?;
         let Ok(real) = real else { return Ok(()) };
-        same("nobody knows the time", self.world.is_timeless(), false)?;
+        same("nobody knows the time", false, self.world.is_timeless())?;
         let real: Vec<Order> = real.into_iter().map(|taken| taken.order).collect();
         self.look().await;
         let generation = generation.to_string();

@@ -1,16 +1,18 @@
 //! The program's types as the model's words, and back. Owns nothing but that translation.
 
+use std::time::Duration;
+
 use evenring::ids::SessionId;
 use evenring::node::RecordedState;
 use evenring::node::roster::PhoneState;
 use evenring::node::session::{Class, Outcome, Reason};
 use evenring::registry::view::{Placement, Verdict, reason_text};
-use evenring::registry::{LoginRequest, Order};
+use evenring::registry::{self, LoginRequest, Order, Require};
 
 use super::fetch_sequence::Taken;
 use super::op::Login;
 use super::rules::{Answer, Wish};
-use super::world::Session;
+use super::world::{Hold, Session};
 use crate::redis_fixture::id;
 
 pub fn phone_state(word: &str) -> PhoneState {
@@ -64,7 +66,9 @@ pub fn outcome(what: &str) -> Outcome {
 
 pub fn wish(login: &Login) -> Wish {
     let agent = login.agent.map(str::to_owned);
-    Wish { alias: login.alias.into(), agent, campaign: login.campaign.into(), remote: login.remote, moves: login.moves }
+    let hold = login.hold.map(|(seconds, known)| Hold { ttl: seconds * 1000, known });
+    let campaign = login.campaign.into();
+    Wish { alias: login.alias.into(), agent, campaign, remote: login.remote, moves: login.moves, hold }
 }
 
 pub fn request(login: &Login) -> LoginRequest {
@@ -74,6 +78,10 @@ pub fn request(login: &Login) -> LoginRequest {
         campaign: (!login.campaign.is_empty()).then(|| id(login.campaign)),
         class: if login.remote { Class::Remote } else { Class::Local },
         moves: login.moves,
+        hold: login.hold.map(|(seconds, known)| registry::Hold {
+            ttl: Duration::from_secs(seconds.unsigned_abs()),
+            require: if known { Require::Known } else { Require::Registered },
+        }),
     }
 }
 

@@ -85,11 +85,20 @@ pub struct Session {
     pub rejoined_from: String,
     /// The session that its agent has moved to.
     pub moved_to: Option<SessionId>,
+    /// Nobody is rung.
+    pub hold: Option<Hold>,
+}
+
+/// How long a hold stays without a word, and whether its phone need not be registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    pub ttl: Ms,
+    pub known: bool,
 }
 
 impl Session {
     pub fn is_open(&self) -> bool {
-        matches!(self.state, "placed" | "ringing" | "live")
+        matches!(self.state, "placed" | "held" | "ringing" | "live")
     }
 
     /// Whether it is this agent's, who has not moved on.
@@ -260,7 +269,9 @@ impl World {
     }
 
     /// Why a node may not ring a phone; empty if it may.
-    fn refusal(&self, name: &str, extension: &str, campaign: &str, remote: bool) -> String {
+    fn refusal(&self, name: &str, extension: &str, s: &Session) -> String {
+        let (campaign, remote) = (&s.campaign, s.remote);
+        let any = s.hold.is_some_and(|hold| hold.known);
         let Some(node) = self.nodes.get(name) else { return "unknown-node".into() };
         let phone = self.phones.get(name).and_then(|list| list.get(extension));
         let full = !remote && node.cap.is_some_and(|cap| self.locals(name) >= cap as usize);
@@ -273,7 +284,7 @@ impl World {
             _ if node.drain => "draining".into(),
             _ if !node.campaigns.is_empty() && !node.campaigns.iter().any(|c| c == campaign) => "campaign".into(),
             None => "unknown-phone".into(),
-            Some(state) if state != "registered" => state.clone(),
+            Some(state) if state != "registered" && !any => state.clone(),
             Some(_) if full => "full".into(),
             Some(_) => String::new(),
         }
@@ -282,7 +293,7 @@ impl World {
     /// Every target with its judgement. `alone` is given where another session's phone must not be taken: whose it is.
     pub fn choose_node(&self, targets: &[(String, String)], s: &Session, alone: Option<SessionId>) -> Vec<Row> {
         let row = |(node, extension): &(String, String)| {
-            let mut why = self.refusal(node, extension, &s.campaign, s.remote);
+            let mut why = self.refusal(node, extension, s);
             if why.is_empty() && s.tried.contains(node) {
                 why = "tried".into();
             }

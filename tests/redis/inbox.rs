@@ -168,7 +168,8 @@ async fn p16_a_node_rings_while_the_inbox_is_full_of_junk() {
     house.submit((0..JUNK).map(|n| format!("junk {n}"))).await;
     for number in 100..100 + LOGINS {
         let alias = format!("cc{number}x").parse().unwrap();
-        let request = LoginRequest { alias, agent: None, campaign: None, class: Class::Local, moves: false };
+        let request =
+            LoginRequest { alias, agent: None, campaign: None, class: Class::Local, moves: false, hold: None };
         let placement = house.registry.place(&request, new_session()).await.unwrap();
         assert_eq!(placement.verdict, Verdict::Placed, "{placement:?}");
     }

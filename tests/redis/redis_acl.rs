@@ -113,7 +113,14 @@ async fn beat(registry: &mut Registry, name: &str) -> usize {
 }
 
 fn request(alias: &str) -> LoginRequest {
-    LoginRequest { alias: alias.parse().unwrap(), agent: None, campaign: None, class: Class::Local, moves: false }
+    LoginRequest {
+        alias: alias.parse().unwrap(),
+        agent: None,
+        campaign: None,
+        class: Class::Local,
+        moves: false,
+        hold: None,
+    }
 }
 
 async fn place(registry: &mut Registry, alias: &str, session: u64) -> Placement {

@@ -96,6 +96,7 @@ fn request(number: u32) -> LoginRequest {
         campaign: None,
         class: Class::Local,
         moves: false,
+        hold: None,
     }
 }
 

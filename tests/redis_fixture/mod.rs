@@ -50,7 +50,7 @@ pub fn settings(url: &str, toml: &str) -> Settings {
 /// A login of a local agent.
 pub fn login(alias: &str, agent: &str) -> LoginRequest {
     let agent = (!agent.is_empty()).then(|| id(agent));
-    LoginRequest { alias: id(alias), agent, campaign: None, class: Class::Local, moves: false }
+    LoginRequest { alias: id(alias), agent, campaign: None, class: Class::Local, moves: false, hold: None }
 }
 
 /// A node as it registers.

@@ -22,7 +22,7 @@ impl Sim {
             _ => Some(format!("a{phone}")),
         };
         let (remote, moves) = (self.dice.chance(1_000), self.dice.chance(4_000));
-        Wish { alias, agent, campaign: String::new(), remote, moves }
+        Wish { alias, agent, campaign: String::new(), remote, moves, hold: None }
     }
 
     fn new_session(&mut self) -> SessionId {
@@ -100,6 +100,7 @@ impl Sim {
             return false;
         }
         let again = |s: &Session| Wish {
+            hold: None,
             alias: s.alias.clone(),
             agent: Some(s.agent.clone()),
             campaign: String::new(),
@@ -141,6 +142,7 @@ impl Sim {
     pub fn burst(&mut self) {
         for phone in 0..self.setup.phones {
             let wish = Wish {
+                hold: None,
                 alias: format!("e{phone}x"),
                 agent: Some(format!("a{phone}")),
                 campaign: String::new(),

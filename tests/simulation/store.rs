@@ -116,6 +116,7 @@ fn told(login: &Login) -> Session {
         gone_at: None,
         rejoined_from: String::new(),
         moved_to: None,
+        hold: None,
     }
 }
 

@@ -11,9 +11,9 @@ use super::finding::{Finding, some};
 use crate::config::{PlacementSettings, span_text};
 use crate::node::left_out::Why;
 use crate::node::roster::PhoneState;
-use crate::registry::LeftOutRow;
 use crate::registry::inspect::Waiting;
 use crate::registry::view::{AliasRow, NodeRow, Parsed, PhoneRow, SessionRow, SessionState, ShownNodeState};
+use crate::registry::{Hold, LeftOutRow};
 
 /// The facts from Redis.
 #[derive(Debug)]
@@ -352,6 +352,7 @@ fn sessions(facts: &Facts) -> Finding {
     let most = |state: &Parsed<SessionState>| match state {
         Parsed::Known(SessionState::Placed) => Some(facts.placement.order_expiry),
         Parsed::Known(SessionState::Ringing) => Some(facts.ring_timeout + Duration::from_secs(10)),
+        Parsed::Known(SessionState::Held) => Some(Hold::MOST),
         // Queued and live sessions have no time limit.
         Parsed::Known(SessionState::Queued | SessionState::Live | SessionState::Ended | SessionState::Failed)
         | Parsed::Other(_) => None,

@@ -151,9 +151,17 @@ impl View {
     pub(super) async fn side(&mut self, node: &str) -> Result<Side, RegistryError> {
         let sessions = self.registry.sessions(Which::Open).await?.into_iter();
         let rung = |row: SessionRow| match row.state {
+            // Its channel is not one that a daemon has made.
+            Parsed::Known(_) if row.hold => None,
             Parsed::Known(SessionState::Live) => Some((row.session, Live::Yes)),
             Parsed::Known(SessionState::Ringing) => Some((row.session, Live::NotYet)),
-            Parsed::Known(SessionState::Placed | SessionState::Queued | SessionState::Ended | SessionState::Failed)
+            Parsed::Known(
+                SessionState::Placed
+                | SessionState::Held
+                | SessionState::Queued
+                | SessionState::Ended
+                | SessionState::Failed,
+            )
             | Parsed::Other(_) => None,
         };
         let sessions = sessions.filter(|row| row.node == node).filter_map(rung).collect();

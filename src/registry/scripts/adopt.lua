@@ -14,6 +14,7 @@ local function adopt(i)
   local s = record(session_key(id))
   if is_open(s) then
     if s.node ~= node then return 'stale' end
+    if s.hold then return 'kept' end
     if s.state ~= state and s.state ~= 'live' then
       drop_order(s)
       redis.call('ZREM', ns .. ':index:due', id)
@@ -38,7 +39,7 @@ local function adopt(i)
     end
     return s.hangup_requested == '1' and 'stale' or 'kept'
   end
-  if s and (s.reason ~= 'node-lost' or s.hangup_requested == '1') then return 'stale' end
+  if s and (s.reason ~= 'node-lost' or s.hangup_requested == '1' or s.hold) then return 'stale' end
   local fresh = { alias = ARGV[i + 2], extension = ARGV[i + 3], agent = ARGV[i + 4], campaign = ARGV[i + 5],
     remote = ARGV[i + 6], node = node }
   for _, field in ipairs({ 'agent:' .. fresh.agent, 'alias:' .. fresh.alias, 'phone:' .. fresh.extension }) do

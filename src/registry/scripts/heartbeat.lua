@@ -68,7 +68,7 @@ local function reap(name, calls)
         local result = tries > 0 and rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
         reaped[#reaped + 1] = { id, name, result or 'node-lost' }
       elseif is_open(s) and s.node == name then
-        finish(id, s, s.state == 'live' and 'ended' or 'failed', 'node-lost', now, keep_ms)
+        finish(id, s, (s.state == 'live' or s.state == 'held') and 'ended' or 'failed', 'node-lost', now, keep_ms)
         reaped[#reaped + 1] = { id, name, 'node-lost' }
       else
         redis.call('SREM', ns .. set .. name, id)
@@ -122,6 +122,9 @@ for _, id in ipairs(due) do
     local from, why = s.node, s.order == '' and s.reason or 'order-expired'
     local result = place_again(id, s, why, now, expiry_ms, keep_ms)
     reaped[#reaped + 1] = { id, from, result == 'failed' and why or result }
+  elseif is_open(s) and s.state == 'held' then
+    finish(id, s, 'ended', 'hold-expired', now, keep_ms)
+    reaped[#reaped + 1] = { id, s.node, 'hold-expired' }
   end
 end
 local forgotten = redis.call('ZRANGEBYSCORE', ns .. ':index:ended', '-inf', now - keep_ms, 'LIMIT', 0, 500)
@@ -131,8 +134,11 @@ end_answers()
 local sessions = {}
 for _, set in ipairs({ ':local:', ':remote:' }) do
   for _, id in ipairs(redis.call('SMEMBERS', ns .. set .. node)) do
-    local its_state, its_node, hangup_requested = unpack(redis.call('HMGET', session_key(id), 'state', 'node', 'hangup_requested'))
-    if is_open({ state = its_state }) and its_node == node then
+    local its_state, its_node, hangup_requested, hold = unpack(redis.call('HMGET', session_key(id),
+      'state', 'node', 'hangup_requested', 'hold'))
+    if is_open({ state = its_state }) and its_node == node and hold then
+      -- Its call, if there is one, is none of the daemon's.
+    elseif is_open({ state = its_state }) and its_node == node then
       -- The order to hang up may have been lost; the request is kept.
       sessions[#sessions + 1] = { id, hangup_requested == '1' and 'hangup-requested' or its_state }
     else

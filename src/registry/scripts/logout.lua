@@ -1,5 +1,5 @@
 -- logout.lua: ends the session of an alias, extension, agent or session id, in this order; an alias may
--- also be one whose session was made by its bare extension. One that has not been rung is ended here;
+-- also be one whose session was made by its bare extension. One that has not been rung, or not by us, is ended here;
 -- for any other its node gets an order to hang up.
 -- ARGV  1 who  2 keep ended ms  3 alias suffix  4 who as it was written: the agent
 -- reply { 'none' } | { 'not-now' } (Redis may not know of it yet) | { 'ended', session, node } | { 'asked', session, node }
@@ -17,7 +17,7 @@ if not id then
   if is_open(s) then id = who end
 end
 if not id then return { (is_silent(now) or judge.tick < judge.hold) and 'not-now' or 'none' } end
-if s.state == 'placed' then
+if s.state == 'placed' or s.hold then
   finish(id, s, 'ended', 'logged-out', now, keep_ms)
   return { 'ended', id, s.node }
 end

@@ -21,7 +21,7 @@ for i = 10, #ARGV, 3 do
   local id, what, reason = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local s = record(session_key(id))
   local result = 'done'
-  if not is_open(s) or s.node ~= node or s.state == 'placed' then
+  if not is_open(s) or s.node ~= node or s.state == 'placed' or s.hold then
     result = 'gone'
   elseif what == 'live' then
     if s.state == 'ringing' then

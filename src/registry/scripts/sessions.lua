@@ -4,7 +4,8 @@
 --       it said, '' = at the first
 -- reply { rows, where the next page begins ('' = this was the last) }
 --       rows of { id, alias, extension, agent, campaign, node, state, remote, reason, since ms, try, created ms,
---       rejoined from ('' = none), position in its node's ring queue ('' = it waits for nobody) }
+--       rejoined from ('' = none), position in its node's ring queue ('' = it waits for nobody),
+--       hold (1 = whoever asked rings) }
 -- Needs: keys ring_queue
 local which, most, from = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local queues, now, read = {}, clock(), 0
@@ -49,7 +50,7 @@ for i, id in ipairs(ids) do
   local s = record(session_key(id))
   if s then
     rows[#rows + 1] = { id, s.alias, s.extension, s.agent, s.campaign, s.node, s.state, s.remote, s.reason,
-      s.since, s.try, s.created, s.rejoined_from or '', position(id, s) }
+      s.since, s.try, s.created, s.rejoined_from or '', position(id, s), s.hold and '1' or '' }
   end
   if which ~= 'one' and (i == most or read > READ_MOST) then
     next_page = scores[i] .. ' ' .. id

@@ -2,13 +2,14 @@
 -- step. A message that another daemon has removed is skipped, and one that cannot be placed now stays in the inbox. Stops
 -- after enough work: the rest is left to the next call.
 -- ARGV  1 queue  2 alias suffix  3 order expiry ms  4 tries  5 give up after ms  6 keep ended ms  7 most work (keys.lua),
---       then ten for each message: its id, the queue for the answer ('' = none), the answer if it is no login ('' = it is
+--       then twelve for each message: its id, the queue for the answer ('' = none), the answer if it is no login ('' = it is
 --       one), session, alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1), the alias as it was
---       written, move (0|1)
+--       written, move (0|1), hold ms (hold.lua; '' = its phone is rung), known (0|1)
 -- reply a row for each message that was settled, one at least: { 'gone' } | { 'answered' } | as of place.lua, without its rows
--- Needs: keys quick_choice placement answers
+-- Needs: keys quick_choice holds placement answers
 local queue, now, most = ARGV[1], clock(), tonumber(ARGV[7])
-local rules = { suffix = ARGV[2], expiry_ms = tonumber(ARGV[3]), tries = ARGV[4], give_up_ms = tonumber(ARGV[5]),
+local expiry_ms = tonumber(ARGV[3])
+local rules = { suffix = ARGV[2], expiry_ms = expiry_ms, tries = ARGV[4], give_up_ms = tonumber(ARGV[5]),
   keep_ms = ARGV[6] }
 
 -- Of ids and words, so nothing in it needs escaping. The order of the fields is that of the answer to what is no login.
@@ -27,19 +28,23 @@ local function settle(i)
     return { 'answered' }
   end
   local want = { alias = ARGV[i + 4], agent = ARGV[i + 5], campaign = ARGV[i + 6], remote = ARGV[i + 7],
-    move = ARGV[i + 9] }
+    move = ARGV[i + 9], known = ARGV[i + 11] == '1' }
+  local is_hold = ARGV[i + 10] ~= ''
   local session, best, awaited = ARGV[i + 3], nil, nil
-  if want.move ~= '1' then
+  if want.move ~= '1' and not want.known then
     best, awaited = choose_quickly(want.alias, rules.suffix, want.campaign, want.remote, '', session, now)
   end
+  rules.expiry_ms, rules.reserve = expiry_ms, nil
+  if is_hold then rules.expiry_ms, rules.reserve = hold_ms(ARGV[i + 10]), assign_held end
   local placed = place_login('place', session, want, rules, now, best, awaited)
+  if is_hold and placed[1] == 'existing' and placed[4] == 'held' then renew_hold(placed[2], now, rules.expiry_ms) end
   if placed[1] ~= 'not-now' then answer(queue, id, answers, answer_of(ARGV[i + 8], placed)) end
   placed[10] = nil
   return placed
 end
 
 local results = {}
-for i = 8, #ARGV, 10 do
+for i = 8, #ARGV, 12 do
   results[#results + 1] = settle(i)
   if spent >= most then break end
 end

@@ -49,6 +49,7 @@ fn session(state: &str, since: u64) -> SessionRow {
         reason: None,
         since,
         rejoined_from: String::new(),
+        hold: false,
     }
 }
 

@@ -1,6 +1,6 @@
 -- keys.lua: the keys in Redis, and how they are read.
 --
--- Times are milliseconds on Redis's own clock, as judge.lua has it. A session is open while it is placed, ringing or live.
+-- Times are milliseconds on Redis's own clock, as judge.lua has it. A session is open while it is placed, held, ringing or live.
 --
 --   NS:index:nodes   SET   names of all nodes that ever registered
 --   NS:index:open    ZSET  open sessions by the time of their last change
@@ -29,6 +29,8 @@
 --   NS:remote:NAME   SET   open sessions of remote agents
 --   NS:session:ID    HASH  alias extension agent campaign remote node state reason since created try tried
 --                          give_up order generation fetch hangup_requested rejoined_from
+--                          hold (ms: nobody is rung, and unless whoever asked says that it is live, it ends after so long;
+--                          no daemon has a part in it)
 --                          moved_to (its agent has moved to that session; this one ends as soon as its call has)
 --   NS:holders       HASH  agent:A, alias:L, phone:E -> the open session that holds it (the agent of one that has
 --                          moved_to: that one)
@@ -54,5 +56,5 @@ end
 local function session_key(id) return ns .. ':session:' .. id end
 
 local function is_open(s)
-  return s ~= nil and (s.state == 'placed' or s.state == 'ringing' or s.state == 'live')
+  return s ~= nil and (s.state == 'placed' or s.state == 'ringing' or s.state == 'live' or s.state == 'held')
 end

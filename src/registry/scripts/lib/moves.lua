@@ -6,7 +6,7 @@
 local function move_out(id, s, to, now, keep_ms)
   local was = id .. ' ' .. s.extension .. ' ' .. s.node
   spent = spent + 10
-  if s.state == 'placed' then
+  if s.state == 'placed' or s.hold then
     finish(id, s, 'ended', 'moved', now, keep_ms)
   else
     redis.call('HSET', session_key(id), 'moved_to', to)

@@ -1,7 +1,7 @@
 -- orders.lua: an attempt of a session on a node: its reservation, and its order in that node's queue (P4).
 -- Needs: keys rsmq events sessions
 --
--- Writes a placed session with its attempt so far. order: its message in the node's queue ('' = it has none yet). due and now
+-- Writes a placed or held session with its attempt so far. order: its message in the node's queue ('' = it has none yet). due and now
 -- are texts: Redis prints every number that it gets, and slowly. Lua prints 14 digits, and a time in ms has 13.
 local function write_placed(id, s, order, due, now)
   spent = spent + 20
@@ -10,7 +10,7 @@ local function write_placed(id, s, order, due, now)
   redis.call('ZADD', ns .. ':index:open', now, id)
   redis.call('ZADD', ns .. ':index:due', due, id)
   redis.call('HSET', session_key(id), 'alias', s.alias, 'extension', s.extension, 'agent', s.agent,
-    'campaign', s.campaign, 'remote', s.remote, 'node', s.node, 'state', 'placed', 'reason', s.reason, 'since', now,
+    'campaign', s.campaign, 'remote', s.remote, 'node', s.node, 'state', s.state, 'reason', s.reason, 'since', now,
     'created', s.created or now, 'try', s.try, 'tried', s.tried, 'tries', s.tries, 'suffix', s.suffix,
     'give_up', s.give_up, 'order', order)
 end

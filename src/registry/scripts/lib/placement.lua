@@ -18,8 +18,8 @@ local function refuse_login(reason, s, session, mode, alias, agent, rows)
 end
 
 -- want { alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1), move (1 = the agent's session with
--- another phone ends for it) }, rules { suffix, expiry_ms, tries, give_up_ms, keep_ms }; mode place, or explain (nothing is
--- written). best, awaited: what choose_quickly() has found, where nobody wants to see why each node was chosen or not. The
+-- another phone ends for it), known (true = a phone need not be registered) }, rules { suffix, expiry_ms, tries, give_up_ms,
+-- keep_ms, reserve (instead of assign(), or nil) }; mode place, or explain (nothing is written). best, awaited: what choose_quickly() has found, where nobody wants to see why each node was chosen or not. The
 -- result is place.lua's reply.
 local function place_login(mode, id, want, rules, now, best, awaited)
   local alias, agent, campaign, remote = want.alias, want.agent, want.campaign, want.remote
@@ -31,6 +31,9 @@ local function place_login(mode, id, want, rules, now, best, awaited)
     targets, known, explicit = { { best.name, best.extension } }, true, false
   else
     targets, known, explicit = resolve(alias, suffix)
+  end
+  if want.known then
+    for _, target in ipairs(targets) do target[3] = target[3] and 'registered' end
   end
   local first = targets[1] and targets[1][2] or alias
   if not named then agent = explicit and alias or first end
@@ -88,7 +91,8 @@ local function place_login(mode, id, want, rules, now, best, awaited)
   local s = { alias = alias, agent = agent, campaign = campaign, remote = remote, suffix = suffix, tries = tries,
     tried = '', give_up = now + rules.give_up_ms }
   local was = old and move_out(old_id, old, id, now, keep_ms) or ''
-  assign(id, s, best, now, expiry_ms, old and 'moved from ' .. old_id or '')
+  local reserve = rules.reserve or assign
+  reserve(id, s, best, now, expiry_ms, old and 'moved from ' .. old_id or '')
   local placed = reply_of('placed', s, id, '', agent, targets)
   placed[9] = was
   return placed

@@ -6,7 +6,7 @@
 -- so that one loss makes one session. tries 0: nobody is rung. Returns 'rejoined NODE SESSION ALIAS AGENT', 'stranded
 -- ALIAS AGENT' (no other node can ring the phone), or nil.
 local function rejoin(id, s, tries, give_up_ms, now, expiry_ms, keep_ms)
-  if tries == 0 or s.hangup_requested == '1' then return nil end
+  if tries == 0 or s.hangup_requested == '1' or s.hold then return nil end
   local fresh = redis.sha1hex(id .. ':' .. s.since):sub(1, 16)
   if record(session_key(fresh)) then return nil end
   for _, field in ipairs({ 'agent:' .. s.agent, 'alias:' .. s.alias }) do

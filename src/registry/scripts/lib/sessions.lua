@@ -50,7 +50,7 @@ local function open_session_of(field, now, keep_ms, dry)
   end
   if dry then return nil end
   if is_open(s) then
-    finish(id, s, s.state == 'live' and 'ended' or 'failed', 'node-lost', now, keep_ms)
+    finish(id, s, (s.state == 'live' or s.state == 'held') and 'ended' or 'failed', 'node-lost', now, keep_ms)
   else
     redis.call('HDEL', ns .. ':holders', field)
   end
