@@ -8,6 +8,7 @@ mod ends;
 mod even;
 mod events;
 mod faults;
+mod holds;
 mod judge;
 mod left_out;
 mod login_counts;
