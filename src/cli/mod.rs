@@ -17,6 +17,7 @@ mod login;
 mod logout;
 mod output;
 mod phones;
+mod queue;
 mod run;
 mod sessions;
 mod status;
@@ -89,6 +90,8 @@ enum Verb {
     Phones(phones::PhonesArgs),
     /// Show and change explicit aliases.
     Alias(alias::AliasArgs),
+    /// Show the queues, and logins that nobody could read.
+    Queue(queue::QueueArgs),
     /// Show AMI messages, from a capture or a live connection.
     Ami(ami::AmiArgs),
     /// Check or show the configuration.
@@ -263,6 +266,7 @@ impl Cli {
                 Verb::Explain(args) => explain::run(&mut registry, &args).await,
                 Verb::Phones(args) => phones::run(&mut registry, &args).await,
                 Verb::Alias(args) => alias::run(&mut registry, &args).await,
+                Verb::Queue(args) => queue::run(&mut registry, &args).await,
             }
         })
     }

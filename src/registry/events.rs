@@ -17,6 +17,8 @@ keywords! {
         /// The new state of a session.
         Placed = "placed",
         /// The new state of a session.
+        Held = "held",
+        /// The new state of a session.
         Queued = "queued",
         /// The new state of a session.
         Ringing = "ringing",

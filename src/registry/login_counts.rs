@@ -26,7 +26,7 @@ impl Default for LoginCounts {
         let own = OwnReason::ALL.into_iter().filter(|reason| match reason {
             OwnReason::OrderExpired | OwnReason::Stopped | OwnReason::Starting | OwnReason::Down => true,
             // Such a session has ended, not failed.
-            OwnReason::Moved => false,
+            OwnReason::Moved | OwnReason::HoldExpired => false,
             // Of commands.
             OwnReason::Forgotten | OwnReason::ForgottenByRedis | OwnReason::NotLoggedIn => false,
         });

@@ -80,6 +80,8 @@ keywords! {
     OwnReason {
         /// No node fetched the order in time.
         OrderExpired = "order-expired",
+        /// Nobody said in time that the agent of a hold is on the phone.
+        HoldExpired = "hold-expired",
         /// The daemon of its node was stopped before it could ring.
         Stopped = "stopped",
         /// Its node was not in sync with Asterisk when it fetched the order.

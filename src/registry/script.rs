@@ -124,6 +124,8 @@ scripts! {
     receive: "receive",
     /// The shared inbox: placed and answered.
     settle: "settle",
+    /// The queues, for operators.
+    queue: "queue",
 }
 
 #[cfg(test)]

@@ -12,8 +12,10 @@ use evenring::node::roster::{PhoneChanges, PhoneState};
 use evenring::node::session::{Outcome, Reason};
 use evenring::node::{AdminState, Live};
 use evenring::registry::events::NewEvent;
-use evenring::registry::view::Which;
-use evenring::registry::{ADOPT_MOST, Forgotten, Registered, Settled, ToldSettings};
+use evenring::registry::view::{Verdict, Which};
+use evenring::registry::{
+    ADOPT_MOST, Confirmed, Forgotten, Hold, LoginRequest, Registered, Require, Settled, ToldSettings,
+};
 use evenring::runtime::random::new_session;
 
 use crate::harness::{Bench, Reach};
@@ -23,11 +25,14 @@ const ROUNDS: usize = 7;
 const REACH: Reach = Reach::AtMost(5_000.0);
 
 /// The second word is the name of the script.
-const ROWS: [&str; 27] = [
+const ROWS: [&str; 30] = [
     "script place, 200 nodes",
     "script place, explaining, 200 nodes",
     "script receive, 64 logins",
     "script settle, 64 logins, 200 nodes",
+    "script hold, 200 nodes",
+    "script confirm",
+    "script queue, 200 nodes",
     "script fetch_orders, 64 orders",
     "script report, 200 live",
     "script report, 200 that could not ring, 200 nodes",
@@ -98,6 +103,28 @@ impl Large {
         self.watch().await;
         self.call_off(ORDERS).await;
         self.row("script logout, 300 placed").await;
+        self.holds().await;
+    }
+
+    async fn holds(&mut self) {
+        self.watch().await;
+        let mut held = Vec::new();
+        for number in 0..64 {
+            let hold = Hold { ttl: Hold::MOST, require: Require::Known };
+            let (login, id) = (LoginRequest { hold: Some(hold), ..request(number) }, new_session());
+            assert_eq!(self.registry.place(&login, id).await.expect("Redis").verdict, Verdict::Placed);
+            held.push(id);
+        }
+        self.row("script hold, 200 nodes").await;
+        self.watch().await;
+        for id in held {
+            assert_eq!(self.registry.confirm(id).await.expect("Redis"), Confirmed::Live);
+        }
+        self.row("script confirm").await;
+        self.call_off(64).await;
+        self.watch().await;
+        assert!(self.registry.queues().await.expect("Redis").len() > 200);
+        self.row("script queue, 200 nodes").await;
     }
 
     async fn settles(&mut self) {

@@ -130,6 +130,8 @@ impl Pair<'_> {
             (Settled::Gone, None) => Ok(()),
             (Settled::NoLogin, Some(None)) => {
                 let reason = message.login.as_ref().err().cloned().unwrap_or_default();
+                self.world.dead.push(self.world.inbox[&message.id].body.clone());
+                self.world.dead.sort_unstable();
                 self.world.answer_mail(&message.id, refusal("no such", &reason));
                 Ok(())
             }

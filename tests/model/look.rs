@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::Script;
 use redis::aio::MultiplexedConnection;
 
+use evenring::registry::queues::DEAD;
+
 use super::inbox::REPLY;
 use super::world::{Fault, Kind, Ms, World};
 use crate::redis_fixture::NS;
@@ -57,6 +59,12 @@ for _, key in ipairs(redis.call('KEYS', ns .. ':ring-*')) do
   end
 end
 return 1";
+
+/// The message that was no login, as it was sent.
+fn buried(body: &str) -> String {
+    let body: serde_json::Value = serde_json::from_str(body).expect("the script's own JSON");
+    body["message"].as_str().expect("a text").to_owned()
+}
 
 #[derive(Debug, Clone, Default)]
 pub struct Key {
@@ -224,13 +232,19 @@ impl Look {
                 ("holders" | "QUEUES" | "events", _)
                 | ("index", "nodes" | "counts" | "try" | "rivals" | "settings")
                 | ("local" | "remote", _) => {}
-                (queue, "Q") if queue.starts_with("ring-") || queue == "logins" || queue == REPLY => {}
+                (queue, "Q") if queue.starts_with("ring-") || ["logins", DEAD, REPLY].contains(&queue) => {}
                 ("logins", "") => {
                     let bodies = self.pairs("logins:Q");
                     for (id, at) in &pairs {
                         let received = bodies.get(format!("{id}:rc").as_str()).copied().unwrap_or("0");
                         put(id, format!("{} at {} rc {received}", bodies[*id], when(at)));
                     }
+                }
+                (DEAD, "") => {
+                    let bodies = self.pairs("logins-dead:Q");
+                    let mut messages: Vec<_> = pairs.keys().map(|id| buried(bodies[*id])).collect();
+                    messages.sort_unstable();
+                    put("messages", messages.join(" "));
                 }
                 (REPLY, "") => {
                     let bodies = self.pairs(&format!("{REPLY}:Q"));
@@ -341,6 +355,9 @@ pub fn facts_of(world: &World) -> Facts {
     for (alias, places) in &world.aliases {
         let list: Vec<_> = places.iter().map(|(extension, node)| format!("{extension}@{node}")).collect();
         facts.insert(format!("aliases.{alias}"), list.join(","));
+    }
+    if !world.dead.is_empty() {
+        facts.insert(format!("{DEAD}.messages"), world.dead.join(" "));
     }
     for (id, s) in &world.sessions {
         let mut put = |field: &str, value: String| facts.insert(format!("session:{id}.{field}"), value);

@@ -193,6 +193,8 @@ pub struct World {
     pub aliases: BTreeMap<String, Vec<(String, String)>>,
     /// The shared inbox, by message id.
     pub inbox: BTreeMap<String, Mail>,
+    /// What was no login, sorted.
+    pub dead: Vec<String>,
     /// What was sent back to the senders, sorted.
     pub answers: Vec<String>,
     pub sessions: BTreeMap<SessionId, Session>,

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod case;
+mod dead_letters;
 mod drain;
 mod ends;
 mod even;

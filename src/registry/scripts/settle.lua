@@ -1,12 +1,12 @@
 -- settle.lua: settles logins from the shared inbox in order: each is placed, removed from the inbox and answered in one
--- step. A message that another daemon has removed is skipped, and one that cannot be placed now stays in the inbox. Stops
+-- step; what is no login goes to logins-dead. A message that another daemon has removed is skipped, and one that cannot be placed now stays in the inbox. Stops
 -- after enough work: the rest is left to the next call.
 -- ARGV  1 queue  2 alias suffix  3 order expiry ms  4 tries  5 give up after ms  6 keep ended ms  7 most work (keys.lua),
 --       then twelve for each message: its id, the queue for the answer ('' = none), the answer if it is no login ('' = it is
 --       one), session, alias, agent ('' = the phone's own name), campaign ('' = none), remote (0|1), the alias as it was
 --       written, move (0|1), hold ms (hold.lua; '' = its phone is rung), known (0|1)
 -- reply a row for each message that was settled, one at least: { 'gone' } | { 'answered' } | as of place.lua, without its rows
--- Needs: keys quick_choice holds placement answers
+-- Needs: keys rsmq quick_choice holds placement answers
 local queue, now, most = ARGV[1], clock(), tonumber(ARGV[7])
 local expiry_ms = tonumber(ARGV[3])
 local rules = { suffix = ARGV[2], expiry_ms = expiry_ms, tries = ARGV[4], give_up_ms = tonumber(ARGV[5]),
@@ -20,10 +20,22 @@ local function answer_of(alias, placed)
     placed[2] ~= '' and placed[7] or '', placed[9]:match('^%x*'))
 end
 
+-- What is no login is kept for people: what was wrong, when, and the message as it was sent. The oldest make room.
+local dead_most = 1000
+local function bury(id, refusal)
+  spent = spent + 15
+  local message = redis.call('HGET', ns .. ':' .. queue .. ':Q', id) or ''
+  local dead = { reason = cjson.decode(refusal).reason, at = string.format('%.0f', wall), message = message }
+  enqueue('logins-dead', cjson.encode(dead), redis.sha1hex(id):sub(1, 22), wall)
+  local oldest = redis.call('ZRANGE', ns .. ':logins-dead', 0, -1 - dead_most)
+  for _, old in ipairs(oldest) do dequeue('logins-dead', old) end
+end
+
 local function settle(i)
   local id, answers, refusal_text = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if not is_waiting(queue, id) then return { 'gone' } end
   if refusal_text ~= '' then
+    bury(id, refusal_text)
     answer(queue, id, answers, refusal_text)
     return { 'answered' }
   end
