@@ -206,8 +206,8 @@ async fn orders_are_fetched_only_when_somebody_who_knows_the_time_has_spoken() {
         let asked = cluster.fetches.ask();
         assert_eq!(word(cluster.registry.fetch_orders(&a.name, a.generation, asked, 9).await), "not-now");
     }
-    beat_at(&mut cluster, &a, at(2_000)).await;
-    assert!(matches!(&cluster.take(&a).await[..], [Order::Ring(_)]), "3 s old it is");
+    beat_at(&mut cluster, &a, at(9_000)).await;
+    assert!(matches!(&cluster.take(&a).await[..], [Order::Ring(_)]), "8 s old it is");
 }
 
 #[tokio::test]
