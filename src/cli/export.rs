@@ -26,8 +26,8 @@ const TTL_MOST: i64 = 0x7fff_ffff;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Only nodes that take calls are listed. Each needs node.sip in its settings, for haproxy node.address;
-a node without is left out, with a warning.
+Only nodes that take calls are listed. Each needs node.sip in its settings (haproxy: node.address);
+a node without it is left out, with a warning.
 
 With --watch, FILE is replaced atomically when the list changes. It is never emptied: while no node
 takes calls, or Redis is unavailable, it stays as it is. --exec runs the words behind it as a

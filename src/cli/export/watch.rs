@@ -15,7 +15,7 @@ use crate::registry::Registry;
 use crate::runtime::clock::Clock;
 
 /// Wait between two looks at the nodes: how late a change is known.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What is kept up to date, and how.
 #[derive(Debug)]
