@@ -162,6 +162,8 @@ impl Export {
         let log = fs::File::create(&said).unwrap();
         let mut command = Command::new(binary());
         command.arg("--config").arg(cluster.cli.config()).arg("export").args(arguments).stdin(Stdio::null());
+        // A machine that has no time is no Redis that is away.
+        command.env("EVENRING__REDIS__RESPONSE_TIMEOUT", "5s").env("EVENRING__REDIS__CONNECT_TIMEOUT", "5s");
         command.stdout(Stdio::null()).stderr(log);
         Self { _process: Running(command.spawn().expect("run the evenring binary")), said }
     }
