@@ -3,7 +3,8 @@
 # command:package[,package]; a command that is there installs nothing
 needed_commands="redis-server:redis-server dpkg-shlibdeps:dpkg-dev debootstrap:debootstrap ip:iproute2 nft:nftables openssl:openssl
   baresip:baresip-core promtool:prometheus unshare:util-linux nsenter:util-linux setpriv:util-linux flock:util-linux
-  mount:mount python3:python3 node:nodejs npm:npm haproxy:haproxy cc:gcc,libc6-dev"
+  mount:mount python3:python3 node:nodejs npm:npm haproxy:haproxy kamailio:kamailio kamcmd:kamailio
+  nginx:nginx named-checkzone:bind9-utils cc:gcc,libc6-dev"
 needed_packages="python3-venv ca-certificates libfaketime"
 
 missing_packages() {

@@ -10,6 +10,7 @@ mod drain;
 mod escape;
 mod events;
 mod explain;
+mod export;
 mod forget;
 mod known;
 mod logging;
@@ -52,7 +53,8 @@ Examples:
   evenring events --follow                       follow what happens in the cluster
   evenring logout cc100x                         hang up and log the agent out
   evenring doctor                                find problems and how to fix them
-  evenring drain tel-1 --wait                    drain a node and wait until it is empty"
+  evenring drain tel-1 --wait                    drain a node and wait until it is empty
+  evenring export --format dispatcher            list the nodes that take calls for Kamailio"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -86,6 +88,8 @@ enum Verb {
     Doctor(doctor::DoctorArgs),
     /// Show where a login would ring and why, without ringing.
     Explain(explain::ExplainArgs),
+    /// List the nodes that take calls, for proxies and DNS; keep a file with the list.
+    Export(export::ExportArgs),
     /// Show which phones can ring on which nodes.
     Phones(phones::PhonesArgs),
     /// Show and change explicit aliases.
@@ -264,6 +268,7 @@ impl Cli {
                 Verb::Resume(args) => drain::resume(&mut registry, &args).await,
                 Verb::Forget(args) => forget::run(&mut registry, &args).await,
                 Verb::Explain(args) => explain::run(&mut registry, &args).await,
+                Verb::Export(args) => export::run(&mut registry, args).await,
                 Verb::Phones(args) => phones::run(&mut registry, &args).await,
                 Verb::Alias(args) => alias::run(&mut registry, &args).await,
                 Verb::Queue(args) => queue::run(&mut registry, &args).await,

@@ -167,6 +167,11 @@ pub(super) fn line_out(line: &str) {
     put(&escape::line(line));
 }
 
+/// Prints whole lines. A reader who has gone is no error.
+pub(super) fn text_out(lines: &str) {
+    lines.lines().for_each(line_out);
+}
+
 /// The same of what has colours.
 pub(super) fn shown_out(line: &Shown) {
     put(&line.0);

@@ -10,10 +10,12 @@ use super::{AmiSettings, AmiUser, NodeSettings, Settings};
 
 /// Keys that are applied without a restart, besides all of `[ring]`. Those of a connection to Asterisk apply to the next
 /// one.
-const LIVE: [&str; 16] = [
+const LIVE: [&str; 18] = [
     "node.weight",
     "node.max_agents",
     "node.campaigns",
+    "node.sip",
+    "node.address",
     "log.filter",
     "ami.address",
     "ami.username",
@@ -100,8 +102,8 @@ impl Settings {
     /// Applies what can be applied without a restart: see [`Changes::live`]. Each key of these sections is named here, so
     /// that nobody adds one without a decision.
     pub fn take_over(&mut self, new: &Self) {
-        let NodeSettings { name: _, weight, max_agents, campaigns } = new.node.clone();
-        self.node = NodeSettings { name: self.node.name.clone(), weight, max_agents, campaigns };
+        let NodeSettings { name: _, weight, max_agents, campaigns, sip, address } = new.node.clone();
+        self.node = NodeSettings { name: self.node.name.clone(), weight, max_agents, campaigns, sip, address };
         self.ring = new.ring.clone();
         self.log.filter.clone_from(&new.log.filter);
         self.doctor = new.doctor.clone();
@@ -214,8 +216,9 @@ mod tests {
         check("", "", &[], &[]);
         check(
             "",
-            "[node]\nweight = 2\nmax_agents = 5\ncampaigns = [\"x\"]\n[log]\nfilter = \"debug\"",
-            &["log.filter", "node.campaigns", "node.max_agents", "node.weight"],
+            "[node]\nweight = 2\nmax_agents = 5\ncampaigns = [\"x\"]\nsip = \"sip:a\"\naddress = \"a\"\n\
+             [log]\nfilter = \"debug\"",
+            &["log.filter", "node.address", "node.campaigns", "node.max_agents", "node.sip", "node.weight"],
             &[],
         );
         check(

@@ -63,6 +63,8 @@ pub(super) fn dump(settings: &Settings) -> String {
     }
     let campaigns: Vec<_> = node.campaigns.iter().map(|campaign| quoted(campaign.as_str())).collect();
     page.plain("campaigns", format!("[{}]", campaigns.join(", ")));
+    page.optional("sip", node.sip.as_ref());
+    page.optional("address", node.address.as_ref());
     page.optional("lock_dir", settings.lock_dir.as_ref().map(|path| path.display()));
     ami(&mut page, settings);
     let redis = &settings.redis;

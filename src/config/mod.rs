@@ -11,6 +11,7 @@ mod keepalive;
 mod listen;
 mod live;
 mod net;
+mod reach;
 mod redis;
 mod redis_url;
 mod secret;
@@ -35,6 +36,7 @@ pub use self::keepalive::KeepaliveSettings;
 pub use self::listen::ListenSettings;
 pub use self::live::LiveSettings;
 pub use self::net::{AmiAddress, Namespace, Transport};
+pub use self::reach::{HostAddress, SipTransport, SipUri};
 pub use self::secret::SECRET_BYTES_MAX;
 pub use self::sections::check_filter;
 pub use self::sentinel::SentinelSettings;
@@ -108,6 +110,10 @@ pub struct NodeSettings {
     pub max_agents: Option<u32>,
     /// Campaigns it takes agents of; empty is all.
     pub campaigns: Vec<Campaign>,
+    /// Where carriers and proxies send its calls.
+    pub sip: Option<SipUri>,
+    /// The host under which others reach it.
+    pub address: Option<HostAddress>,
 }
 
 /// The way to Asterisk. The login is had from [`Settings::require_ami`].

@@ -69,6 +69,8 @@ fn node(reader: &mut Reader, host: &str) -> Option<NodeSettings> {
     let weight = reader.number("node.weight", 1, 1..=1000);
     let max_agents = reader.optional("node.max_agents");
     let campaigns = reader.read::<Vec<Campaign>>("node.campaigns", Vec::<String>::new());
+    let sip = reader.optional("node.sip");
+    let address = reader.optional("node.address");
     let name = match given? {
         Some(name) => Some(name),
         None => {
@@ -87,7 +89,14 @@ fn node(reader: &mut Reader, host: &str) -> Option<NodeSettings> {
             name
         }
     };
-    Some(NodeSettings { name: name?, weight: weight?, max_agents: max_agents?, campaigns: campaigns? })
+    Some(NodeSettings {
+        name: name?,
+        weight: weight?,
+        max_agents: max_agents?,
+        campaigns: campaigns?,
+        sip: sip?,
+        address: address?,
+    })
 }
 
 /// The first label of a host name, with what a node name cannot hold turned into `-`.

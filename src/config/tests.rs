@@ -81,6 +81,8 @@ fn the_environment_stands_above_the_file() {
         Ok(&["weight = 5"]),
     );
     check("", &[("EVENRING__NODE__MAX_AGENTS", "40")], Ok(&["max_agents = 40"]));
+    let reach = "[node]\nsip = \"sip:10.0.0.11:5060;transport=tcp\"\naddress = \"tel-1.example.net\"";
+    check(reach, &[], Ok(&["sip = \"sip:10.0.0.11:5060;transport=tcp\"", "address = \"tel-1.example.net\""]));
     check("", &[("EVENRING__AMI__CONTACTS__INTERVAL", "1m")], Ok(&["interval = \"1m\""]));
     check("", &[("EVENRING__RING__VARIABLES____Who", "{agent}")], Ok(&["__Who = \"{agent}\""]));
     check("", &[("EVENRING__NODE__NAME", "a\u{fffd}")], Err(&["EVENRING__NODE__NAME is not UTF-8"]));
@@ -144,6 +146,8 @@ fn bad_values_are_all_found_in_one_go() {
         ("node.weight = 1.5", "node.weight in DIR/config.toml: invalid type: floating point"),
         ("node.weight = -1", "invalid value: integer `-1`"),
         ("node.weight = \"5\"", "invalid type: string \"5\""),
+        ("node.sip = \"10.0.0.11\"", "node.sip in DIR/config.toml: \"10.0.0.11\" is not a SIP URI"),
+        ("node.address = \"a:1\"", "node.address in DIR/config.toml: \"a:1\" is neither a host name nor an IP"),
         ("node.name = 5", "invalid type: integer `5`"),
         ("node.campaigns = [\"a\\nb\"]", "the campaign \"a\\nb\" contains '\\n'"),
         ("ami.address = \"pbx\"", "ami.address in DIR/config.toml: \"pbx\" is not an address"),

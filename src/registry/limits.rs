@@ -1,4 +1,4 @@
-//! What a node says of itself while its daemon runs: weight and caps, and why it is not in sync. Owns those calls, and the
+//! What a node says of itself while its daemon runs: weight, caps and addresses, and why it is not in sync. Owns those calls, and the
 //! ring timeout that several calls need. Must never read settings itself.
 
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use redis::ScriptInvocation;
 
 use super::reply::{fence, next_write};
-use super::{Registry, RegistryError, campaigns_of, cap_of};
+use super::{Registry, RegistryError, campaigns_of, cap_of, text_of};
 use crate::config::NodeSettings;
 use crate::ids::{Generation, NodeName};
 
 impl Registry {
-    /// Says what the node takes from now on.
+    /// Says what the node takes from now on, and where it is reached.
     ///
     /// # Errors
     /// Redis unavailable; [`RegistryError::Fenced`]; [`RegistryError::Forgotten`].
@@ -26,7 +26,11 @@ impl Registry {
                 .arg("max_agents")
                 .arg(&cap)
                 .arg("campaigns")
-                .arg(&campaigns);
+                .arg(&campaigns)
+                .arg("sip")
+                .arg(text_of(node.sip.as_ref()))
+                .arg("address")
+                .arg(text_of(node.address.as_ref()));
         };
         let (tag,): (String,) = self.connector.run(&self.scripts.limits, build).await?;
         fence(&tag)

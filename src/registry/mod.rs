@@ -182,6 +182,11 @@ fn cap_of(node: &NodeSettings) -> String {
     node.max_agents.map(|most| most.to_string()).unwrap_or_default()
 }
 
+/// What is optional, as a script takes it.
+fn text_of(value: Option<&impl ToString>) -> String {
+    value.map(ToString::to_string).unwrap_or_default()
+}
+
 impl Registry {
     /// Prepares, and connects at the first call.
     ///
@@ -296,6 +301,7 @@ impl Registry {
             call.arg(ms(self.placement.lease)).arg(node.weight);
             call.arg(&cap).arg(&campaigns).arg(env!("CARGO_PKG_VERSION"));
             call.arg(u8::from(returns)).arg(self.placement.case.as_str());
+            call.arg(text_of(node.sip.as_ref())).arg(text_of(node.address.as_ref()));
         };
         let reply: Vec<Value> = self.connector.run(&self.scripts.register, build).await?;
         let text = |at: usize| reply.get(at).and_then(|v| String::from_redis_value_ref(v).ok()).unwrap_or_default();

@@ -9,6 +9,7 @@ use super::LeftOutRow;
 pub use super::reasons::{EndReason, IneligibleReason, OwnReason, PlacementReason, RefusalReason, reason_text};
 use super::reasons::{reason, serialize_reason};
 pub use super::states::{Parsed, SessionState, ShownNodeState};
+use crate::config::{HostAddress, SipUri};
 use crate::ids::{Alias, SessionId};
 use crate::node::roster::PhoneState;
 
@@ -206,6 +207,10 @@ pub struct NodeRow {
     pub queued: u64,
     /// Its cap of local agents.
     pub max_agents: Option<u64>,
+    /// Where carriers and proxies send its calls.
+    pub sip: Option<SipUri>,
+    /// The host under which others reach it.
+    pub address: Option<HostAddress>,
     /// Phones that can ring there; none can be told of a node that is not in sync with its Asterisk now.
     pub registrations: Option<u64>,
     /// Channels in its Asterisk.
@@ -230,6 +235,9 @@ pub struct NodeRow {
     pub keepalive: Option<KeepaliveRow>,
     /// Settings that a reload has changed there and that need a restart.
     pub restart_pending: Vec<String>,
+    /// Nobody can tell now how it is: Redis was away or empty until a moment ago.
+    #[serde(skip)]
+    pub unsure: bool,
 }
 
 /// How often the keepalive command has run on a node, and how it went the last time.
@@ -259,6 +267,8 @@ impl NodeRow {
             load: ratio(agents, weight),
             weight,
             max_agents: text(5).parse().ok(),
+            sip: text(23).parse().ok(),
+            address: text(24).parse().ok(),
             registrations: state.is_in_sync().then(|| number(6)),
             state,
             channels: number(7),
@@ -278,6 +288,7 @@ impl NodeRow {
                 result: text(18),
             }),
             restart_pending: Vec::new(),
+            unsure: number(25) == 1,
         }
     }
 }

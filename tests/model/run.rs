@@ -248,6 +248,8 @@ impl<'a> Pair<'a> {
             weight: *weight,
             max_agents: *cap,
             campaigns: campaigns.iter().map(|name| id(name)).collect(),
+            sip: None,
+            address: None,
         };
         let real = self.cluster.registry.register(&settings, generation, host).await.map_err(|e| e.to_string())?;
         let new = Node {

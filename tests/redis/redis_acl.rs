@@ -95,7 +95,8 @@ fn node(name: &str) -> NodeName {
 }
 
 async fn join(registry: &mut Registry, name: &str) {
-    let settings = NodeSettings { name: node(name), weight: 1, max_agents: None, campaigns: Vec::new() };
+    let settings =
+        NodeSettings { name: node(name), weight: 1, max_agents: None, campaigns: Vec::new(), sip: None, address: None };
     let registered = registry.register(&settings, life(), "host").await.unwrap();
     assert!(matches!(registered, Registered::Taken { .. }), "{registered:?}");
     let phones = (100..110).map(|n| (format!("cc{n}").parse().unwrap(), PhoneState::Registered)).collect();
@@ -200,7 +201,14 @@ async fn nodes_that_go(house: &House, registry: &mut Registry) {
     registry.set_aliases([(&"desk2".parse().unwrap(), vec![("cc108".parse().unwrap(), node("tel-1"))])]).await.unwrap();
     let drained = registry.set_admin_state(&node("tel-2"), AdminState::Drain).await.unwrap().unwrap();
     assert_eq!(drained.moved.len(), 1);
-    let limits = NodeSettings { name: node("tel-1"), weight: 2, max_agents: Some(9), campaigns: Vec::new() };
+    let limits = NodeSettings {
+        name: node("tel-1"),
+        weight: 2,
+        max_agents: Some(9),
+        campaigns: Vec::new(),
+        sip: None,
+        address: None,
+    };
     registry.limits(&limits, life()).await.unwrap();
     let resumed = registry.set_admin_state(&node("tel-2"), AdminState::Ready).await.unwrap().unwrap();
     assert_eq!(resumed.before, AdminState::Drain);

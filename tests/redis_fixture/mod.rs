@@ -55,7 +55,7 @@ pub fn login(alias: &str, agent: &str) -> LoginRequest {
 
 /// A node as it registers.
 pub fn node(name: &str) -> NodeSettings {
-    NodeSettings { name: id(name), weight: 1, max_agents: None, campaigns: Vec::new() }
+    NodeSettings { name: id(name), weight: 1, max_agents: None, campaigns: Vec::new(), sip: None, address: None }
 }
 
 /// Phones in this state, as the whole list of a node.

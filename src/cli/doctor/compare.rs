@@ -146,6 +146,8 @@ mod tests {
             weight: 1,
             queued: 0,
             max_agents: None,
+            sip: None,
+            address: None,
             registrations: Some(0),
             channels: 0,
             lease_ms,
@@ -158,6 +160,7 @@ mod tests {
             left_out: Vec::new(),
             keepalive: None,
             restart_pending: Vec::new(),
+            unsure: false,
         }
     }
 

@@ -1,4 +1,4 @@
--- limits.lua: updates a node's weight and caps, the phones that it leaves out, or why it is not in sync, while its daemon runs.
+-- limits.lua: updates a node's weight, caps and addresses, the phones that it leaves out, or why it is not in sync, while its daemon runs.
 -- ARGV  1 node  2 generation  3 number (fencing.lua), then field, value pairs of its row (keys.lua)
 -- reply { 'ok' } | { 'fenced' } | { 'unknown' } | { 'superseded' }
 -- Needs: fencing

@@ -6,6 +6,7 @@
 --       9 1 = this generation was registered before: where Redis does not know the node, it has lost more than that.
 --       A Redis that has never heard of any node may be one that has lost everything, too
 --       10 exact|fold: whether capitals make another alias or extension there
+--       11 its SIP URI  12 the host under which others reach it ('' = not set)
 -- reply { 'ok', previous generation or '', why the stream of events cannot be written or '' } | { 'held', host, lease left ms }
 -- Needs: keys clock rsmq events
 local node, generation, host, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -41,7 +42,7 @@ redis.call('HSETNX', key, 'drain', 0)
 redis.call('HSET', key, 'state', 'starting', 'beat', judge.tick, 'lease', lease_ms, 'expired', '',
   'lease_until', now + lease_ms, 'weight', ARGV[5], 'max_agents', ARGV[6], 'channels', 0, 'campaigns', ARGV[7],
   'gone', '', 'generation', generation, 'host', host, 'version', ARGV[8], 'registrations', 0, 'phones', '', 'ring_queue', '',
-  'case', ARGV[10], 'left_out', '', 'reason', '', 'claimant', '')
+  'case', ARGV[10], 'sip', ARGV[11], 'address', ARGV[12], 'left_out', '', 'reason', '', 'claimant', '')
 -- The takes, heartbeats and other calls of the next life are numbered anew.
 if previous ~= generation then redis.call('HDEL', key, 'fetch', 'beats', 'writes') end
 -- An RSMQ client sends only into queues that exist.

@@ -15,6 +15,8 @@ fn node(name: &str, state: &str) -> NodeRow {
         weight: 1,
         queued: 0,
         max_agents: None,
+        sip: None,
+        address: None,
         registrations: Some(2),
         channels: 1,
         lease_ms: if lives { 2_500 } else { 0 },
@@ -27,6 +29,7 @@ fn node(name: &str, state: &str) -> NodeRow {
         left_out: Vec::new(),
         keepalive: None,
         restart_pending: Vec::new(),
+        unsure: false,
     }
 }
 

@@ -12,6 +12,7 @@
 --                          expired (1 = the other nodes have noticed the end of its lease)  gone (when they did)  noted (the number of its last note)
 --                          kept kept_at kept_why kept_result (how often the keepalive command has run, and the last run)
 --                          phones (the number of the last word on them)  case (exact|fold: how it compares names)
+--                          sip address (where carriers and proxies reach it: node.sip, node.address; '' = not set)
 --                          left_out (JSON: the phones that it leaves out, by reason, with examples)
 --                          reason (why it is not in sync with its Asterisk)  claimant claimed_at (who else wants the name, and when they last asked)
 --                          fetch (the number of its daemon's last fetch)  writes (of its last report, adoption or change of limits)
