@@ -33,9 +33,23 @@ const KEYS: [&str; 6] = ["alias", "agent", "campaign", "remote", "move", "reply"
 
 /// The first words of our own keys behind the namespace: RSMQ keeps the queue `q` in `NS:q` and `NS:q:Q`, so that the queue
 /// `node` would be written where the node `Q` is. A test compares them with the scripts.
-const OUR_WORDS: [&str; 15] = [
-    "QUEUES", "aliases", "contacts", "events", "holders", "index", "judge", "local", "logins", "news", "node",
-    "phones", "remote", "rt", "session",
+const OUR_WORDS: [&str; 16] = [
+    "QUEUES",
+    "aliases",
+    "contacts",
+    "events",
+    "holders",
+    "idempotency",
+    "index",
+    "judge",
+    "local",
+    "logins",
+    "news",
+    "node",
+    "phones",
+    "remote",
+    "rt",
+    "session",
 ];
 /// How the queues of nodes begin: what is put there is an order to ring.
 const OUR_QUEUES: &str = "ring-";

@@ -120,6 +120,8 @@ scripts! {
     receive: "receive",
     /// The shared inbox: placed and answered.
     settle: "settle",
+    /// What an idempotency key was first used for.
+    idempotency: "idempotency",
 }
 
 #[cfg(test)]

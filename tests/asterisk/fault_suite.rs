@@ -166,6 +166,7 @@ fn clean() -> Evidence {
             left_out: Vec::new(),
             keepalive: None,
             restart_pending: Vec::new(),
+            host: String::new(),
         }],
         phones: BTreeMap::from([("a".into(), 2)]),
         channels: BTreeMap::from([("a".into(), sessions.iter().map(channel).collect())]),

@@ -23,7 +23,7 @@ const ROUNDS: usize = 7;
 const REACH: Reach = Reach::AtMost(5_000.0);
 
 /// The second word is the name of the script.
-const ROWS: [&str; 27] = [
+const ROWS: [&str; 28] = [
     "script place, 200 nodes",
     "script place, explaining, 200 nodes",
     "script receive, 64 logins",
@@ -51,6 +51,7 @@ const ROWS: [&str; 27] = [
     "script rights",
     "script try_login",
     "script settings",
+    "script idempotency",
 ];
 
 pub fn rows(bench: &mut Bench) {
@@ -304,5 +305,10 @@ impl Large {
             self.registry.tell_settings(&name(FIRST), life(FIRST), &told, 0).await.expect("Redis");
         }
         self.row("script settings").await;
+        self.watch().await;
+        for _ in 0..20 {
+            assert!(self.registry.belongs_to(new_session(), &request(0)).await.expect("Redis"));
+        }
+        self.row("script idempotency").await;
     }
 }

@@ -158,6 +158,7 @@ mod tests {
             left_out: Vec::new(),
             keepalive: None,
             restart_pending: Vec::new(),
+            host: String::new(),
         }
     }
 

@@ -27,6 +27,7 @@ fn node(name: &str, state: &str) -> NodeRow {
         left_out: Vec::new(),
         keepalive: None,
         restart_pending: Vec::new(),
+        host: String::new(),
     }
 }
 
