@@ -422,6 +422,8 @@ fn the_unwise_is_told() {
         ("http.listen = \"off\"", None),
         ("agent_check.listen = \"127.0.0.1:9818\"", None),
         ("agent_check.listen = \"10.0.0.11:9818\"", Some("allow only your HAProxy to reach it")),
+        ("api.listen = \"127.0.0.1:9817\"", None),
+        ("api.listen = \"10.0.0.11:9817\"\napi.insecure = true", Some("other hosts reach 10.0.0.11:9817 without TLS")),
         ("http.listen = \"0.0.0.0:9816\"", Some("http.listen: 0.0.0.0:9816 is reachable from other hosts")),
         ("ring.dial = \"PJSIP/1\"", Some("ring.dial: \"PJSIP/1\" rings the same phone for every agent")),
         (
