@@ -7,6 +7,7 @@
 //! | `main` | arguments to a command | all |
 //! | [`cli`] | one file for each command: thin, prints what registry and daemon say | all below |
 //! | [`daemon`] | the tasks that join Asterisk and Redis: node loop, orders, inbox, registry writer, health | all below |
+//! | [`api`] | the HTTP API: a thread of its own, talks to Redis alone | registry, node, config, ring_policy, runtime, ids |
 //! | [`registry`] | the client of Redis: a typed call for each script, the queues | node, ami, config, ring_policy, ids |
 //! | [`ami_client`] | the client of Asterisk: connection, codec, reconnecting | ami, config, runtime, ids |
 //! | [`node`] | **pure**: what a node decides; (input, now) to effects | ami, ring_policy, ids |
@@ -44,6 +45,7 @@
 
 pub mod ami;
 pub mod ami_client;
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -6,14 +6,14 @@ use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::{CliError, DONE, FAILED, USAGE, escape, known, output};
 use crate::config::{span, span_text};
 use crate::ids::{NodeName, Now};
 use crate::node::AdminState;
+use crate::registry::answers::DrainAnswer;
 use crate::registry::view::NodeRow;
-use crate::registry::{Moved, Registry, RegistryError, Turned};
+use crate::registry::{Registry, RegistryError, Turned};
 use crate::runtime::clock::Clock;
 
 #[derive(Debug, Args)]
@@ -51,17 +51,6 @@ pub(super) struct ResumeArgs {
     /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Serialize)]
-struct Answer<'a> {
-    node: &'a str,
-    draining: bool,
-    changed: bool,
-    moved: &'a [Moved],
-    agents: u64,
-    remote: u64,
-    others: usize,
 }
 
 /// Interval at which a draining node is checked.
@@ -145,15 +134,7 @@ fn say_drained(node: &NodeName, turned: &Turned) {
 }
 
 fn say_json(node: &NodeName, now: AdminState, turned: &Turned, left: Left) {
-    output::json(&Answer {
-        node: node.as_str(),
-        draining: now == AdminState::Drain,
-        changed: turned.before != now,
-        moved: &turned.moved,
-        agents: left.agents,
-        remote: left.remote,
-        others: turned.others,
-    });
+    output::json(&DrainAnswer::of(node, now, turned, (left.agents, left.remote)));
 }
 
 /// How many agents are still logged in on a node.

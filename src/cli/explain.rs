@@ -1,12 +1,12 @@
 //! `evenring explain`: the placement script in its dry mode. Owns the texts. Must never ring a phone.
 
 use clap::Args;
-use serde::Serialize;
 
 use super::login::{refusal, show_candidates};
 use super::{CliError, DONE, FAILED, NO_REDIS, WhoArgs, output};
 use crate::registry::Registry;
-use crate::registry::view::{Candidate, PlacementState, Verdict, reason_text};
+use crate::registry::answers::ExplainAnswer;
+use crate::registry::view::Verdict;
 use crate::runtime::random::new_session;
 
 #[derive(Debug, Args)]
@@ -16,19 +16,6 @@ pub(super) struct ExplainArgs {
     who: WhoArgs,
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
-    /// What the agent of the session that exists is logged in with; empty if there is none.
-    session_alias: &'a str,
-    /// Its phone, or the one that would ring.
-    extension: &'a str,
-    agent: &'a str,
-    node: &'a str,
-    state: &'a PlacementState,
-    reason: String,
-    nodes: &'a [Candidate],
-}
-
 pub(super) async fn run(registry: &mut Registry, args: &ExplainArgs) -> Result<u8, CliError> {
     let placement = registry.explain(&args.who.request(), new_session()).await?;
     if placement.verdict != Verdict::Existing {
@@ -36,16 +23,7 @@ pub(super) async fn run(registry: &mut Registry, args: &ExplainArgs) -> Result<u
         registry.try_login().await?;
     }
     if args.who.json {
-        let p = &placement;
-        output::json(&Answer {
-            session_alias: &p.session_alias,
-            extension: &p.extension,
-            agent: &p.agent,
-            node: &p.node,
-            state: &p.state,
-            reason: reason_text(p.reason.as_ref()),
-            nodes: &p.nodes,
-        });
+        output::json(&ExplainAnswer::of(&placement));
     } else {
         match placement.verdict {
             Verdict::Existing => output::line_out(&format!(

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::watch::{Seen, Watch};
 use super::{CliError, DONE, FAILED, NO_REDIS, WhoArgs, output};
 use crate::config::Settings;
 use crate::ids::SessionId;
+use crate::registry::answers::LoginAnswer;
 use crate::registry::view::{
     EndReason, MovedFrom, OwnReason, Parsed, Placement, PlacementReason, PlacementState, RefusalReason, SessionRow,
     SessionState, Verdict, reason_text,
@@ -38,22 +38,6 @@ pub(super) struct LoginArgs {
     moves: bool,
 }
 
-/// What is told of a login. `session_alias`, `extension`, `agent`, `node` and `state` are those of the session.
-#[derive(Serialize)]
-struct Answer<'a> {
-    outcome: Verdict,
-    alias: &'a str,
-    session: Option<String>,
-    session_alias: &'a str,
-    extension: &'a str,
-    agent: &'a str,
-    moved_from: Option<&'a MovedFrom>,
-    node: &'a str,
-    state: &'a PlacementState,
-    reason: String,
-    nodes: &'a [crate::registry::view::Candidate],
-}
-
 pub(super) async fn run(registry: &mut Registry, settings: &Settings, args: &LoginArgs) -> Result<u8, CliError> {
     let placement = place(registry, settings, args).await?;
     let (mut node, mut state, mut reason) = (placement.node.clone(), placement.state.clone(), placement.reason.clone());
@@ -74,21 +58,7 @@ pub(super) async fn run(registry: &mut Registry, settings: &Settings, args: &Log
         };
     }
     if args.who.json {
-        let session = placement.session.map(|id| id.to_string());
-        let reason = reason_text(reason.as_ref());
-        output::json(&Answer {
-            outcome: placement.verdict,
-            alias: &placement.alias,
-            session,
-            session_alias: &placement.session_alias,
-            extension: &placement.extension,
-            agent: if placement.session.is_some() { &placement.agent } else { "" },
-            moved_from: placement.moved_from.as_ref(),
-            node: &node,
-            state: &state,
-            reason,
-            nodes: &placement.nodes,
-        });
+        output::json(&LoginAnswer::with_state(&placement, (node, state.clone(), reason.as_ref())));
     }
     let good = match placement.verdict {
         Verdict::NotNow => return Ok(NO_REDIS),

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::watch::{Seen, Watch};
 use super::{CliError, DONE, FAILED, output};
 use crate::ids::{Alias, SessionId};
 use crate::node::session::Reason;
+use crate::registry::answers::LogoutAnswer;
 use crate::registry::view::{EndReason, OwnReason, Parsed, SessionState, reason_text};
 use crate::registry::{LoggedOut, Registry, RegistryError};
 
@@ -21,14 +21,6 @@ pub(super) struct LogoutArgs {
     /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Serialize)]
-struct Answer<'a> {
-    session: Option<String>,
-    node: &'a str,
-    state: &'a str,
-    reason: &'a str,
 }
 
 /// How long the node may take to hang up.
@@ -50,7 +42,7 @@ pub(super) async fn run(registry: &mut Registry, args: &LogoutArgs) -> Result<u8
     let over = matches!(state, Some(Parsed::Known(state)) if state.is_over());
     let (state, reason) = (state.as_ref().map_or("none", Parsed::as_str), reason_text(reason.as_ref()));
     if args.json {
-        output::json(&Answer { session: session.map(|id| id.to_string()), node: &node, state, reason: &reason });
+        output::json(&LogoutAnswer::new(session, &node, state, &reason));
     } else if session.is_none() {
         output::complain(&format!("{who} is not logged in; see `evenring sessions`"));
     } else if over {

@@ -22,6 +22,7 @@ mod queue;
 mod run;
 mod sessions;
 mod status;
+mod token;
 mod watch;
 
 use std::path::PathBuf;
@@ -96,6 +97,8 @@ enum Verb {
     Alias(alias::AliasArgs),
     /// Show the queues, and logins that nobody could read.
     Queue(queue::QueueArgs),
+    /// Make a token for the HTTP API.
+    Token(token::TokenArgs),
     /// Show AMI messages, from a capture or a live connection.
     Ami(ami::AmiArgs),
     /// Check or show the configuration.
@@ -197,7 +200,9 @@ impl CliError {
             }
             Self::Daemon(DaemonError::NameTaken { .. } | DaemonError::Loop(LoopError::Fenced { .. })) => NAME_TAKEN,
             Self::Daemon(
-                DaemonError::Loop(LoopError::TaskEnded(_) | LoopError::StoodStill { .. }) | DaemonError::Signals(_),
+                DaemonError::Loop(LoopError::TaskEnded(_) | LoopError::StoodStill { .. })
+                | DaemonError::Signals(_)
+                | DaemonError::Api(_),
             )
             | Self::Runtime(_) => FAILED,
         }
@@ -242,6 +247,9 @@ impl Cli {
         if let Verb::Ami(ami::AmiArgs { what: ami::AmiWhat::Decode(args) }) = &self.verb {
             return Ok(ami::decode(args));
         }
+        if let Verb::Token(args) = &self.verb {
+            return Ok(token::run(args));
+        }
         // who speaks with Asterisk alone needs no password of Redis
         let load = if matches!(self.verb, Verb::Ami(_)) { Settings::look } else { Settings::load };
         let settings = load(path, process_env())?;
@@ -258,7 +266,7 @@ impl Cli {
             }
             let mut registry = Registry::new(&settings)?;
             match self.verb {
-                Verb::Run | Verb::Config(_) | Verb::Ami(_) | Verb::Doctor(_) => Ok(DONE),
+                Verb::Run | Verb::Config(_) | Verb::Ami(_) | Verb::Doctor(_) | Verb::Token(_) => Ok(DONE),
                 Verb::Login(args) => login::run(&mut registry, &settings, &args).await,
                 Verb::Logout(args) => logout::run(&mut registry, &args).await,
                 Verb::Status(args) => status::run(&mut registry, args.json).await,

@@ -1,16 +1,12 @@
 //! `evenring phones`: which phones can ring on which node, with contact details if a second AMI user is configured.
 //! Owns the table and the form of the JSON. Must never ask Asterisk: it shows what the nodes have reported.
 
-use std::collections::BTreeSet;
-
 use clap::Args;
-use serde::Serialize;
 
 use super::{CliError, DONE, USAGE, known, output};
 use crate::ids::Extension;
-use crate::node::roster::PhoneState;
 use crate::registry::Registry;
-use crate::registry::view::{Parsed, PhoneRow};
+use crate::registry::answers::PhonesAnswer;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  evenring phones\n  evenring phones cc100 --json")]
@@ -22,26 +18,14 @@ pub(super) struct PhonesArgs {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
-    phones: &'a [PhoneRow],
-}
-
 pub(super) async fn run(registry: &mut Registry, args: &PhonesArgs) -> Result<u8, CliError> {
-    let mut phones = registry.phone_list(args.extension.as_ref()).await?;
-    // What a node knew that is not in sync with its Asterisk now is no state of a phone.
-    let nodes = registry.nodes().await?;
-    let in_sync: BTreeSet<&str> =
-        nodes.iter().filter(|node| node.state.is_in_sync()).map(|node| node.name.as_str()).collect();
-    for phone in phones.iter_mut().filter(|phone| !in_sync.contains(phone.node.as_str())) {
-        (phone.state, phone.contact) = (Parsed::Known(PhoneState::Unknown), None);
-    }
+    let phones = registry.phones_shown(args.extension.as_ref()).await?;
     let unknown = match &args.extension {
         Some(extension) if phones.is_empty() => known::no_extension(registry, extension.as_str()).await?,
         Some(_) | None => None,
     };
     if args.json {
-        output::json(&Answer { phones: &phones });
+        output::json(&PhonesAnswer { phones: phones.clone() });
     }
     if let Some(why) = unknown {
         output::complain(&why);

@@ -1,11 +1,11 @@
 //! `evenring sessions`: who is logged in where. Owns the table and the form of the JSON. Must never change a session.
 
 use clap::Args;
-use serde::Serialize;
 
 use super::{CliError, DONE, output};
 use crate::registry::Registry;
-use crate::registry::view::{SessionRow, Which, reason_text};
+use crate::registry::answers::SessionsAnswer;
+use crate::registry::view::{Which, reason_text};
 
 #[derive(Debug, Args)]
 #[command(
@@ -21,16 +21,11 @@ pub(super) struct SessionsArgs {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
-    sessions: &'a [SessionRow],
-}
-
 pub(super) async fn run(registry: &mut Registry, args: &SessionsArgs) -> Result<u8, CliError> {
     let which = if args.all { Which::All } else { Which::Open };
     let sessions = registry.sessions(which).await?;
     if args.json {
-        output::json(&Answer { sessions: &sessions });
+        output::json(&SessionsAnswer { sessions });
         return Ok(DONE);
     }
     if sessions.is_empty() {

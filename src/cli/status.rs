@@ -1,30 +1,18 @@
 //! `evenring status`: all nodes. Owns the table and the form of the JSON. Must never compute what the scripts can.
 
-use serde::Serialize;
-
 use super::{CliError, DONE, NO_REDIS, output};
 use crate::node::left_out::Why;
+use crate::registry::answers::NodesAnswer;
 use crate::registry::view::{KeepaliveRow, NodeRow, Parsed, reason_text};
 use crate::registry::{LeftOutRow, Registry, RegistryError};
 
-#[derive(Serialize)]
-struct Answer<'a> {
-    nodes: &'a [NodeRow],
-    /// Why Redis takes no logins; empty if it does.
-    redis: String,
-}
-
 pub(super) async fn run(registry: &mut Registry, json: bool) -> Result<u8, CliError> {
-    let mut nodes = registry.nodes().await?;
-    let mut told = registry.told_settings().await?;
-    for node in &mut nodes {
-        node.restart_pending = told.remove(&node.name).unwrap_or_default().settings.restart;
-    }
+    let nodes = registry.nodes_shown().await?;
     // A Redis that is only read shows its nodes as lost: they cannot write either.
     let refused = registry.try_login().await.err();
     let code = if refused.is_some() { NO_REDIS } else { DONE };
     if json {
-        output::json(&Answer { nodes: &nodes, redis: reason_text(refused.as_ref()) });
+        output::json(&NodesAnswer { nodes, redis: reason_text(refused.as_ref()) });
         return Ok(code);
     }
     if let Some(error) = &refused {

@@ -95,6 +95,16 @@ pub(super) fn dump(settings: &Settings) -> String {
     page.text("listen", settings.http.text());
     page.section("agent_check");
     page.text("listen", settings.agent_check.text());
+    let api = &settings.api;
+    page.section("api");
+    page.text("listen", api.listen_text());
+    page.optional("cert_file", api.cert_file.as_ref().map(|path| path.display()));
+    page.optional("key_file", api.key_file.as_ref().map(|path| path.display()));
+    page.text("tokens_file", api.tokens_file.display());
+    page.plain("insecure", api.insecure);
+    page.plain("watchers", api.watchers);
+    page.plain("token_rate", api.token_rate);
+    page.plain("address_rate", api.address_rate);
     let keepalive = &settings.keepalive;
     page.section("keepalive");
     let words: Vec<_> = keepalive.command.iter().map(|word| quoted(word)).collect();

@@ -25,17 +25,23 @@ impl ListenSettings {
 
 /// Reads one address. `whom`: who is to reach it, for a warning if others can.
 pub(super) fn listen(reader: &mut Reader, key: &str, default: &str, whom: &str) -> Option<ListenSettings> {
+    let listen = address(reader, key, default)?;
+    if let Some(address) = listen.filter(|address| !address.ip().is_loopback()) {
+        let why = format!("it has no authentication: allow only {whom} to reach it");
+        reader.warnings.push(format!("{key}: {address} is reachable from other hosts: {why}"));
+    }
+    Some(ListenSettings { listen })
+}
+
+/// The same without a warning.
+pub(super) fn address(reader: &mut Reader, key: &str, default: &str) -> Option<Option<SocketAddr>> {
     let text: String = reader.read(key, default)?;
     if text == OFF {
-        return Some(ListenSettings { listen: None });
+        return Some(None);
     }
     let Ok(address) = text.parse::<SocketAddr>() else {
         reader.fail(key, format!("{text:?} is neither \"address:port\", \"[v6]:port\" nor \"{OFF}\""));
         return None;
     };
-    if !address.ip().is_loopback() {
-        let why = format!("it has no authentication: allow only {whom} to reach it");
-        reader.warnings.push(format!("{key}: {address} is reachable from other hosts: {why}"));
-    }
-    Some(ListenSettings { listen: Some(address) })
+    Some(Some(address))
 }

@@ -5,6 +5,7 @@
 //!
 //! Layers, highest first: `EVENRING__SECTION__KEY` in the environment, the TOML file, the defaults.
 
+mod api;
 mod changes;
 mod dump;
 mod keepalive;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+pub use self::api::ApiSettings;
 pub use self::changes::{Change, Changes};
 pub use self::keepalive::KeepaliveSettings;
 pub use self::listen::ListenSettings;
@@ -74,6 +76,8 @@ pub struct Settings {
     pub http: ListenSettings,
     /// `[agent_check]`: HAProxy's agent checks.
     pub agent_check: ListenSettings,
+    /// `[api]`: the HTTP API.
+    pub api: ApiSettings,
     /// `[keepalive]`: what is done for an Asterisk that stays away.
     pub keepalive: KeepaliveSettings,
     /// `[log]`: what is logged, and how.

@@ -12,7 +12,7 @@ use super::net::is_host;
 use super::source::{MILLISECOND, MINUTE, Reader, SECOND, absolute, span_text};
 use super::{
     AmiSettings, AmiUser, DoctorSettings, Files, LogFormat, LogSettings, NodeSettings, PlacementSettings, Settings,
-    Transport, keepalive, listen, redis, secret,
+    Transport, api, keepalive, listen, redis, secret,
 };
 use crate::ids::{Campaign, Case, NodeName};
 use crate::ring_policy::{Placeholder, RingSettings, RingTarget, Template};
@@ -40,6 +40,7 @@ pub(super) fn settings(reader: &mut Reader, credentials: &secret::Credentials) -
     let ring = ring(reader);
     let http = listen::listen(reader, "http.listen", "127.0.0.1:9816", "your monitoring");
     let agent_check = listen::listen(reader, "agent_check.listen", listen::OFF, "your HAProxy");
+    let api = api::api(reader);
     let keepalive = keepalive::keepalive(reader, ami.as_ref().map(|ami| &ami.address));
     let log = log(reader);
     let accept = reader.read::<Vec<String>>("doctor.accept", Vec::<String>::new());
@@ -53,6 +54,7 @@ pub(super) fn settings(reader: &mut Reader, credentials: &secret::Credentials) -
         ring: ring?,
         http: http?,
         agent_check: agent_check?,
+        api: api?,
         keepalive: keepalive?,
         log: log?,
         doctor: DoctorSettings { accept: accept? },

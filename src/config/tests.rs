@@ -426,6 +426,8 @@ fn the_unwise_is_told() {
         ("http.listen = \"off\"", None),
         ("agent_check.listen = \"127.0.0.1:9818\"", None),
         ("agent_check.listen = \"10.0.0.11:9818\"", Some("allow only your HAProxy to reach it")),
+        ("api.listen = \"127.0.0.1:9817\"", None),
+        ("api.listen = \"10.0.0.11:9817\"\napi.insecure = true", Some("other hosts reach 10.0.0.11:9817 without TLS")),
         ("http.listen = \"0.0.0.0:9816\"", Some("http.listen: 0.0.0.0:9816 is reachable from other hosts")),
         ("ring.dial = \"PJSIP/1\"", Some("ring.dial: \"PJSIP/1\" rings the same phone for every agent")),
         (
@@ -438,6 +440,41 @@ fn the_unwise_is_told() {
         let warnings = load(&dir, &format!("node.name = \"n\"\n{toml}"), &[]).expect(toml).warnings();
         assert_eq!(warnings.len(), usize::from(warning.is_some()), "{toml}: {warnings:?}");
         assert!(warning.is_none_or(|part| warnings[0].contains(part)), "{warnings:?} lacks {warning:?}");
+    }
+}
+
+#[test]
+fn the_api_is_not_served_to_other_hosts_in_the_clear() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("a file");
+    let file = file.display();
+    let tls = format!("api.cert_file = \"{file}\"\napi.key_file = \"{file}\"\n");
+    let tokens = format!("api.tokens_file = \"{file}\"\n");
+    for (toml, problem) in [
+        ("api.listen = \"127.0.0.1:9817\"\n".to_owned(), None),
+        (
+            format!("api.listen = \"0.0.0.0:9817\"\n{tokens}"),
+            Some("0.0.0.0:9817 is reachable from other hosts, and there is no TLS"),
+        ),
+        (format!("api.listen = \"[::]:9817\"\n{tokens}"), Some("there is no TLS")),
+        (
+            format!("api.listen = \"0.0.0.0:9817\"\n{tls}api.tokens_file = \"/nonexistent/t\""),
+            Some("/nonexistent/t is missing"),
+        ),
+        (format!("api.listen = \"0.0.0.0:9817\"\n{tls}{tokens}"), None),
+        ("api.listen = \"0.0.0.0:9817\"\napi.insecure = true".to_owned(), None),
+        (format!("api.cert_file = \"{file}\""), Some("api.cert_file and api.key_file belong together")),
+        ("api.tokens_file = \"tokens\"".to_owned(), Some("must be absolute")),
+        ("api.listen = \"9817\"".to_owned(), Some("neither \"address:port\"")),
+        ("api.watchers = 0".to_owned(), Some("0 is not between 1 and 100000")),
+    ] {
+        let loaded = load(&dir, &format!("node.name = \"n\"\n{toml}"), &[]);
+        match (loaded, problem) {
+            (Ok(_), None) => {}
+            (Err(error), Some(problem)) => assert!(error.to_string().contains(problem), "{toml}: {error}"),
+            (loaded, _) => panic!("{toml}: {loaded:?}"),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::observability::metrics::Metrics;
+use crate::api::Observer;
 use crate::ids::NodeName;
 use crate::registry::view::{Placement, Verdict, reason_text};
 use crate::registry::{InboxMessage, Registry, RegistryError, Settled};
@@ -46,7 +47,7 @@ impl LoginIntake {
     fn tell(&mut self, message: &InboxMessage, settled: Settled, took: Duration) {
         let node = &self.node;
         match (&message.login, settled) {
-            (Ok(_), Settled::Placed(placement)) => self.tell_placement(&placement, took),
+            (Ok(_), Settled::Placed(placement)) => tell_placement(node, &self.metrics, "inbox", &placement, took),
             (Err(reason), Settled::NoLogin) => {
                 if let Some(suppressed) = self.junk.allow(reason, self.clock.now()) {
                     warn!(%node, reason, suppressed, "invalid message in the inbox dropped");
@@ -58,20 +59,44 @@ impl LoginIntake {
             }
         }
     }
+}
 
-    fn tell_placement(&self, placement: &Placement, took: Duration) {
-        let (node, alias) = (&self.node, &placement.alias);
-        self.metrics.placed(placement, took);
-        match placement.verdict {
-            // It comes back: by then the nodes have reported.
-            Verdict::NotNow => {
-                debug!(%node, alias, reason = reason_text(placement.reason.as_ref()), "login left in the inbox")
-            }
-            Verdict::Refused => warn!(%node, alias, reason = reason_text(placement.reason.as_ref()), "login refused"),
-            Verdict::Placed | Verdict::Existing | Verdict::WouldPlace => {
-                let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
-                info!(%node, session, alias, chosen = placement.node, "login from the inbox");
-            }
+/// What became of a login of another program: counted and logged. `way`: how it came in.
+pub(super) fn tell_placement(
+    node: &NodeName,
+    metrics: &Metrics,
+    way: &'static str,
+    placement: &Placement,
+    took: Duration,
+) {
+    let alias = &placement.alias;
+    metrics.placed(placement, took);
+    match placement.verdict {
+        // It comes back, or is asked for again: by then the nodes have reported.
+        Verdict::NotNow => {
+            debug!(%node, alias, way, reason = reason_text(placement.reason.as_ref()), "login not placed yet")
         }
+        Verdict::Refused => warn!(%node, alias, way, reason = reason_text(placement.reason.as_ref()), "login refused"),
+        Verdict::Placed | Verdict::Existing | Verdict::WouldPlace => {
+            let session = placement.session.map(|id| id.to_string()).unwrap_or_default();
+            info!(%node, session, alias, chosen = placement.node, way, "login of another program");
+        }
+    }
+}
+
+/// The same for logins that come in over HTTP, and the count of all requests there.
+#[derive(Debug)]
+pub(super) struct ApiObserver {
+    pub(super) node: NodeName,
+    pub(super) metrics: Metrics,
+}
+
+impl Observer for ApiObserver {
+    fn placed(&self, placement: &Placement, took: Duration) {
+        tell_placement(&self.node, &self.metrics, "api", placement, took);
+    }
+
+    fn answered(&self, route: &'static str, status: u16) {
+        self.metrics.api_request(route, status);
     }
 }

@@ -13,6 +13,7 @@
 //!              DaemonStatus
 //!                 ───────► http ◄── /healthz, /readyz, /metrics
 //!                 ───────► agent_check ◄── HAProxy
+//!                          api ◄── other programs, by a thread of its own (src/api)
 //!                 ───────► keepalive ──► the operators' command
 //! ```
 
@@ -39,6 +40,7 @@ use tracing::{info, warn};
 
 use crate::ami::action::EventMask;
 use crate::ami_client::{self, link_settings};
+use crate::api;
 use crate::config::{AmiLogin, ConfigError, LiveSettings, Settings};
 use crate::ids::{Generation, NodeName};
 use crate::node::Node;
@@ -84,6 +86,9 @@ pub enum DaemonError {
         /// The process that has it.
         holder: String,
     },
+    /// The HTTP API cannot be started.
+    #[error(transparent)]
+    Api(#[from] api::ApiError),
     /// The system refused signal handlers.
     #[error("cannot install signal handlers: {0}")]
     Signals(std::io::Error),
@@ -125,6 +130,8 @@ pub async fn run(settings: Settings, reloader: Reloader, log_dropped: Arc<Atomic
         runtime_dir: runtime_dir(&settings),
     };
     serve_agent_checks(&settings, live_settings.clone(), gauges.status.clone(), clock, &mut tasks);
+    let observer = Arc::new(login_intake::ApiObserver { node: name.clone(), metrics: metrics.clone() });
+    api::start(&settings, live_settings.clone(), observer)?;
     serve_http(&settings, page, gauges, &mut tasks);
     tasks.spawn(reload::Reload { settings: settings.clone(), reloader, told }.run(hangup));
     let process =

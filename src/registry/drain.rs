@@ -2,6 +2,7 @@
 
 use redis::ScriptInvocation;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::reply::{PlacedAgain, Tagged, admin_state};
 use super::{Registry, RegistryError, ms};
@@ -9,7 +10,7 @@ use crate::ids::NodeName;
 use crate::node::AdminState;
 
 /// An order that was placed elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Moved {
     /// The session.
     pub session: String,
@@ -34,13 +35,26 @@ impl Registry {
     /// # Errors
     /// Redis unavailable.
     pub async fn set_admin_state(&mut self, node: &NodeName, to: AdminState) -> Result<Option<Turned>, RegistryError> {
+        self.set_admin_state_by(node, to, "").await
+    }
+
+    /// The same, with who wants it, for the event; empty: nobody in particular.
+    ///
+    /// # Errors
+    /// Redis unavailable.
+    pub async fn set_admin_state_by(
+        &mut self,
+        node: &NodeName,
+        to: AdminState,
+        by: &str,
+    ) -> Result<Option<Turned>, RegistryError> {
         let drain = match to {
             AdminState::Drain => "1",
             AdminState::Ready => "0",
         };
         let mut turned: Option<Turned> = None;
         loop {
-            let (before, others, moved, more) = match self.turn_some(node, drain).await? {
+            let (before, others, moved, more) = match self.turn_some(node, drain, by).await? {
                 None => return Ok(turned),
                 Some(reply) => reply,
             };
@@ -65,10 +79,11 @@ impl Registry {
         &mut self,
         node: &NodeName,
         drain: &str,
+        by: &str,
     ) -> Result<Option<(u8, usize, Vec<(String, String)>, bool)>, RegistryError> {
         let build = |call: &mut ScriptInvocation<'_>| {
             call.key(&self.namespace).arg(node.as_str()).arg(drain);
-            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep)).arg(self.work_most);
+            call.arg(ms(self.placement.order_expiry)).arg(ms(self.placement.session_keep)).arg(self.work_most).arg(by);
         };
         let reply = Tagged::of(&mut self.connector, &self.scripts.drain, build).await?;
         if reply.tag == "unknown" {

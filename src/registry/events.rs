@@ -1,10 +1,12 @@
 //! The event stream: what happened in the cluster, in the order in which Redis saw it. Owns the form of an entry and how
 //! the stream is read. Must never write an event that a script can write in the same step as the change.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use redis::ScriptInvocation;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::reply::fence;
 use super::{Registry, RegistryError, ms};
@@ -65,7 +67,7 @@ keywords! {
 const PAGE: usize = 1_000;
 
 /// One thing that happened. The JSON keys are stable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Entry {
     /// Its place in the event stream: Redis's own id, which only grows.
     pub id: String,
@@ -133,8 +135,31 @@ impl Cursor {
         time.checked_sub(1).map_or_else(Self::start, |before| Self(format!("{before}-{}", u64::MAX)))
     }
 
+    /// When the entry before it happened, and which of that ms it was: places compare as these do.
+    pub fn key(&self) -> (u64, u64) {
+        let (time, number) = self.0.split_once('-').unwrap_or((&self.0, "0"));
+        (time.parse().unwrap_or(0), number.parse().unwrap_or(0))
+    }
+
     fn time_of(id: &str) -> u64 {
         id.split('-').next().and_then(|time| time.parse().ok()).unwrap_or(0)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = String;
+
+    /// Reads the id of an entry, `1700000000000-0`, for a place behind it; or a time alone.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| -> Option<u64> {
+            let plain = !text.is_empty() && text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|_| plain)
+        };
+        let (time, count) = text.split_once('-').unwrap_or((text, "0"));
+        match (number(time), number(count)) {
+            (Some(time), Some(count)) => Ok(Self(format!("{time}-{count}"))),
+            (None, _) | (_, None) => Err("the id of an event is two numbers with a dash between them".to_owned()),
+        }
     }
 }
 
@@ -172,6 +197,17 @@ impl Registry {
             place.0.clone_from(&last.id);
         }
         Ok(entries)
+    }
+
+    /// The oldest entry that there is.
+    ///
+    /// # Errors
+    /// Redis unavailable.
+    pub async fn oldest_event(&mut self) -> Result<Option<Entry>, RegistryError> {
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(1).arg("STREAMS").arg(format!("{}:events", self.namespace)).arg(Cursor::start().0);
+        let page: Page = self.connector.command(&command).await?;
+        Ok(page.into_iter().flatten().flat_map(|(_, entries)| entries).map(Entry::of).next())
     }
 
     /// Why the event stream could not be written when the node was registered; said once.

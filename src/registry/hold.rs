@@ -9,7 +9,7 @@ use super::reasons::{EndReason, reason};
 use super::states::{Parsed, SessionState};
 use super::view::Placement;
 use super::{LoginRequest, Registry, RegistryError, flag, ms};
-use crate::ids::{Agent, Campaign, SessionId};
+use crate::ids::{Agent, Campaign, NodeName, SessionId};
 use crate::node::keyword::{Keyword, keywords};
 
 /// A login that is chosen and reserved, and that nobody rings.
@@ -92,6 +92,17 @@ impl Registry {
         };
         let raw = self.connector.run(&self.scripts.hold, build).await?;
         Ok(Placement::from_reply(raw, &request.alias))
+    }
+
+    /// Where the host of a node is reached, as `node.address` says.
+    ///
+    /// # Errors
+    /// Redis unavailable.
+    pub async fn address_of(&mut self, node: &NodeName) -> Result<Option<String>, RegistryError> {
+        let mut command = redis::cmd("HGET");
+        command.arg(format!("{}:node:{node}", self.namespace)).arg("address");
+        let address: Option<String> = self.connector.command(&command).await?;
+        Ok(address.filter(|address| !address.is_empty()))
     }
 
     /// Whoever has a hold says that its agent is on the phone. Idempotent.

@@ -34,12 +34,13 @@ const KEYS: [&str; 9] = ["alias", "agent", "campaign", "remote", "move", "reply"
 
 /// The first words of our own keys behind the namespace: RSMQ keeps the queue `q` in `NS:q` and `NS:q:Q`, so that the queue
 /// `node` would be written where the node `Q` is. A test compares them with the scripts.
-const OUR_WORDS: [&str; 16] = [
+const OUR_WORDS: [&str; 17] = [
     "QUEUES",
     "aliases",
     "contacts",
     "events",
     "holders",
+    "idempotency",
     "index",
     "judge",
     "local",

@@ -2,6 +2,7 @@
 
 use redis::ScriptInvocation;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::reply::{fence, next_write};
 use super::states::Parsed;
@@ -10,9 +11,10 @@ use crate::ids::{Generation, NodeName};
 use crate::node::left_out::{Group, Why};
 
 /// The phones of one node that are left out for one reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LeftOutRow {
     /// Why.
+    #[schema(value_type = String)]
     pub reason: Parsed<Why>,
     /// How many.
     pub phones: usize,

@@ -1,6 +1,7 @@
 //! The shared state in Redis: one typed call per script. Owns the shape of every request and reply, and the names of
 //! queues and channels. Must never decide where a phone rings (the scripts do) or what an event means (`node` does).
 
+pub mod answers;
 mod client;
 mod drain;
 mod error;
@@ -10,6 +11,7 @@ mod forget;
 mod heartbeat;
 mod heartbeat_sequence;
 mod hold;
+mod idempotency;
 mod inbox;
 pub mod inspect;
 mod keepalive;
@@ -43,12 +45,14 @@ pub use forget::Forgotten;
 pub use heartbeat::HeartbeatReply;
 pub use heartbeat_sequence::{HeartbeatSequence, RedisTime, Sent};
 pub use hold::{Confirmed, Hold, Require};
+pub use idempotency::session_of_key;
 pub use inbox::{InboxLogin, InboxMessage, OUR_QUEUES as ORDERS_PREFIX, Received, Settled, session_of_message};
 pub use left_out::LeftOutRow;
 pub use login_counts::LoginCounts;
 pub use rejoin::Rejoined;
 pub use reply::{Backlog, PlacedAgain, ReapResult, Reaped, Reported, Taken};
 pub use script::{script_hashes, script_text};
+pub use shown::PageEnd;
 pub use told::{Rival, ToldRow, ToldSettings};
 
 use crate::config::{NodeSettings, PlacementSettings, Rejoin, Settings};

@@ -126,6 +126,8 @@ scripts! {
     settle: "settle",
     /// The queues, for operators.
     queue: "queue",
+    /// What an idempotency key was first used for.
+    idempotency: "idempotency",
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Plain reads and the operators' own tables: aliases, phones. Owns those keys. Must never need a script: each of
 //! these is one command, or a read that may be a little old.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::view::{AliasRow, PhoneRow};
+use super::view::{AliasRow, Parsed, PhoneRow};
 use super::{Registry, RegistryError};
-use crate::ids::{Alias, Extension, NodeName};
+use crate::ids::{Agent, Alias, Extension, NodeName, SessionId};
+use crate::node::roster::PhoneState;
 
 impl Registry {
     /// Redis's clock, in ms since 1970.
@@ -26,18 +27,57 @@ impl Registry {
         let only = only.map(|only| self.placement.case.extension(only));
         let mut rows = Vec::new();
         for node in self.nodes().await? {
+            if let Some(only) = &only {
+                rows.extend(self.phone_on(only, &node.name).await?);
+                continue;
+            }
             let states: BTreeMap<String, String> = self.hash(&format!("{ns}:phones:{}", node.name)).await?;
             let mut contacts: BTreeMap<String, String> = self.hash(&format!("{ns}:contacts:{}", node.name)).await?;
             for (extension, state) in states {
-                if only.as_ref().is_some_and(|only| only.as_str() != extension) {
-                    continue;
-                }
                 let contact = contacts.remove(&extension).and_then(|text| serde_json::from_str(&text).ok());
                 rows.push(PhoneRow { extension, node: node.name.clone(), state: state.into(), contact });
             }
         }
         rows.sort_by(|a, b| (&a.extension, &a.node).cmp(&(&b.extension, &b.node)));
         Ok(rows)
+    }
+
+    async fn phone_on(&mut self, extension: &Extension, node: &str) -> Result<Option<PhoneRow>, RegistryError> {
+        let ns = self.namespace.clone();
+        let mut field = async |table: &str| -> Result<Option<String>, RegistryError> {
+            let mut command = redis::cmd("HGET");
+            command.arg(format!("{ns}:{table}:{node}")).arg(extension.as_str());
+            self.connector.command(&command).await
+        };
+        let Some(state) = field("phones").await? else { return Ok(None) };
+        let contact = field("contacts").await?.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(Some(PhoneRow { extension: extension.to_string(), node: node.to_owned(), state: state.into(), contact }))
+    }
+
+    /// The same as they may be shown: what a node knew that is not in sync with its Asterisk now is no state of a phone.
+    ///
+    /// # Errors
+    /// Redis unavailable.
+    pub async fn phones_shown(&mut self, only: Option<&Extension>) -> Result<Vec<PhoneRow>, RegistryError> {
+        let mut phones = self.phone_list(only).await?;
+        let nodes = self.nodes().await?;
+        let in_sync: BTreeSet<&str> =
+            nodes.iter().filter(|node| node.state.is_in_sync()).map(|node| node.name.as_str()).collect();
+        for phone in phones.iter_mut().filter(|phone| !in_sync.contains(phone.node.as_str())) {
+            (phone.state, phone.contact) = (Parsed::Known(PhoneState::Unknown), None);
+        }
+        Ok(phones)
+    }
+
+    /// The open session of an agent.
+    ///
+    /// # Errors
+    /// Redis unavailable.
+    pub async fn session_of_agent(&mut self, agent: &Agent) -> Result<Option<SessionId>, RegistryError> {
+        let mut command = redis::cmd("HGET");
+        command.arg(format!("{}:holders", self.namespace)).arg(format!("agent:{agent}"));
+        let id: Option<String> = self.connector.command(&command).await?;
+        Ok(id.and_then(|id| id.parse().ok()))
     }
 
     /// All explicit aliases.

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::LeftOutRow;
 pub use super::reasons::{EndReason, IneligibleReason, OwnReason, PlacementReason, RefusalReason, reason_text};
@@ -28,7 +29,7 @@ pub enum Which {
 }
 
 /// One node in a placement: may it ring the phone, and why not.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Candidate {
     /// The node.
     pub name: String,
@@ -36,13 +37,14 @@ pub struct Candidate {
     pub eligible: bool,
     /// Why not.
     #[serde(serialize_with = "serialize_reason")]
+    #[schema(value_type = String)]
     pub reason: Option<Parsed<IneligibleReason>>,
     /// Its load at the choice: open local sessions divided by weight.
     pub load: f64,
 }
 
 /// What became of a request to log in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// A node was chosen and has the order.
@@ -134,7 +136,7 @@ pub struct Placement {
 }
 
 /// The session that ends because its agent moves to another phone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MovedFrom {
     /// The session.
     pub session: String,
@@ -189,11 +191,12 @@ impl Placement {
 }
 
 /// One node of the cluster.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct NodeRow {
     /// Its name.
     pub name: String,
     /// How it is.
+    #[schema(value_type = String)]
     pub state: Parsed<ShownNodeState>,
     /// Open sessions of local agents.
     pub agents: u64,
@@ -208,8 +211,10 @@ pub struct NodeRow {
     /// Its cap of local agents.
     pub max_agents: Option<u64>,
     /// Where carriers and proxies send its calls.
+    #[schema(value_type = Option<String>)]
     pub sip: Option<SipUri>,
     /// The host under which others reach it.
+    #[schema(value_type = Option<String>)]
     pub address: Option<HostAddress>,
     /// Phones that can ring there; none can be told of a node that is not in sync with its Asterisk now.
     pub registrations: Option<u64>,
@@ -238,10 +243,13 @@ pub struct NodeRow {
     /// Nobody can tell now how it is: Redis was away or empty until a moment ago.
     #[serde(skip)]
     pub unsure: bool,
+    /// The host of its daemon.
+    #[serde(skip)]
+    pub host: String,
 }
 
 /// How often the keepalive command has run on a node, and how it went the last time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct KeepaliveRow {
     /// How often.
     pub runs: u64,
@@ -289,6 +297,7 @@ impl NodeRow {
             }),
             restart_pending: Vec::new(),
             unsure: number(25) == 1,
+            host: text(11).split(['/', ' ']).next().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -327,7 +336,7 @@ fn ratio(agents: u64, weight: u64) -> f64 {
 }
 
 /// One session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SessionRow {
     /// The session.
     pub session: String,
@@ -342,6 +351,7 @@ pub struct SessionRow {
     /// Where.
     pub node: String,
     /// How far it is.
+    #[schema(value_type = String)]
     pub state: Parsed<SessionState>,
     /// How many are rung before them, and themselves; only while queued.
     pub queue_position: Option<u64>,
@@ -349,6 +359,7 @@ pub struct SessionRow {
     pub remote: bool,
     /// Why it ended; of one that is open, why it was placed again.
     #[serde(serialize_with = "serialize_reason")]
+    #[schema(value_type = String)]
     pub reason: Option<EndReason>,
     /// When its state last changed: ms since 1970, on Redis's clock.
     pub since: u64,
@@ -396,15 +407,17 @@ impl SessionRow {
 }
 
 /// One phone on one node.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct PhoneRow {
     /// The phone.
     pub extension: String,
     /// Where.
     pub node: String,
     /// Whether it can ring there.
+    #[schema(value_type = String)]
     pub state: Parsed<PhoneState>,
     /// Address, round trip and expiry, if a second AMI user is configured there.
+    #[schema(value_type = Option<Object>)]
     pub contact: Option<serde_json::Value>,
 }
 

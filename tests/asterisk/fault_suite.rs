@@ -170,6 +170,7 @@ fn clean() -> Evidence {
             keepalive: None,
             restart_pending: Vec::new(),
             unsure: false,
+            host: String::new(),
         }],
         phones: BTreeMap::from([("a".into(), 2)]),
         channels: BTreeMap::from([("a".into(), sessions.iter().map(channel).collect())]),

@@ -25,7 +25,7 @@ const ROUNDS: usize = 7;
 const REACH: Reach = Reach::AtMost(5_000.0);
 
 /// The second word is the name of the script.
-const ROWS: [&str; 30] = [
+const ROWS: [&str; 31] = [
     "script place, 200 nodes",
     "script place, explaining, 200 nodes",
     "script receive, 64 logins",
@@ -56,6 +56,7 @@ const ROWS: [&str; 30] = [
     "script rights",
     "script try_login",
     "script settings",
+    "script idempotency",
 ];
 
 pub fn rows(bench: &mut Bench) {
@@ -331,5 +332,10 @@ impl Large {
             self.registry.tell_settings(&name(FIRST), life(FIRST), &told, 0).await.expect("Redis");
         }
         self.row("script settings").await;
+        self.watch().await;
+        for _ in 0..20 {
+            assert!(self.registry.belongs_to(new_session(), &request(0)).await.expect("Redis"));
+        }
+        self.row("script idempotency").await;
     }
 }

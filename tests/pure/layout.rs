@@ -11,9 +11,13 @@ use std::path::Path;
 
 /// A room, and the rooms below it: all that it may name besides itself.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("main", &["cli", "daemon", "registry", "node", "ami_client", "ami", "config", "ring_policy", "runtime", "ids"]),
-    ("cli", &["daemon", "registry", "node", "ami_client", "ami", "config", "ring_policy", "runtime", "ids"]),
-    ("daemon", &["registry", "node", "ami_client", "ami", "config", "ring_policy", "runtime", "ids"]),
+    (
+        "main",
+        &["cli", "daemon", "api", "registry", "node", "ami_client", "ami", "config", "ring_policy", "runtime", "ids"],
+    ),
+    ("cli", &["daemon", "api", "registry", "node", "ami_client", "ami", "config", "ring_policy", "runtime", "ids"]),
+    ("daemon", &["api", "registry", "node", "ami_client", "ami", "config", "ring_policy", "runtime", "ids"]),
+    ("api", &["registry", "node", "ami", "config", "ring_policy", "runtime", "ids"]),
     ("registry", &["node", "ami", "config", "ring_policy", "ids"]),
     ("ami_client", &["ami", "config", "runtime", "ids"]),
     ("node", &["ami", "ring_policy", "ids"]),

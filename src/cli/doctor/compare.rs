@@ -161,6 +161,7 @@ mod tests {
             keepalive: None,
             restart_pending: Vec::new(),
             unsure: false,
+            host: String::new(),
         }
     }
 

@@ -210,6 +210,7 @@ mod tests {
             keepalive: None,
             restart_pending: Vec::new(),
             unsure: false,
+            host: String::new(),
         }
     }
 

@@ -13,12 +13,12 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::listener;
 use super::status::{DaemonStatus, Name};
 use crate::config::LiveSettings;
 use crate::ids::{NodeName, Now};
 use crate::node::{AdminState, NodeState};
 use crate::runtime::clock::Clock;
+use crate::runtime::listener;
 
 /// What is served, for the log.
 const SERVICE: &str = "agent checks of HAProxy";
@@ -64,7 +64,7 @@ impl AgentCheck {
             tokio::select! {
                 biased;
                 Some(_) = open.join_next(), if !open.is_empty() => {}
-                stream = listener::accept(&self.node, SERVICE, &listener) => {
+                (stream, _) = listener::accept(&self.node, SERVICE, &listener) => {
                     if open.len() == CONNECTIONS_MOST {
                         open.abort_all();
                     }

@@ -22,10 +22,10 @@ use prometheus_client::registry::Registry as Page;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::listener;
 use super::status::DaemonStatus;
 use crate::ids::NodeName;
 use crate::runtime::clock::Clock;
+use crate::runtime::listener;
 
 /// What is served, for the log.
 const SERVICE: &str = "health checks and metrics";
@@ -70,7 +70,7 @@ async fn serve(node: &NodeName, listener: TcpListener, shown: Shown) {
         tokio::select! {
             biased;
             Some(ended) = open.next(), if !open.is_empty() => handles.retain(|(number, _)| *number != ended),
-            stream = listener::accept(node, SERVICE, &listener) => {
+            (stream, _) = listener::accept(node, SERVICE, &listener) => {
                 if handles.len() == CONNECTIONS_MOST && let Some((_, oldest)) = handles.pop_front() {
                     oldest.abort();
                 }

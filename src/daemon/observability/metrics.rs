@@ -15,6 +15,7 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry as Page;
 
 use crate::ami::event::{EVENTS, Event};
+use crate::api::ROUTES;
 use crate::node::session::{Outcome, Reason};
 use crate::registry::view::{Parsed, Placement, PlacementReason, RefusalReason, Verdict};
 use crate::registry::{Order, ReapResult, RegistryError, Rejoined};
@@ -83,6 +84,7 @@ pub(in crate::daemon) struct Metrics {
     pub(in crate::daemon) keepalive: Totals,
     placements: Family<[(&'static str, &'static str); 2], Total>,
     placement_time: Histogram,
+    api_requests: Family<[(&'static str, &'static str); 2], Total>,
     orders: Totals,
     orders_expired: Total,
     orders_deadletter: Total,
@@ -149,7 +151,11 @@ impl Metrics {
                 &REAPED,
             ),
             keepalive: print.totals("keepalive_runs_total", "Runs of the keepalive command", "result", &KEPT),
-            placement_time: print.times("placement_duration_seconds", "Time to place a login from the inbox", &ANSWER),
+            placement_time: print.times(
+                "placement_duration_seconds",
+                "Time to place a login of another program",
+                &ANSWER,
+            ),
             orders: print.totals("orders_taken_total", "Orders fetched from this node's queue", "kind", &ORDERS),
             orders_expired: print.total("orders_expired_total", "Orders that expired and were not rung"),
             orders_deadletter: print
@@ -166,10 +172,14 @@ impl Metrics {
             login_to_answer: print.times("ring_duration_seconds", "Time from placement to answer", &RINGING),
             redis_time,
             placements,
+            api_requests: Family::default(),
         };
         // Series that are there from the start.
         for result in placement_results() {
             drop(metrics.placements.get_or_create(&result));
+        }
+        for route in ROUTES {
+            drop(metrics.api_requests.get_or_create(&[("route", route), ("status", "200")]));
         }
         metrics.register_families(&mut page);
         (metrics, page)
@@ -181,7 +191,12 @@ impl Metrics {
             "Duration of a call to Redis, including failed ones",
             self.redis_time.clone(),
         );
-        page.register("placements_total", "Logins from the inbox that this node placed", self.placements.clone());
+        page.register("placements_total", "Logins of other programs that this node placed", self.placements.clone());
+        page.register(
+            "api_requests_total",
+            "Requests of the HTTP API that this node answered",
+            self.api_requests.clone(),
+        );
     }
 
     /// Makes a call of Redis, and measures it.
@@ -236,6 +251,12 @@ impl Metrics {
         self.placement_time.observe(took.as_secs_f64());
     }
 
+    /// Counts a request of the HTTP API.
+    pub(in crate::daemon) fn api_request(&self, route: &'static str, status: u16) {
+        let status = STATUSES.into_iter().find(|(code, _)| *code == status).map_or(OTHER, |(_, text)| text);
+        self.api_requests.get_or_create(&[("route", route), ("status", status)]).inc();
+    }
+
     pub(in crate::daemon) fn outcome(&self, outcome: &Outcome) {
         match outcome {
             Outcome::Live => self.originates.inc("live"),
@@ -261,6 +282,25 @@ impl Metrics {
 const KEPT: [&str; 4] = ["done", "failed", "killed", "not-started"];
 /// Events and reasons that are not told apart.
 const OTHER: &str = "other";
+/// What the HTTP API answers with.
+const STATUSES: [(u16, &str); 16] = [
+    (200, "200"),
+    (201, "201"),
+    (202, "202"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (408, "408"),
+    (409, "409"),
+    (413, "413"),
+    (415, "415"),
+    (422, "422"),
+    (429, "429"),
+    (500, "500"),
+    (503, "503"),
+];
 const CALLS: [&str; 14] = [
     "register",
     "phones",

@@ -5,7 +5,6 @@ pub(in crate::daemon) mod agent_check;
 pub(in crate::daemon) mod doctor_report;
 pub(in crate::daemon) mod gauges;
 pub(in crate::daemon) mod http;
-mod listener;
 pub(in crate::daemon) mod metrics;
 pub(in crate::daemon) mod reasons;
 pub(in crate::daemon) mod status;

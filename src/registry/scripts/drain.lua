@@ -2,6 +2,7 @@
 -- orders that it has not fetched are placed on other nodes at once; its ringing and live sessions stay. Idempotent. The
 -- daemon is notified, so that it gives back what it has not rung yet.
 -- ARGV  1 node  2 drain (0|1)  3 order expiry ms  4 keep ended ms  5 most work (keys.lua)
+--       6 who wants it, for the event ('' = nobody in particular)
 -- reply { 'ok', before (0|1), others, moved, more (1 = to be said again: orders are left) } | { 'unknown' }
 --       others = how many other nodes are in the rotation; moved of { session, where }
 -- Needs: events nodes attempts
@@ -11,7 +12,7 @@ local generation, before = unpack(redis.call('HMGET', key, 'generation', 'drain'
 if not generation then return { 'unknown' } end
 local now = clock()
 redis.call('HSET', key, 'drain', drain)
-if (before == '1') ~= (drain == '1') then append_event(drain == '1' and 'node-drain' or 'node-resume', node, '', {}, '') end
+if (before == '1') ~= (drain == '1') then append_event(drain == '1' and 'node-drain' or 'node-resume', node, '', {}, ARGV[6]) end
 local moved, more = {}, 0
 if drain == '1' then moved, more = move_placed(node, 'draining', now, tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])) end
 local others = 0

@@ -30,6 +30,7 @@ fn node(name: &str, state: &str) -> NodeRow {
         keepalive: None,
         restart_pending: Vec::new(),
         unsure: false,
+        host: String::new(),
     }
 }
 

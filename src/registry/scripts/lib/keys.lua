@@ -33,6 +33,7 @@
 --                          hold (ms: nobody is rung, and unless whoever asked says that it is live, it ends after so long;
 --                          no daemon has a part in it)
 --                          moved_to (its agent has moved to that session; this one ends as soon as its call has)
+--   NS:idempotency:ID HASH request: digest of the request for which the session id was made of a key (idempotency.lua)
 --   NS:holders       HASH  agent:A, alias:L, phone:E -> the open session that holds it (the agent of one that has
 --                          moved_to: that one)
 --   NS:aliases       HASH  alias -> extension@node,extension@node,...  (the operators' own table)

@@ -17,7 +17,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(5);
 const BREATH: Duration = Duration::from_millis(100);
 
 /// Listens at `address`, as soon as that is possible. `service`: what is served there, for the log.
-pub(super) async fn listen(node: &NodeName, service: &str, address: SocketAddr, clock: Clock) -> TcpListener {
+pub(crate) async fn listen(node: &NodeName, service: &str, address: SocketAddr, clock: Clock) -> TcpListener {
     let mut throttle = LogThrottle::default();
     loop {
         match TcpListener::bind(address).await {
@@ -37,11 +37,11 @@ pub(super) async fn listen(node: &NodeName, service: &str, address: SocketAddr, 
     }
 }
 
-/// The next connection.
-pub(super) async fn accept(node: &NodeName, service: &str, listener: &TcpListener) -> TcpStream {
+/// The next connection, and whose it is.
+pub(crate) async fn accept(node: &NodeName, service: &str, listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) => {
                 debug!(%node, service, %error, "a connection was not accepted");
                 tokio::time::sleep(BREATH).await;
