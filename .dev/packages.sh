@@ -4,8 +4,8 @@
 needed_commands="redis-server:redis-server dpkg-shlibdeps:dpkg-dev debootstrap:debootstrap ip:iproute2 nft:nftables openssl:openssl
   baresip:baresip-core promtool:prometheus unshare:util-linux nsenter:util-linux setpriv:util-linux flock:util-linux
   mount:mount python3:python3 node:nodejs npm:npm haproxy:haproxy kamailio:kamailio kamcmd:kamailio
-  nginx:nginx named-checkzone:bind9-utils cc:gcc,libc6-dev"
-needed_packages="python3-venv ca-certificates libfaketime"
+  nginx:nginx named-checkzone:bind9-utils php:php-cli cc:gcc,libc6-dev"
+needed_packages="python3-venv ca-certificates libfaketime php-curl"
 
 missing_packages() {
   local pair

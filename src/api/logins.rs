@@ -18,6 +18,7 @@ use super::extract::{Id, Query, json};
 use super::problem::{Kind, Problem, ProblemBody};
 use crate::config::{span, span_text};
 use crate::ids::{Agent, Alias, Campaign, SessionId};
+use crate::node::keyword::Keyword as _;
 use crate::node::session::{Class, Reason};
 use crate::registry::answers::{LoginAnswer, LogoutAnswer};
 use crate::registry::view::{
@@ -297,6 +298,9 @@ pub(super) struct WaitQuery {
     /// Answer at the next change of the state, and after this time at the latest: `20s`, up to `25s`.
     #[param(pattern = r"^([0-9]|1[0-9]|2[0-5])s$")]
     wait: Option<String>,
+    /// Wait only while the session is in this state, which the client knows: if it is in another one by now, answer at once.
+    #[param(value_type = Option<String>, pattern = "^(placed|held|queued|ringing|live|ended|failed)$")]
+    state: Option<String>,
 }
 
 impl WaitQuery {
@@ -309,6 +313,13 @@ impl WaitQuery {
             return Err(Problem::invalid(detail));
         }
         Ok(Some(wait))
+    }
+
+    fn known_state(&self) -> Result<Option<SessionState>, Problem> {
+        let Some(word) = &self.state else { return Ok(None) };
+        let shown: String = word.chars().take(20).collect();
+        let wrong = || Problem::invalid(format!("state={shown:?} is no state of a session"));
+        SessionState::of(word).map(Some).ok_or_else(wrong)
     }
 }
 
@@ -324,12 +335,13 @@ pub(super) async fn look(
     Id(id): Id<SessionId>,
     Query(query): Query<WaitQuery>,
 ) -> Result<Json<SessionRow>, Problem> {
-    let wait = query.time()?;
+    let (wait, known) = (query.time()?, query.known_state()?);
     // Before the session is read, so that no change is missed in between.
     let mut feed = shared.feed.listen();
     let first = session(&shared, id).await?;
     caller.may_see(&first)?;
-    let Some(wait) = wait.filter(|_| !first.is_over()) else { return Ok(Json(first)) };
+    let has_changed = known.is_some_and(|state| first.state != state);
+    let Some(wait) = wait.filter(|_| !first.is_over() && !has_changed) else { return Ok(Json(first)) };
     let full = || Problem::new(Kind::Busy, "too many requests wait for a session already: ask without `wait`");
     let _seat = shared.waiting.try_acquire().map_err(|_| full())?;
     let until = shared.clock.now().after(wait);
@@ -431,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_a_time_up_to_25_s() {
-        let time = |text: &str| WaitQuery { wait: Some(text.to_owned()) }.time();
+        let time = |text: &str| WaitQuery { wait: Some(text.to_owned()), state: None }.time();
         assert_eq!(time("20s").unwrap(), Some(Duration::from_secs(20)));
         assert_eq!(time("25s").unwrap(), Some(WAIT_MOST));
         for wrong in ["26s", "1e9", "", "-1s", "20", "999999999999999999h"] {

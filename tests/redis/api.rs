@@ -6,117 +6,26 @@
 
 #[path = "../api_client/mod.rs"]
 mod api_client;
+#[path = "../api_client/house.rs"]
+mod house;
 #[path = "../lab/mod.rs"]
 mod lab;
 #[path = "../load_nodes/mod.rs"]
 mod load_nodes;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use api_client::{Client, free_address};
+use house::{House, SOON, new_token, write_tokens};
 use lab::redis::Redis;
 use lab::wait_for;
 use load_nodes::daemons::SimDaemon;
-use load_nodes::{Settings, Sim, SimNode};
+use load_nodes::{Settings, Sim};
 use serde_json::{Value, json};
-
-const SOON: Duration = Duration::from_secs(30);
-
-/// A daemon with the API, and a token for each use.
-struct House {
-    redis: Redis,
-    _node: SimNode,
-    daemon: SimDaemon,
-    tokens: BTreeMap<&'static str, String>,
-    address: std::net::SocketAddr,
-    tokens_file: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-/// Name and scopes.
-const TOKENS: [(&str, &[&str]); 6] = [
-    ("reader", &["read"]),
-    ("crm", &["login"]),
-    ("desk7", &["login:agent=7"]),
-    ("sales", &["login:campaign=sales"]),
-    ("holder", &["hold"]),
-    ("boss", &["read", "login", "admin"]),
-];
-
-fn new_token(name: &str, scopes: &[&str]) -> (String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_evenring"));
-    command.args(["token", "new", name, "--json"]).args(scopes.iter().flat_map(|scope| ["--scope", scope]));
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let made: Value = serde_json::from_slice(&output.stdout).unwrap();
-    (made["token"].as_str().unwrap().to_owned(), made["line"].as_str().unwrap().to_owned())
-}
-
-fn write_tokens(file: &Path, lines: &[String], mode: u32) {
-    fs::write(file, lines.join("\n")).unwrap();
-    fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-impl House {
-    async fn start(more: &str) -> Self {
-        Self::with(Settings { phones: 20, ..Settings::default() }, more).await
-    }
-
-    async fn with(sim: Settings, more: &str) -> Self {
-        let (redis, dir, address) = (Redis::start(), tempfile::tempdir().unwrap(), free_address());
-        let made = TOKENS.map(|(name, scopes)| (name, new_token(name, scopes)));
-        let tokens_file = dir.path().join("tokens");
-        write_tokens(&tokens_file, &made.clone().map(|(_, (_, line))| line), 0o640);
-        let node = Sim::new().node(sim).await;
-        let binary = Path::new(env!("CARGO_BIN_EXE_evenring"));
-        let api = format!("[api]\nlisten = \"{address}\"\ntokens_file = \"{}\"\n{more}\n", tokens_file.display());
-        let daemon = SimDaemon::start(binary, dir.path(), "tel-1", node.address(), &redis.url(), &api);
-        let tokens = made.into_iter().map(|(name, (token, _))| (name, token)).collect();
-        let house = Self { redis, _node: node, daemon, tokens, address, tokens_file, _dir: dir };
-        wait_for(SOON, || {
-            let ready = std::net::TcpStream::connect(address).is_ok()
-                && house.client("reader").get("/v1/nodes").json()["nodes"][0]["registrations"] == json!(20);
-            if ready { Ok(()) } else { Err(format!("the node in the rotation; {}", house.daemon.log())) }
-        });
-        house
-    }
-
-    fn client(&self, token: &str) -> Client {
-        Client { address: self.address, token: self.tokens[token].clone() }
-    }
-
-    fn query<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut connection = redis::Client::open(self.redis.url()).unwrap().get_connection().unwrap();
-        redis::cmd(words[0]).arg(&words[1..]).query(&mut connection).unwrap()
-    }
-
-    /// Everything in Redis that a client could change.
-    fn state(&self) -> (u64, u64, Vec<String>, u64) {
-        let events = self.query(&["XLEN", "{evenring}:events"]);
-        let open = self.query(&["ZCARD", "{evenring}:index:open"]);
-        let mut keys: Vec<String> = self.query(&["KEYS", "*session*"]);
-        keys.sort();
-        (events, open, keys, self.query(&["ZCARD", "{evenring}:logins"]))
-    }
-
-    fn until_live(&self, client: &Client, id: &str) -> Value {
-        let begin = lab::now();
-        loop {
-            let row = client.get(&format!("/v1/logins/{id}?wait=5s"));
-            assert_eq!(row.status, 200, "{row:?}");
-            let row = row.json();
-            if row["state"] == "live" || begin.elapsed() > SOON {
-                return row;
-            }
-        }
-    }
-}
 
 fn log_in(client: &Client, body: &Value) -> (u16, Value) {
     let answer = client.post("/v1/logins", &body.to_string());
@@ -310,6 +219,15 @@ async fn a_program_that_rings_by_itself_holds_a_node_and_says_when_its_agent_is_
     let ended = house.client("reader").get(&path).json();
     assert_eq!((&ended["state"], &ended["reason"]), (&json!("ended"), &json!("hold-expired")));
     assert_eq!(house.client("reader").get("/v1/nodes").json()["nodes"][0]["agents"], 0);
+    // What has changed before the question is answered at once.
+    let begin = lab::now();
+    let (_, live) = log_in(&house.client("crm"), &json!({"alias": "cc104x", "agent": "10"}));
+    let path = format!("/v1/logins/{}", live["session"].as_str().unwrap());
+    house.until_live(&house.client("reader"), live["session"].as_str().unwrap());
+    assert_eq!(house.client("reader").get(&format!("{path}?wait=25s&state=placed")).json()["state"], "live");
+    assert!(begin.elapsed() < Duration::from_secs(20), "it waited: {:?}", begin.elapsed());
+    assert_eq!(house.client("reader").get(&format!("{path}?wait=1s&state=dead")).problem(), "invalid");
+    house.client("crm").delete(&path);
 
     // A session that its node rings is none of theirs.
     let (_, rung) = log_in(&house.client("crm"), &json!({"alias": "cc102x", "agent": "9"}));
