@@ -2,8 +2,6 @@
 
 part packages roots tools
 
-pyrsmq=PyRSMQ==0.6.1
-
 # build FILE COMMENT COMMAND...: what is missing in the cache folder is made in the background; `wait_builds` waits for all.
 builds=()
 build() {
@@ -24,14 +22,15 @@ wait_builds() {
 
 build_tools() { install_tools & builds+=($!); }
 
+# Of the versions in requirements.txt, and nothing else.
 build_venv() {
-  [ -x "$cache/python/bin/rq-ready" ] && return 0
-  say "making a Python environment with $pyrsmq, the foreign client of the queue tests"
+  cmp -s "$top/tests/clients/requirements.txt" "$cache/python/requirements.txt" && return 0
+  say "making a Python environment with PyRSMQ and schemathesis, clients of the queue and of the API"
   rm -rf "$cache/python"
   "$(command -v /usr/bin/python3 || command -v python3)" -m venv "$cache/python"
-  "$cache/python/bin/pip" -q install "$pyrsmq"
-  "$cache/python/bin/python" -c 'import rsmq'
-  ln -s /bin/true "$cache/python/bin/rq-ready" # written last: the environment is whole
+  "$cache/python/bin/pip" -q install --no-deps -r "$top/tests/clients/requirements.txt"
+  "$cache/python/bin/python" -c 'import rsmq, schemathesis'
+  cp "$top/tests/clients/requirements.txt" "$cache/python/requirements.txt" # written last: the environment is whole
 }
 
 # Of the versions in the lock file; none of them runs a script of its own.

@@ -72,7 +72,8 @@ impl LoginBody {
         let hold = match ring {
             Ring::None => Some(Hold::parse(self.ttl.as_deref(), self.require.as_deref()).map_err(Problem::invalid)?),
             Ring::Phone if self.ttl.is_some() || self.require.is_some() => {
-                return Err(Problem::invalid("ttl and require are those of a hold: ask with `?ring=none`"));
+                let detail = "ttl and require are those of a hold: ask with `?ring=none`, or leave them out";
+                return Err(Problem::new(Kind::NotAHold, detail));
             }
             Ring::Phone => None,
         };

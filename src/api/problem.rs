@@ -80,7 +80,7 @@ kinds! {
     /// The explicit alias has no phones.
     EmptyAlias = "empty-alias", CONFLICT, "The explicit alias lists no phones";
     /// A node rings it.
-    NotAHold = "not-a-hold", CONFLICT, "The session is no hold";
+    NotAHold = "not-a-hold", CONFLICT, "This is no hold";
     /// It is over.
     SessionOver = "session-over", CONFLICT, "The session is over";
     /// The body is too large.

@@ -243,7 +243,7 @@ async fn a_program_that_rings_by_itself_holds_a_node_and_says_when_its_agent_is_
         assert_eq!(hold(wrong).problem(), "invalid", "{wrong}");
     }
     let ringing = house.client("crm").post("/v1/logins", r#"{"alias":"cc103x","ttl":"30s"}"#);
-    assert_eq!(ringing.problem(), "invalid");
+    assert_eq!(ringing.problem(), "not-a-hold");
 }
 
 #[track_caller]
