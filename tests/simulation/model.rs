@@ -2,8 +2,12 @@
 
 #[path = "../model/fetch_sequence.rs"]
 pub mod fetch_sequence;
+#[path = "../model/holds.rs"]
+pub mod holds;
 #[path = "../model/judge.rs"]
 pub mod judge;
+#[path = "../model/lost.rs"]
+pub mod lost;
 #[path = "../model/rules.rs"]
 pub mod rules;
 #[path = "../model/world.rs"]
