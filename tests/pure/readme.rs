@@ -1,30 +1,24 @@
-//! README.md and docs/ say what the program does: its verbs, settings, reasons, log lines and crates, no fewer and by their
-//! names; what they tell people to type is what the program takes, and their links lead somewhere.
+//! README.md and docs/ say what the program does: its settings, states, reasons, log lines and crates, no fewer and by their
+//! names, and their links lead somewhere. `command_lines` has what they tell people to type.
 //!
 //! Owns the search for these words in the sources and the pages. Must never know what they mean.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says why")]
 
+#[path = "../pages/text.rs"]
+mod text;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser as _};
-use evenring::cli::Cli;
 use evenring::node::NodeState;
 use evenring::node::keyword::Keyword;
 use evenring::node::roster::PhoneState;
 use evenring::node::session::Reason;
 use evenring::registry::events::EventKind;
 use evenring::registry::view::{EndReason, IneligibleReason, OwnReason, RefusalReason, SessionState, ShownNodeState};
-
-/// The page with verbs, settings, reasons and log lines.
-const REFERENCE: &str = "docs/reference.md";
-
-fn file(path: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
-}
+use text::{REFERENCE, file, pages, quoted};
 
 /// The text of every `.rs` file below `src`, without unit tests.
 fn sources() -> Vec<String> {
@@ -81,11 +75,6 @@ fn messages() -> BTreeSet<String> {
         ["info!(", "warn!(", "error!("].into_iter().flat_map(move |name| text.split(name).skip(1).map(message))
     });
     calls.collect()
-}
-
-/// All texts between `quote`s in these lines.
-fn quoted(lines: &str, quote: char) -> impl Iterator<Item = &str> {
-    lines.lines().flat_map(move |line| line.split(quote).skip(1).step_by(2))
 }
 
 /// The part of a text between two others.
@@ -290,159 +279,6 @@ fn every_text_of_the_runbook_is_one_of_the_program() {
         let text = row.trim_matches('`').replace("tel-1", "{node}");
         let asterisks_own = ["Permission denied"].contains(&text.as_str());
         assert!(asterisks_own || sources.contains(&text), "no source says {text:?}");
-    }
-}
-
-/// README.md and all of docs/: path and text.
-fn pages() -> Vec<(String, String)> {
-    let names = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();
-    let names = names.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
-    let mut pages: Vec<_> = names.chain(["README.md".to_owned()]).map(|name| (name.clone(), file(&name))).collect();
-    pages.sort();
-    pages
-}
-
-/// The code of a page: what stands in fences for a shell, line by line, and what stands in a line between backquotes.
-fn code(page: &str) -> (Vec<&str>, Vec<&str>) {
-    let (mut fenced, mut inline, mut inside) = (Vec::new(), Vec::new(), None);
-    for line in page.lines() {
-        match (inside, line.trim_start().strip_prefix("```")) {
-            (None, Some(language)) => inside = Some(language),
-            (Some(_), Some(_)) => inside = None,
-            (Some("sh"), None) => fenced.push(line.trim()),
-            (Some(_), None) => {}
-            (None, None) => inline.extend(quoted(line, '`')),
-        }
-    }
-    (fenced, inline)
-}
-
-/// The commands of a line as a shell takes it apart, as far as pages need it: quotes, `#`, and what stands between two
-/// commands. The environment in front of a command is left out.
-fn commands(line: &str) -> Vec<Vec<String>> {
-    let (mut commands, mut word, mut quote): (Vec<Vec<String>>, _, _) = (vec![Vec::new()], String::new(), None);
-    for c in line.chars().chain([' ']) {
-        match (quote, c) {
-            (Some(end), _) if c == end => quote = None,
-            (Some(_), _) => word.push(c),
-            (None, '\'' | '"') => quote = Some(c),
-            (None, '#') if word.is_empty() => break,
-            (None, '|' | ';' | '&' | '>') => {
-                commands.last_mut().unwrap().push(std::mem::take(&mut word));
-                commands.push(Vec::new());
-            }
-            (None, _) if c.is_whitespace() => commands.last_mut().unwrap().push(std::mem::take(&mut word)),
-            (None, _) => word.push(c),
-        }
-    }
-    for command in &mut commands {
-        command.retain(|word| !word.is_empty());
-        let is_set = |word: &&String| word.split_once('=').is_some_and(|(name, _)| !name.starts_with('-'));
-        let skip = command.iter().take_while(is_set).count();
-        command.drain(..skip);
-        if command.starts_with(&["./dev", "demo", "--exec"].map(str::to_owned)) {
-            command.drain(..3);
-        }
-    }
-    commands
-}
-
-/// What the program says to those commands of a line that are its own.
-fn refused(line: &str) -> Vec<clap::Error> {
-    let own = commands(line).into_iter().filter(|words| words.first().is_some_and(|word| word == "evenring"));
-    own.filter_map(|words| Cli::try_parse_from(words).err()).collect()
-}
-
-/// The same for a form of use: brackets and dots go, and a word that stands for a time becomes one.
-fn refused_form(form: &str) -> Vec<clap::Error> {
-    let plain = form.replace(['[', ']'], "").replace("...", "").replace("TIME", "5m");
-    let plain = plain.replace("--session ID", "--session 0123abcd").replace("--event KIND", "--event failed");
-    let line = plain.split('|').next().unwrap().trim_end_matches('\\').to_owned();
-    let mut refused = refused(&line);
-    // Who only speaks of a verb does not name all that it needs.
-    let is_short = |error: &clap::Error| {
-        let short = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-        [ErrorKind::MissingRequiredArgument, ErrorKind::MissingSubcommand, short].contains(&error.kind())
-    };
-    refused.retain(|error| !is_short(error));
-    refused
-}
-
-#[test]
-fn what_pages_tell_people_to_type_is_what_the_program_takes() {
-    let (mut found, mut wrong) = (0, Vec::new());
-    for (name, text) in pages() {
-        let (fenced, inline) = code(&text);
-        let complaints =
-            fenced.iter().flat_map(|line| refused(line)).chain(inline.iter().flat_map(|form| refused_form(form)));
-        wrong.extend(complaints.map(|error| format!("{name}: {error}")));
-        found += fenced.iter().chain(&inline).filter(|line| line.starts_with("evenring ")).count();
-    }
-    assert!(found > 40, "only {found} lines were found");
-    assert_eq!(wrong, [""; 0]);
-}
-
-#[test]
-fn what_the_help_shows_is_what_the_program_takes() {
-    let (mut open, mut found, mut wrong) = (vec![Cli::command()], 0, Vec::new());
-    while let Some(command) = open.pop() {
-        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        for line in help.lines().filter_map(|line| line.strip_prefix("  evenring ")) {
-            found += 1;
-            wrong.extend(refused(&format!("evenring {}", line.split("   ").next().unwrap())));
-        }
-        open.extend(command.get_subcommands().cloned());
-    }
-    assert!(found > 15, "only {found} examples were found");
-    assert!(wrong.is_empty(), "{wrong:?}");
-}
-
-#[test]
-fn a_wrong_command_line_is_seen() {
-    for line in
-        ["evenring drian tel-1", "A=1 evenring drain tel-1 --dedline 1m # so", "x | evenring alias set desk7 cc1"]
-    {
-        assert_eq!((refused(line).len(), refused_form(&line.replace('|', ";")).len()), (1, 1), "{line}");
-    }
-    assert_eq!(refused("evenring login").len(), 1);
-    for line in ["evenring login", "evenring drain NODE [--wait] [--deadline TIME]", "evenring ami decode FILE\\|-"] {
-        assert_eq!(refused_form(line).len(), 0, "{line}");
-    }
-    assert_eq!(
-        refused("echo 'evenring x' evenring; X=1 evenring sessions --json | jq '.a | .b' # evenring x").len(),
-        0
-    );
-}
-
-/// `login`, `alias set`, …: each verb, with the names of its options.
-fn verbs() -> Vec<(String, Vec<String>)> {
-    let (mut open, mut verbs) = (vec![(String::from("evenring"), Cli::command())], Vec::new());
-    while let Some((path, command)) = open.pop() {
-        if command.has_subcommands() {
-            open.extend(command.get_subcommands().map(|sub| (format!("{path} {}", sub.get_name()), sub.clone())));
-            continue;
-        }
-        let options = command.get_arguments().filter_map(|argument| argument.get_long());
-        verbs.push((path, options.filter(|name| *name != "json").map(|name| format!("--{name}")).collect()));
-    }
-    verbs
-}
-
-#[test]
-fn every_verb_is_shown_with_all_of_its_options() {
-    let page = file(REFERENCE);
-    let (_, inline) = code(&page);
-    let verbs = verbs();
-    assert!(verbs.len() > 15 && verbs.iter().any(|(_, options)| options.len() > 3), "{verbs:?}");
-    for (verb, options) in verbs {
-        let starts =
-            |form: &&str| form.strip_prefix(verb.as_str()).is_some_and(|rest| !rest.starts_with(|c: char| c != ' '));
-        let is_whole = |form: &str| options.iter().all(|option| form.contains(option.as_str()));
-        let forms: Vec<_> = inline.iter().copied().filter(starts).collect();
-        assert!(
-            forms.iter().any(|form| is_whole(form)),
-            "{REFERENCE} does not show `{verb}` with {options:?}: {forms:?}"
-        );
     }
 }
 
