@@ -116,3 +116,9 @@ impl House {
         }
     }
 }
+
+/// Asks for a login; status and body of the answer.
+pub fn log_in(client: &Client, body: &Value) -> (u16, Value) {
+    let answer = client.post("/v1/logins", &body.to_string());
+    (answer.status, answer.json())
+}
