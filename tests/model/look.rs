@@ -240,12 +240,7 @@ impl Look {
                         put(id, format!("{} at {} rc {received}", bodies[*id], when(at)));
                     }
                 }
-                (DEAD, "") => {
-                    let bodies = self.pairs("logins-dead:Q");
-                    let mut messages: Vec<_> = pairs.keys().map(|id| buried(bodies[*id])).collect();
-                    messages.sort_unstable();
-                    put("messages", messages.join(" "));
-                }
+                (DEAD, "") => drop(put("messages", self.buried())),
                 (REPLY, "") => {
                     let bodies = self.pairs(&format!("{REPLY}:Q"));
                     let mut answers: Vec<_> = pairs.keys().map(|id| bodies[*id]).collect();
@@ -264,6 +259,14 @@ impl Look {
             }
         }
         facts
+    }
+
+    /// What was no login, sorted.
+    fn buried(&self) -> String {
+        let (ids, bodies) = (self.pairs(DEAD), self.pairs("logins-dead:Q"));
+        let mut messages: Vec<_> = ids.keys().map(|id| buried(bodies[*id])).collect();
+        messages.sort_unstable();
+        messages.join(" ")
     }
 
     fn session_facts(&self, key: &str, zero: Ms, put: &mut dyn FnMut(&str, String) -> Option<String>) {

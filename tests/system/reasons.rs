@@ -215,7 +215,10 @@ fn logins(service: &Service<'_>, phones: &Phones) {
     let sent = python.args(["-c", script, &address.ip().to_string(), &address.port().to_string()]).output().unwrap();
     assert!(sent.status.success(), "{sent:?}");
     let fields = [("node", "a"), ("alias", "nobodyx"), ("reason", "unknown-alias")];
-    assert_eq!(service.line("login refused", "4", &fields), "login refused node=a alias=nobodyx way=inbox reason=unknown-alias");
+    assert_eq!(
+        service.line("login refused", "4", &fields),
+        "login refused node=a alias=nobodyx way=inbox reason=unknown-alias"
+    );
     phones.behave("cc101", Behaviour::Decline);
     assert_eq!(cluster.json_and_code(&["login", "cc101x", "--agent", "8", "--wait"]).1, 1);
     service.line("failed", "4", &[("node", "a"), ("alias", "cc101x"), ("agent", "8"), ("reason", "declined")]);

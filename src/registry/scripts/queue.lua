@@ -21,7 +21,10 @@ if what == 'list' then
       local its = ns .. ':' .. name
       local sent, received = unpack(redis.call('HMGET', its .. ':Q', 'totalsent', 'totalrecv'))
       local oldest = redis.call('ZRANGEBYSCORE', its, '-inf', wall, 'WITHSCORES', 'LIMIT', 0, 1)
-      rows[#rows + 1] = { name, redis.call('ZCARD', its), redis.call('ZCOUNT', its, '-inf', wall),
+      -- Of messages that a reader has, or that are for later, there are few.
+      local hidden = redis.call('ZRANGEBYSCORE', its, '(' .. wall, '+inf', 'LIMIT', 0, 1000)
+      local all = redis.call('ZCARD', its)
+      rows[#rows + 1] = { name, all, all - #hidden,
         oldest[2] and wall - math.floor(tonumber(oldest[2])) or 0, sent or '0', received or '0' }
     end
   end
@@ -30,7 +33,7 @@ end
 
 if what == 'peek' then
   local rows, at = {}, tonumber(from) or 0
-  for _, id in ipairs(redis.call('ZRANGE', key, at, at + most - 1)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', '+inf', 'LIMIT', at, most)) do
     local body, count = unpack(redis.call('HMGET', attributes, id, id .. ':rc'))
     -- RSMQ begins its ids with the time in µs, in base 36.
     local us = tonumber(id:sub(1, 10), 36) or 0
@@ -39,7 +42,7 @@ if what == 'peek' then
   return { rows, '' }
 end
 
-local ids = from ~= '' and { from } or redis.call('ZRANGE', key, 0, most - 1)
+local ids = from ~= '' and { from } or redis.call('ZRANGEBYSCORE', key, '-inf', '+inf', 'LIMIT', 0, most)
 local done = 0
 for _, id in ipairs(ids) do
   local body = redis.call('ZSCORE', key, id) and redis.call('HGET', attributes, id)

@@ -27,7 +27,9 @@ local function bury(id, refusal)
   local message = redis.call('HGET', ns .. ':' .. queue .. ':Q', id) or ''
   local dead = { reason = cjson.decode(refusal).reason, at = string.format('%.0f', wall), message = message }
   enqueue('logins-dead', cjson.encode(dead), redis.sha1hex(id):sub(1, 22), wall)
-  local oldest = redis.call('ZRANGE', ns .. ':logins-dead', 0, -1 - dead_most)
+  local dead_key = ns .. ':logins-dead'
+  local over = redis.call('ZCARD', dead_key) - dead_most
+  local oldest = over > 0 and redis.call('ZRANGEBYSCORE', dead_key, '-inf', '+inf', 'LIMIT', 0, over) or {}
   for _, old in ipairs(oldest) do dequeue('logins-dead', old) end
 end
 
