@@ -240,13 +240,8 @@ impl Look {
                         put(id, format!("{} at {} rc {received}", bodies[*id], when(at)));
                     }
                 }
-                (DEAD, "") => drop(put("messages", self.buried())),
-                (REPLY, "") => {
-                    let bodies = self.pairs(&format!("{REPLY}:Q"));
-                    let mut answers: Vec<_> = pairs.keys().map(|id| bodies[*id]).collect();
-                    answers.sort_unstable();
-                    put("answers", answers.join(" "));
-                }
+                (DEAD, "") => drop(put("messages", self.messages(DEAD, buried))),
+                (REPLY, "") => drop(put("answers", self.messages(REPLY, str::to_owned))),
                 (queue, "") if queue.starts_with("ring-") => {
                     for (id, at) in &pairs {
                         let bodies = self.pairs(&format!("{key}:Q"));
@@ -261,10 +256,10 @@ impl Look {
         facts
     }
 
-    /// What was no login, sorted.
-    fn buried(&self) -> String {
-        let (ids, bodies) = (self.pairs(DEAD), self.pairs("logins-dead:Q"));
-        let mut messages: Vec<_> = ids.keys().map(|id| buried(bodies[*id])).collect();
+    /// The messages of a queue, sorted.
+    fn messages(&self, queue: &str, read: fn(&str) -> String) -> String {
+        let (ids, bodies) = (self.pairs(queue), self.pairs(&format!("{queue}:Q")));
+        let mut messages: Vec<_> = ids.keys().map(|id| read(bodies[*id])).collect();
         messages.sort_unstable();
         messages.join(" ")
     }
