@@ -33,7 +33,7 @@ const RESTART: Duration = Duration::from_millis(500);
 /// How long a phone rings until its agent answers.
 pub const ANSWERS_AFTER: Duration = Duration::from_millis(300);
 /// After this, whatever has not come will not come.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// One daemon, which systemd would look after.
 #[derive(Debug)]

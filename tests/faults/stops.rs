@@ -4,11 +4,14 @@
 
 use std::time::Duration;
 
+use evenring::registry::view::ShownNodeState;
+
 use super::ground::Ground;
 use super::judge::Calls;
 use super::round::{Fault, Limits, Live};
-use super::setup::Setup;
+use super::setup::{PATIENCE, Setup};
 use super::table::{A, AT_ONCE, LOST, NEXT_PING, NO_LIMITS, ms, start_asterisk};
+use crate::lab::wait_for;
 
 /// Agents on the Asterisk that stops, and elsewhere. When it has lost the former it looks empty, to whoever looks at loads
 /// alone.
@@ -53,14 +56,23 @@ pub(super) fn all() -> Vec<Fault> {
             what: "`core stop gracefully` of an Asterisk with 300 agents, and after 4 s `core abort shutdown`",
             calls: Calls::Stay,
             strike: |stage| stage.lab.node(A).say_cli("core stop gracefully"),
-            repair: |stage| {
-                stage.lab.node(A).cli("core abort shutdown");
-                Vec::new()
-            },
+            repair: abort_shutdown,
             limits: Limits { out: NEXT_PING, ..NO_LIMITS },
             ..stop
         },
     ]
+}
+
+/// Takes an announced stop back. On a busy machine the console that announces it may come late: a stop that comes behind its
+/// own end is for ever.
+pub fn abort_shutdown(stage: &mut Setup) -> Vec<String> {
+    wait_for(PATIENCE, || {
+        let rows = stage.nodes().map_err(|error| error.to_string())?;
+        let row = rows.iter().find(|row| row.name == A).ok_or("no such node")?;
+        if row.state == ShownNodeState::Stopping { Ok(()) } else { Err(format!("{A} to be stopping: {row:?}")) }
+    });
+    stage.lab.node(A).cli("core abort shutdown");
+    Vec::new()
 }
 
 /// One that has stopped, or was killed.

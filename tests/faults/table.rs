@@ -206,10 +206,7 @@ fn consoles() -> Vec<Fault> {
             victim: Some(A),
             strike: |stage| stage.lab.node(A).say_cli("core stop gracefully"),
             hold: ms(4_000),
-            repair: |stage| {
-                stage.lab.node(A).cli("core abort shutdown");
-                Vec::new()
-            },
+            repair: stops::abort_shutdown,
             limits: Limits { out: NEXT_PING, ..NO_LIMITS },
             ..PLAIN
         },
