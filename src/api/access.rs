@@ -45,12 +45,7 @@ impl Caller {
     /// Whether they may log in this agent for this campaign.
     pub(super) fn may_log_in(&self, agent: Option<&str>, campaign: Option<&str>) -> Result<(), Problem> {
         self.may_log_in_some()?;
-        if self.logins().any(|whom| whom.covers(agent, campaign)) {
-            return Ok(());
-        }
-        let detail = "the scope `login` of this token is narrowed to another agent or campaign; a narrowed token must \
-            name its agent or campaign in the request";
-        Err(Problem::new(Kind::Forbidden, detail))
+        covered("login", self.logins(), agent, campaign)
     }
 
     /// Whether they may reserve a node without ringing, for anybody at all.
@@ -61,12 +56,7 @@ impl Caller {
     /// Whether they may do so for this agent and this campaign.
     pub(super) fn may_hold(&self, agent: Option<&str>, campaign: Option<&str>) -> Result<(), Problem> {
         self.may_hold_some()?;
-        if self.holds().any(|whom| whom.covers(agent, campaign)) {
-            return Ok(());
-        }
-        let detail = "the scope `hold` of this token is narrowed to another agent or campaign; a narrowed token must \
-            name its agent or campaign in the request";
-        Err(Problem::new(Kind::Forbidden, detail))
+        covered("hold", self.holds(), agent, campaign)
     }
 
     /// Whether they may end the session of anybody at all.
@@ -112,6 +102,23 @@ impl Caller {
     fn needs(&self, scope: &str, has: bool) -> Result<(), Problem> {
         if has { Ok(()) } else { Err(Problem::new(Kind::Forbidden, format!("this needs the scope `{scope}`"))) }
     }
+}
+
+/// Whether one of those whom a scope is for is this agent of this campaign.
+fn covered<'a>(
+    scope: &str,
+    mut whom: impl Iterator<Item = &'a Whom>,
+    agent: Option<&str>,
+    campaign: Option<&str>,
+) -> Result<(), Problem> {
+    if whom.any(|whom| whom.covers(agent, campaign)) {
+        return Ok(());
+    }
+    let detail = format!(
+        "the scope `{scope}` of this token is narrowed to another agent or campaign; a narrowed token must name its agent or \
+            campaign in the request"
+    );
+    Err(Problem::new(Kind::Forbidden, detail))
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {

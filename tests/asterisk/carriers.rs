@@ -263,6 +263,7 @@ fn kamailio_sends_calls_to_nodes_that_take_them_and_keeps_the_last_good_list() {
     // Nor without Redis.
     cluster.redis.kill9();
     export.wait("stays as it is: Redis at", SOON);
+    // Rounds in which nothing may happen: there is nothing to wait for.
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(fs::read_to_string(&list).unwrap(), last);
     assert_eq!(export.times("no node takes calls"), 1, "{}", export.said());

@@ -15,7 +15,7 @@ use cluster::{Cluster, SOON};
 use lab::door::Door;
 use lab::evenring::Sections;
 use lab::phone::{Behaviour, Phones};
-use lab::{Lab, Node, Spec, Version, wait_until};
+use lab::{Lab, Node, Spec, Version, now, wait_until};
 
 /// Asterisk writes down when it was started, to the second: two of the same second cannot be told apart. No host starts it
 /// twice as quickly as that; a test would.
@@ -69,7 +69,8 @@ fn hangs_up_in_the_gap(version: Version, step_s: Option<i64>) {
 fn another_asterisk(version: Version, step_s: Option<i64>) {
     let (lab, _phones, door, cluster, ids) = two_live_agents(version);
     let node = &lab.nodes()[0];
-    std::thread::sleep(OTHER_SECOND);
+    let started = now();
+    wait_until(SOON, "another second", || started.elapsed() > OTHER_SECOND);
     door.close();
     node.kill9();
     if let Some(step_s) = step_s {
